@@ -1,0 +1,5 @@
+"""Run the command line as `python -m projector`."""
+
+from projector.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What endpoint events mean: pure functions over immutable values, the standard library only."""

@@ -1,0 +1,52 @@
+"""Configuration: the latest announced, the latest confirmed, and what is pending between them."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from projector.domain.events import ConfigApplied, ConfigAvailable
+from projector.domain.facets import LATE, Facet, Rejection
+from projector.domain.stamps import Register, take
+
+Status: TypeAlias = Literal["none", "pending", "applied"]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Two registers: a confirmation may arrive before its announcement, and A, B, A again works."""
+
+    available: Register[str] | None = None
+    applied: Register[str] | None = None
+
+    @property
+    def pending_id(self) -> str | None:
+        """The announced configuration, while it is not the applied one."""
+        if self.available is None or (self.applied is not None and self.applied.value == self.available.value):
+            return None
+        return self.available.value
+
+    @property
+    def status(self) -> Status:
+        """`pending` while something is, else `applied` if something was announced or applied, else `none`."""
+        if self.pending_id is not None:
+            return "pending"
+        return "none" if self.applied is None else "applied"
+
+
+def announce(state: Configuration, event: ConfigAvailable) -> Configuration | Rejection:
+    """Take the configuration that became available."""
+    available = take(state.available, event.config_id, event.stamp)
+    return LATE if available is state.available else Configuration(available, state.applied)
+
+
+def apply(state: Configuration, event: ConfigApplied) -> Configuration | Rejection:
+    """Take the configuration that the endpoint confirmed."""
+    applied = take(state.applied, event.config_id, event.stamp)
+    return LATE if applied is state.applied else Configuration(state.available, applied)
+
+
+FACET = Facet(
+    name="configuration",
+    state=Configuration,
+    initial=Configuration(),
+    reducers={ConfigAvailable: announce, ConfigApplied: apply},
+)

@@ -1,0 +1,75 @@
+"""The endpoint: its facets together, and the fold of events over endpoints."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from projector.domain import application, configuration, connectivity, metadata
+from projector.domain.events import Event
+from projector.domain.facets import FENCED, LATE, Facet, Verdict
+
+FACETS: tuple[Facet[Any], ...] = (connectivity.FACET, application.FACET, metadata.FACET, configuration.FACET)
+"""Every facet; its index here is its index in `Endpoint.states` and its bit in a facet set."""
+
+FacetSet: TypeAlias = int
+"""A set of facets, bit n standing for `FACETS[n]`."""
+
+EVENT_TYPES: frozenset[type[Any]] = frozenset(kind for facet in FACETS for kind in facet.reducers)
+
+TOUCHED_FACETS: Mapping[type[Any], FacetSet] = {
+    kind: sum(1 << index for index, facet in enumerate(FACETS) if kind in facet.reducers) for kind in EVENT_TYPES
+}
+"""The facets that an event of a type may change."""
+
+_REDUCERS = {
+    kind: tuple(
+        (index, 1 << index, facet.reducers[kind]) for index, facet in enumerate(FACETS) if kind in facet.reducers
+    )
+    for kind in EVENT_TYPES
+}
+
+
+class Endpoint:
+    """The working copy of one endpoint while a batch is folded: the only mutable thing in the domain."""
+
+    __slots__ = ("changed", "last_event_at", "last_event_seq", "states")
+
+    def __init__(self, states: list[Any], last_event_seq: int = 0, last_event_at: int = 0) -> None:
+        """Begin with these states, one for each of `FACETS`; a facet that no event will touch may be None."""
+        self.states = states
+        self.changed: FacetSet = 0
+        self.last_event_seq = last_event_seq
+        self.last_event_at = last_event_at
+
+    @classmethod
+    def unseen(cls) -> "Endpoint":
+        """Return an endpoint that no event has named yet."""
+        return cls([facet.initial for facet in FACETS])
+
+
+def fold(events: Iterable[Event], endpoints: Mapping[str, Endpoint]) -> Counter[tuple[type[Any], Verdict]]:
+    """Fold events, in stream order, over the endpoints they name; return how many came to which verdict.
+
+    An event is applied if it changed anything of any endpoint it names.
+    """
+    verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
+    for event in events:
+        kind = type(event)
+        reducers = _REDUCERS[kind]
+        stamp = event.stamp
+        verdict: Verdict = LATE
+        for endpoint_id in event.endpoint_ids:
+            endpoint = endpoints[endpoint_id]
+            if stamp.position > endpoint.last_event_seq:
+                endpoint.last_event_seq = stamp.position
+                endpoint.last_event_at = stamp.occurred_at
+            for index, bit, reduce in reducers:
+                after = reduce(endpoint.states[index], event)
+                if after is FENCED:
+                    verdict = Verdict.FENCED if verdict is LATE else verdict
+                elif after is not LATE:
+                    endpoint.states[index] = after
+                    endpoint.changed |= bit
+                    verdict = Verdict.APPLIED
+        verdicts[kind, verdict] += 1
+    return verdicts

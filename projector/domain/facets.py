@@ -1,0 +1,37 @@
+"""What a facet of an endpoint's state is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+S = TypeVar("S")
+
+
+class Verdict(Enum):
+    """What came of an event."""
+
+    APPLIED = "applied"
+    LATE = "late"
+    FENCED = "fenced"
+
+    __hash__ = object.__hash__  # the default hashes the name anew each time, and verdicts are counted per event
+
+
+Rejection: TypeAlias = Literal[Verdict.LATE, Verdict.FENCED]
+
+LATE: Rejection = Verdict.LATE
+"""The event does not supersede what is known."""
+FENCED: Rejection = Verdict.FENCED
+"""The event comes from a replica that no longer holds the session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facet(Generic[S]):
+    """One room of the state: its shape, where it begins, and how events change it."""
+
+    name: str
+    state: type[S]
+    initial: S
+    reducers: Mapping[type[Any], Callable[[S, Any], S | Rejection]]
+    """By type of event; a reducer is pure and returns a new state, or why there is none."""

@@ -1,0 +1,58 @@
+"""Metadata: a register per key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from projector.domain.events import Json, MetadataUpdated
+from projector.domain.facets import LATE, Facet, Rejection
+from projector.domain.stamps import Stamp, supersedes
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One metadata key, or what is left of it: a key that went stays, so that a late event cannot bring it back."""
+
+    present: bool
+    value: Json
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Every key that was ever heard of, and the latest event about any of them."""
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    changed: Stamp | None = None
+
+    @property
+    def values(self) -> dict[str, Json]:
+        """The present keys and their values."""
+        return {name: key.value for name, key in self.keys.items() if key.present}
+
+
+def update(state: Metadata, event: MetadataUpdated) -> Metadata | Rejection:
+    """Take each key of the event on its own, and the time of the whole."""
+    stamp = event.stamp
+    keys = dict(state.keys)
+    taken = False
+    for name in event.removed:
+        held = keys.get(name)
+        if held is None or supersedes(stamp, held.stamp):
+            keys[name] = Key(present=False, value=None, stamp=stamp)
+            taken = True
+    for name, value in event.present.items():
+        held = keys.get(name)
+        if held is None or supersedes(stamp, held.stamp):
+            keys[name] = Key(present=True, value=value, stamp=stamp)
+            taken = True
+    if supersedes(stamp, state.changed):
+        return Metadata(keys, stamp)
+    return Metadata(keys, state.changed) if taken else LATE
+
+
+FACET = Facet(
+    name="metadata",
+    state=Metadata,
+    initial=Metadata(),
+    reducers={MetadataUpdated: update},
+)

@@ -1,0 +1,145 @@
+"""What can go wrong, in three families that are three verdicts.
+
+ProjectorError
+├── TransientError          roll back, back off, do the same again
+│   ├── DatabaseUnavailableError
+│   ├── BrokerUnavailableError
+│   ├── CheckpointMovedError
+│   └── DeliveryInterruptedError
+├── PoisonError             park this one message and go on
+└── FatalError              stop, say why, exit non-zero
+    ├── SettingError
+    ├── NotMigratedError
+    ├── DatabaseRefusedError
+    ├── StreamMissingError
+    ├── StreamReplacedError
+    ├── EventsLostError
+    └── RulesChangedError
+
+Every error keeps its facts as attributes.
+Its text reaches a person as one line, and that of a fatal one ends in what to do next.
+"""
+
+from typing import Literal
+
+PoisonReason = Literal[
+    "malformed-payload",
+    "trailing-bytes",
+    "empty-endpoint-id",
+    "empty-config-id",
+    "endpoint-id-too-long",
+    "unstorable-text",
+    "database-rejected",
+]
+"""Why a message was parked, as it stands in `dead_letter.reason`."""
+
+
+class ProjectorError(Exception):
+    """Anything this program raises on purpose."""
+
+
+class TransientError(ProjectorError):
+    """It may work the next time: roll back, back off and retry the same batch."""
+
+
+class DatabaseUnavailableError(TransientError):
+    """Postgres is down, failing over, overloaded, or cut the connection."""
+
+
+class BrokerUnavailableError(TransientError):
+    """NATS is down, failing over, or did not answer in time."""
+
+
+class CheckpointMovedError(TransientError):
+    """Another projector has folded past the position this one believed to be the last."""
+
+    def __init__(self, *, expected: int, found: int | None) -> None:
+        super().__init__(f"the checkpoint was expected at position {expected} but is at {found}")
+        self.expected = expected
+        self.found = found
+
+
+class DeliveryInterruptedError(TransientError):
+    """The consumer skipped, repeated or stopped delivering: what is buffered cannot be trusted."""
+
+
+class PoisonError(ProjectorError):
+    """One message can never be folded as it is."""
+
+    def __init__(self, reason: PoisonReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: PoisonReason = reason
+        self.detail = detail
+
+
+class FatalError(ProjectorError):
+    """Going on would be wrong or pointless: stop and say why."""
+
+
+class SettingError(FatalError):
+    """A setting is missing or wrong."""
+
+
+class NotMigratedError(FatalError):
+    """The database has not the tables of this version."""
+
+    def __init__(self, *, found: str | None, expected: str) -> None:
+        super().__init__(
+            f"the database is at migration {found or 'none'}, this version needs {expected}; run `projector init`"
+        )
+        self.found = found
+        self.expected = expected
+
+
+class DatabaseRefusedError(FatalError):
+    """Postgres will not let us in, or not let us do what the projector needs."""
+
+
+class StreamMissingError(FatalError):
+    """The stream does not exist."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"there is no stream {stream!r}; run `projector init` to create it, or set PROJECTOR_STREAM to its name"
+        )
+        self.stream = stream
+
+
+class StreamReplacedError(FatalError):
+    """The stream is not the one whose events were folded: recreated, restored, or without its tail."""
+
+    def __init__(self, stream: str, evidence: str) -> None:
+        super().__init__(
+            f"stream {stream!r} is not the one that was folded: {evidence}; "
+            "restore the original stream, or run `projector rebuild` to accept this one"
+        )
+        self.stream = stream
+        self.evidence = evidence
+
+
+class EventsLostError(FatalError):
+    """Events left the stream before they were folded."""
+
+    def __init__(self, stream: str, *, checkpoint: int, first: int) -> None:
+        self.lost = first - checkpoint - 1
+        super().__init__(
+            f"{self.lost} positions of stream {stream!r} are gone before they were folded: "
+            f"the checkpoint is at {checkpoint} and the stream begins at {first}; "
+            "run once with --accept-gap to go on without them"
+        )
+        self.stream = stream
+        self.checkpoint = checkpoint
+        self.first = first
+
+
+class RulesChangedError(FatalError):
+    """The rows were built by other rules than those of this version and these settings."""
+
+    def __init__(self, *, what: str, built_with: str, now: str) -> None:
+        super().__init__(
+            f"the rows were built with {what} {built_with!r}, this projector has {now!r}; "
+            "run `projector rebuild` to build them anew"
+        )
+        self.what = what
+        self.built_with = built_with
+        self.now = now

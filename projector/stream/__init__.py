@@ -1,0 +1,1 @@
+"""The broker's side: subjects and Avro to domain events, and JetStream in ordered batches."""

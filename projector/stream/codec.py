@@ -1,0 +1,126 @@
+"""Avro payloads to domain events and back, in the revision that the settings name."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fastavro
+from fastavro.schema import SchemaParseException
+
+from projector.domain.events import Event
+from projector.domain.messages import Message, Skipped
+from projector.domain.stamps import Stamp, occurred_at
+from projector.errors import PoisonError, SettingError
+from projector.stream import kaa_2017_04, subjects
+from projector.stream.limits import checked_text
+from projector.stream.revisions import EventType, Record, Revision, Translate
+
+REVISIONS: Mapping[str, Revision] = {revision.name: revision for revision in (kaa_2017_04.REVISION,)}
+"""Every revision of the protocol that this version speaks, by name."""
+
+_SUBJECTS_REMEMBERED = 10_000
+
+
+class _Route(NamedTuple):
+    """How to read the messages of one subject."""
+
+    originator: str
+    type: str
+    schema: Any
+    translate: Translate
+
+
+class Codec:
+    """Reads and writes the messages of one revision.
+
+    Raises:
+        SettingError: no such revision.
+    """
+
+    def __init__(self, revision: str, schemas: Path) -> None:
+        """Load the schemas of a revision from `schemas/<revision>/*.avsc`."""
+        if revision not in REVISIONS:
+            raise SettingError(f"PROJECTOR_REVISION={revision!r}: known revisions are {', '.join(sorted(REVISIONS))}")
+        self.revision = REVISIONS[revision]
+        self._schemas = {
+            name: _load(schemas / revision / f"{event_type.schema}.avsc", event_type)
+            for name, event_type in self.revision.event_types.items()
+        }
+        # Subjects are few and come again and again; the bound is for whoever makes up new ones.
+        self._route = lru_cache(maxsize=_SUBJECTS_REMEMBERED)(self._find_route)
+
+    def decode(self, message: Message) -> Sequence[Event] | Skipped:
+        """Return the events that a message states: none, one or several, or that its type is unknown.
+
+        Raises:
+            PoisonError: the message is of a known type and cannot be folded.
+        """
+        route = self._route(message.subject)
+        if isinstance(route, Skipped):
+            return route
+        record = _read(route, message.payload)
+        replica = record["originatorReplicaId"] or None
+        if replica is not None:
+            checked_text(replica, "originatorReplicaId")
+        stamp = Stamp(
+            message.position,
+            occurred_at(record["timestamp"], message.stored_at),
+            route.originator,
+            replica,
+        )
+        return route.translate(record, stamp)
+
+    def record(self, message: Message) -> Record | None:
+        """Return the wire record of a message, for a person to read; None where it does not decode."""
+        route = self._find_route(message.subject)
+        if isinstance(route, Skipped):
+            return None
+        try:
+            return _read(route, message.payload)
+        except PoisonError:
+            return None
+
+    def encode(self, event_type: str, record: Record) -> bytes:
+        """Return the payload of a record of an event type; what the record leaves out takes its default."""
+        payload = BytesIO()
+        fastavro.schemaless_writer(payload, self._schemas[event_type], record)
+        return payload.getvalue()
+
+    def _find_route(self, subject: str) -> _Route | Skipped:
+        parsed = subjects.parse(subject)
+        if parsed is None:
+            return Skipped("(foreign subject)")
+        event_type = self.revision.event_types.get(parsed.type)
+        if event_type is None:
+            return Skipped(parsed.type)
+        originator = checked_text(parsed.originator, "the originator in the subject")
+        return _Route(originator, parsed.type, self._schemas[parsed.type], event_type.translate)
+
+
+def _load(path: Path, event_type: EventType) -> Any:
+    try:
+        return fastavro.parse_schema(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, SchemaParseException) as error:
+        raise SettingError(f"schema {event_type.schema!r} cannot be read from {path}: {error}") from error
+
+
+def _read(route: _Route, payload: bytes) -> Record:
+    source = BytesIO(payload)
+    try:
+        record: Record = fastavro.schemaless_reader(source, route.schema, None)  # type: ignore[assignment]
+    except Exception as error:  # the reader raises whatever the bytes provoke
+        raise PoisonError(
+            "malformed-payload",
+            f"{len(payload)} bytes do not decode as {route.type}, stopped at byte {source.tell()}: "
+            f"{type(error).__name__}: {error}",
+        ) from error
+    if source.tell() != len(payload):
+        raise PoisonError(
+            "trailing-bytes",
+            f"{len(payload) - source.tell()} of {len(payload)} bytes are left over after the {route.type} record: "
+            "it is probably of another revision of the protocol",
+        )
+    return record

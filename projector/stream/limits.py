@@ -1,0 +1,53 @@
+"""What an event may hold so that a row can hold it, found out before any SQL."""
+
+from projector.errors import PoisonError
+
+MAX_ENDPOINT_ID_BYTES = 2692
+"""The longest text that a Postgres B-tree indexes whatever its content.
+
+An index tuple may take 2,704 bytes on a page of 8 kB; its header takes 8, that of the text 4.
+"""
+
+_SURELY_SHORT_ENOUGH = MAX_ENDPOINT_ID_BYTES // 4  # in characters: UTF-8 takes at most 4 bytes for each
+
+
+def checked_text(text: str, what: str) -> str:
+    """Return a text that Postgres can hold.
+
+    Raises:
+        PoisonError: it has a NUL character, or came from bytes that are not UTF-8.
+    """
+    if "\0" in text:
+        raise PoisonError("unstorable-text", f"{what} has a NUL character, which Postgres cannot hold: {text[:80]!r}")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise PoisonError("unstorable-text", f"{what} is not UTF-8: {text[:80]!r}")
+    return text
+
+
+def checked_endpoint_id(endpoint_id: str) -> str:
+    """Return an endpoint id that a row can have.
+
+    Raises:
+        PoisonError: it is empty, too long to index, or not a text that Postgres can hold.
+    """
+    if not endpoint_id:
+        raise PoisonError("empty-endpoint-id", "an endpoint id is empty, so there is no row that the event is about")
+    if len(endpoint_id) > _SURELY_SHORT_ENOUGH:
+        size = len(endpoint_id.encode("utf-8", "surrogateescape"))
+        if size > MAX_ENDPOINT_ID_BYTES:
+            raise PoisonError(
+                "endpoint-id-too-long",
+                f"an endpoint id has {size} bytes, an index holds {MAX_ENDPOINT_ID_BYTES}: {endpoint_id[:80]!r}…",
+            )
+    return checked_text(endpoint_id, "endpointId")
+
+
+def checked_config_id(config_id: str) -> str:
+    """Return a configuration id.
+
+    Raises:
+        PoisonError: it is empty, or not a text that Postgres can hold.
+    """
+    if not config_id:
+        raise PoisonError("empty-config-id", "the configuration id is empty, so there is nothing to announce or confirm")
+    return checked_text(config_id, "configId")

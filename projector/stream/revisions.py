@@ -1,0 +1,34 @@
+"""Revisions of the protocol: what each event type is called on the wire and what it means.
+
+A revision is chosen by setting and never guessed,
+since a payload of one often decodes by accident with the schema of another.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from projector.domain.events import Event
+from projector.domain.stamps import Stamp
+
+Record: TypeAlias = dict[str, Any]
+Translate: TypeAlias = Callable[[Record, Stamp], Sequence[Event]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventType:
+    """One event type of a revision."""
+
+    schema: str
+    """Name of its file in `schemas/<revision>/`, without the ending."""
+    translate: Translate
+    """From the wire record and its stamp to domain events; raises PoisonError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One revision of 9/ENDPOINT_EVENTS."""
+
+    name: str
+    event_types: Mapping[str, EventType]
+    """By `{group}.{type}` of the subject."""
