@@ -11,6 +11,7 @@ ProjectorError
     ├── SettingError
     ├── NotMigratedError
     ├── DatabaseRefusedError
+    ├── BrokerRefusedError
     ├── StreamMissingError
     ├── StreamReplacedError
     ├── EventsLostError
@@ -93,6 +94,10 @@ class NotMigratedError(FatalError):
 
 class DatabaseRefusedError(FatalError):
     """Postgres will not let us in, or not let us do what the projector needs."""
+
+
+class BrokerRefusedError(FatalError):
+    """NATS will not let us in, or not let us do what the projector needs."""
 
 
 class StreamMissingError(FatalError):

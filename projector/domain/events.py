@@ -5,11 +5,12 @@ and names the endpoints it is about: at least one, in the order of the message, 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from projector.domain.stamps import Stamp
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = Any
+"""A JSON value; a recursive alias would be more than what reads registers back can follow."""
 
 
 class Connected(NamedTuple):
@@ -73,11 +74,5 @@ class ConfigApplied(NamedTuple):
 
 
 Event: TypeAlias = (
-    Connected
-    | Disconnected
-    | Registered
-    | AppVersionUpdated
-    | MetadataUpdated
-    | ConfigAvailable
-    | ConfigApplied
+    Connected | Disconnected | Registered | AppVersionUpdated | MetadataUpdated | ConfigAvailable | ConfigApplied
 )

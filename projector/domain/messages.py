@@ -1,7 +1,9 @@
 """A message as the stream holds it, before anybody has looked inside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from projector.errors import PoisonReason
 
 
 class Message(NamedTuple):
@@ -22,3 +24,33 @@ class Skipped(NamedTuple):
 
     type: str
     """What follows `endpoint.` in the subject."""
+
+
+class DeadLetter(NamedTuple):
+    """A message that could not be folded, and why."""
+
+    message: Message
+    reason: PoisonReason
+    detail: str
+    """For a person to act on."""
+
+
+class StreamState(NamedTuple):
+    """What a stream holds at the moment."""
+
+    created_at: int
+    """Unix ms; another creation time means another stream."""
+    first: int
+    """Position of the oldest message; one past `last` where there is none."""
+    last: int
+    """Position of the newest message there ever was; 0 for none."""
+
+
+class Delivery(NamedTuple):
+    """Messages that came together, in stream order."""
+
+    messages: Sequence[Message]
+    pending: int
+    """Messages of ours that the stream held behind the last of these when it was sent."""
+    acknowledge_to: str
+    """Where to acknowledge all of them at once."""

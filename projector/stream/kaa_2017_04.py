@@ -42,9 +42,7 @@ def _app_version_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
 def _metadata_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
     # A key that one event both removes and adds or updates is there afterwards.
     present = {checked_text(key, "metadata key"): None for key in (*record["added"], *record["updated"])}
-    removed = tuple(
-        dict.fromkeys(checked_text(key, "metadata key") for key in record["removed"] if key not in present)
-    )
+    removed = tuple(dict.fromkeys(checked_text(key, "metadata key") for key in record["removed"] if key not in present))
     return (MetadataUpdated(stamp, (checked_endpoint_id(record["endpointId"]),), present, removed),)
 
 

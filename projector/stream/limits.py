@@ -49,5 +49,7 @@ def checked_config_id(config_id: str) -> str:
         PoisonError: it is empty, or not a text that Postgres can hold.
     """
     if not config_id:
-        raise PoisonError("empty-config-id", "the configuration id is empty, so there is nothing to announce or confirm")
+        raise PoisonError(
+            "empty-config-id", "the configuration id is empty, so there is nothing to announce or confirm"
+        )
     return checked_text(config_id, "configId")

@@ -1,0 +1,1 @@
+"""The one path a message takes, and what drives it."""

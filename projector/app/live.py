@@ -1,0 +1,184 @@
+"""Following the stream: from the checkpoint on, batch by batch, until told to stop.
+
+A session is: become the one that works, make sure that the stream is still the one that was folded,
+put the consumer where the checkpoint is, and fold.
+Whatever goes wrong in a way that may pass ends the session, and the next one begins at the beginning:
+there is one way to recover, and it is the way to start.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+import stamina
+
+from projector.app.ports import Decoder, Source, Store
+from projector.app.projection import Batch, Outcome, Projection
+from projector.app.trust import check_rules, check_source
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.messages import Delivery
+from projector.errors import TransientError
+
+_STANDBY_POLL_S = 1.0
+
+
+class Observer(Protocol):
+    """Hears of what happens; whoever shows, logs or counts it implements this."""
+
+    def standing_by(self) -> None:
+        """Hear that another projector works and this one waits."""
+        ...
+
+    def active(self, checkpoint: Checkpoint) -> None:
+        """Hear that this projector works, from the checkpoint on."""
+        ...
+
+    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
+        """Hear that a batch is in the database; `pending` messages waited behind it when it was sent."""
+        ...
+
+    def caught_up(self, checkpoint: Checkpoint) -> None:
+        """Hear that everything the stream held is folded."""
+        ...
+
+    def retrying(self, error: TransientError) -> None:
+        """Hear that something failed that may pass, and that the session begins anew."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions:
+    """How to follow."""
+
+    rules: Rules
+    stream: str
+    linger_s: float
+    """How long a batch waits to become full, from its first message on."""
+    accept_gap: bool = False
+    until_caught_up: bool = False
+
+
+class Live:
+    """The daemon's loop."""
+
+    def __init__(
+        self, decoder: Decoder, source: Source, store: Store, observer: Observer, options: LiveOptions
+    ) -> None:
+        """Put the path together: nothing is opened yet."""
+        self._decoder = decoder
+        self._source = source
+        self._store = store
+        self._observer = observer
+        self._options = options
+        self._work: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._folding = False
+        self._progressed = False
+
+    def stop(self) -> None:
+        """Finish the batch in hand, and let `run` return."""
+        self._stopping = True
+        if self._work is not None and not self._folding:
+            self._work.cancel()
+
+    async def run(self) -> None:
+        """Follow the stream until stopped, or until its end if the options say so.
+
+        Raises:
+            FatalError: going on would be wrong or pointless.
+        """
+        if self._stopping:
+            return
+        self._work = asyncio.create_task(self._sessions())
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self._work.cancel()
+                raise
+        finally:
+            await self._source.close()
+            await self._store.close()
+
+    async def _sessions(self) -> None:
+        """Hold sessions until one comes to its end; the wait between failed ones grows until one gets somewhere."""
+        ended = False
+        while not ended:
+            async for attempt in stamina.retry_context(
+                on=TransientError, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0, wait_jitter=0.2
+            ):
+                with attempt:
+                    ended = await self._session()
+
+    async def _session(self) -> bool:
+        """Hold one session; return whether there is nothing more to do."""
+        self._progressed = False
+        try:
+            await self._follow()
+        except TransientError as error:
+            self._observer.retrying(error)
+            if self._progressed:
+                return False
+            raise
+        return True
+
+    async def _follow(self) -> None:
+        await self._lead()
+        await self._source.open()
+        checkpoint = await self._checkpoint()
+        check_rules(checkpoint, self._options.rules)
+        await check_source(self._source, checkpoint, accept_gap=self._options.accept_gap)
+        pending = await self._source.position(checkpoint.position)
+        projection = Projection(self._decoder, self._store, checkpoint)
+        self._observer.active(checkpoint)
+        if not pending:
+            self._observer.caught_up(checkpoint)
+        upcoming = asyncio.create_task(self._next(projection))
+        try:
+            while pending or not self._options.until_caught_up:
+                delivery, batch = await upcoming
+                # The next batch is fetched and decoded while this one is folded and committed.
+                upcoming = asyncio.create_task(self._next(projection))
+                await self._fold(projection, delivery, batch, behind=pending > 0)
+                pending = delivery.pending
+                if self._stopping:
+                    return
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+
+    async def _lead(self) -> None:
+        """Connect to the database, and become the one projector that works on it."""
+        await self._store.open()
+        if await self._store.lead():
+            return
+        self._observer.standing_by()
+        while not await self._store.lead():  # noqa: ASYNC110 - only the database can tell
+            await asyncio.sleep(_STANDBY_POLL_S)
+
+    async def _checkpoint(self) -> Checkpoint:
+        """Return the checkpoint, a new one where nothing was ever folded."""
+        checkpoint = await self._store.checkpoint()
+        if checkpoint is None:
+            state = await self._source.state()
+            checkpoint = Checkpoint(
+                stream=self._options.stream, stream_created_at=state.created_at, rules=self._options.rules
+            )
+            await self._store.begin(checkpoint)
+        return checkpoint
+
+    async def _next(self, projection: Projection) -> tuple[Delivery, Batch]:
+        delivery = await self._source.next(self._options.linger_s)
+        return delivery, projection.decode(delivery.messages)
+
+    async def _fold(self, projection: Projection, delivery: Delivery, batch: Batch, *, behind: bool) -> None:
+        self._folding = True
+        try:
+            outcome = await projection.process(batch)
+            self._progressed = True
+            await self._source.acknowledge(delivery)
+        finally:
+            self._folding = False
+        self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
+        if behind and not delivery.pending:
+            self._observer.caught_up(projection.checkpoint)

@@ -1,0 +1,86 @@
+"""What the projector can say of itself in one answer."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from projector.domain.messages import StreamState
+
+
+class Summary(Protocol):
+    """What the tables say; implemented by `storage.query.Summary`."""
+
+    @property
+    def position(self) -> int:
+        """Last position folded."""
+        ...
+
+    @property
+    def rules_version(self) -> str | None:
+        """Version of the rules that built the rows; None if there is no checkpoint."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Messages of unknown types, by type."""
+        ...
+
+    @property
+    def endpoints(self) -> int:
+        """Rows of `endpoint_state`."""
+        ...
+
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters neither resolved nor discarded."""
+        ...
+
+
+class Gauge(Protocol):
+    """What the stream says; implemented by `stream.source.JetStreamSource`."""
+
+    async def state(self) -> StreamState:
+        """Return what the stream holds now."""
+        ...
+
+    async def behind(self, position: int) -> int:
+        """Return how many messages of ours the stream holds behind a position."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The answer; its fields are the keys of `projector status --json`."""
+
+    stream: str
+    stream_first_seq: int
+    stream_last_seq: int
+    checkpoint_seq: int
+    lag_messages: int
+    endpoints: int
+    dead_letters: int
+    skipped: Mapping[str, int]
+    projection_version: str
+
+
+async def status(
+    stream: str, gauge: Gauge, summarise: Callable[[], Awaitable[Summary]], *, rules_version: str
+) -> Status:
+    """Ask the database and the stream.
+
+    Raises:
+        StreamMissingError, NotMigratedError, TransientError: as their names say.
+    """
+    summary = await summarise()
+    state = await gauge.state()
+    return Status(
+        stream=stream,
+        stream_first_seq=state.first,
+        stream_last_seq=state.last,
+        checkpoint_seq=summary.position,
+        lag_messages=await gauge.behind(summary.position) if state.last > summary.position else 0,
+        endpoints=summary.endpoints,
+        dead_letters=summary.dead_letters,
+        skipped=summary.skipped,
+        projection_version=summary.rules_version or rules_version,
+    )

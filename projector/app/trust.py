@@ -1,0 +1,58 @@
+"""Whether the stream is still the one that was folded."""
+
+from projector.app.ports import Source
+from projector.domain.checkpoint import Anchor, Checkpoint, Rules
+from projector.domain.messages import StreamState
+from projector.errors import EventsLostError, RulesChangedError, StreamReplacedError
+
+
+async def check_source(source: Source, checkpoint: Checkpoint, *, accept_gap: bool) -> None:
+    """Make sure that going on from a checkpoint continues what was folded.
+
+    Raises:
+        StreamReplacedError: the stream was recreated, restored, or lost its tail.
+        EventsLostError: events left the stream before they were folded, and that was not accepted.
+    """
+    state = await source.state()
+    if state.created_at != checkpoint.stream_created_at:
+        raise StreamReplacedError(checkpoint.stream, "it was created at another time")
+    if state.last < checkpoint.position:
+        evidence = f"it ends at position {state.last}, before the checkpoint at {checkpoint.position}"
+        raise StreamReplacedError(checkpoint.stream, evidence)
+    await _check_anchor(source, checkpoint)
+    _check_gap(state, checkpoint, accept_gap=accept_gap)
+
+
+def check_rules(checkpoint: Checkpoint, rules: Rules) -> None:
+    """Make sure that the rows were built by the present rules.
+
+    Raises:
+        RulesChangedError: they were not.
+    """
+    built = checkpoint.rules
+    if built.revision != rules.revision:
+        raise RulesChangedError(what="protocol revision", built_with=built.revision, now=rules.revision)
+    if built.originators != rules.originators:
+        raise RulesChangedError(
+            what="the events of originators",
+            built_with=", ".join(built.originators) or "(all)",
+            now=", ".join(rules.originators) or "(all)",
+        )
+    if built.version != rules.version:
+        raise RulesChangedError(what="rules version", built_with=built.version, now=rules.version)
+
+
+async def _check_anchor(source: Source, checkpoint: Checkpoint) -> None:
+    if checkpoint.anchor is None:
+        return
+    message = await source.message(checkpoint.position)
+    # A message that retention or a purge has taken proves nothing either way.
+    if message is not None and Anchor.of(message) != checkpoint.anchor:
+        raise StreamReplacedError(
+            checkpoint.stream, f"it holds another message than the one folded at position {checkpoint.position}"
+        )
+
+
+def _check_gap(state: StreamState, checkpoint: Checkpoint, *, accept_gap: bool) -> None:
+    if state.first > checkpoint.position + 1 and not accept_gap:
+        raise EventsLostError(checkpoint.stream, checkpoint=checkpoint.position, first=state.first)

@@ -1,0 +1,174 @@
+"""The command line."""
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+
+from projector import __version__, demo, journal, resources, tabular
+from projector.errors import ProjectorError, SettingError
+from projector.options import with_settings
+from projector.runtime import Runtime, Simulation
+from projector.settings import Settings
+
+T = TypeVar("T")
+
+EXIT_USAGE = 2
+EXIT_FATAL = 3
+
+app = typer.Typer(
+    name="projector",
+    help="Keeps the present state of every IoT endpoint in Postgres, exactly as its event stream implies it.\n\n"
+    "New here? `projector dev` starts everything on this machine and shows it at work.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+dead_letters = typer.Typer(help="Look after messages that could not be folded.", no_args_is_help=True)
+app.add_typer(dead_letters, name="dead-letters")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+class _Verbosity:
+    """Whether errors are shown with their tracebacks; set once, by the first option of the command line."""
+
+    on = False
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0 fine, 1 difference found, 2 usage or setting, 3 fatal."""
+    try:
+        app(standalone_mode=True)
+    except ProjectorError as error:
+        if _Verbosity.on:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        sys.exit(EXIT_USAGE if isinstance(error, SettingError) else EXIT_FATAL)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"projector {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more, and show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    del version
+    _Verbosity.on = verbose
+    journal.configure(verbose=verbose)
+
+
+@app.command()
+@with_settings
+def init(settings: Settings) -> None:
+    """Prepare database and broker: migrate the tables, and create the stream if it is missing.
+
+    It can be run at any time, and changes nothing where nothing has to be changed.
+    """
+    created = _run(Runtime(settings).init())
+    typer.echo("the tables are up to date")
+    typer.echo(f"stream {settings.stream} {'was created' if created else 'is there'}")
+
+
+@app.command()
+@with_settings
+def run(
+    settings: Settings,
+    until_caught_up: Annotated[bool, typer.Option(help="Stop at the end of the stream.")] = False,
+    accept_gap: Annotated[
+        bool, typer.Option(help="Go on although events left the stream before they were folded.")
+    ] = False,
+) -> None:
+    """Follow the stream and keep endpoint_state up to date, until SIGTERM or Ctrl-C.
+
+    A batch in hand is finished first. Whatever may pass, such as a server that is down, is waited for.
+    """
+    _run(Runtime(settings).run(until_caught_up=until_caught_up, accept_gap=accept_gap))
+
+
+@app.command()
+@with_settings
+def status(settings: Settings, as_json: Json = False) -> None:
+    """Say how far the projection is and whether anything needs attention."""
+    answer = dataclasses.asdict(_run(Runtime(settings).status()))
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    answer["skipped"] = ", ".join(f"{kind} {count}" for kind, count in answer["skipped"].items()) or "none"
+    tabular.print_pairs(answer)
+
+
+@dead_letters.command("list")
+@with_settings
+def list_dead_letters(settings: Settings, as_json: Json = False) -> None:
+    """List the messages that wait for somebody, in stream order."""
+    found = [letter._asdict() for letter in _run(Runtime(settings).dead_letters())]
+    if as_json:
+        typer.echo(json.dumps(found, default=lambda time: time.isoformat()))
+    elif found:
+        tabular.print_rows(tuple(found[0]), [tuple(letter.values()) for letter in found])
+    else:
+        typer.echo("no dead letters")
+
+
+@app.command()
+@with_settings
+def sql(
+    settings: Settings,
+    statement: Annotated[str, typer.Argument(help='What to ask, such as "select count(*) from endpoint_state".')],
+) -> None:
+    """Ask the database something; nothing can be changed this way."""
+    answer = _run(Runtime(settings).sql(statement))
+    tabular.print_rows(answer.columns, answer.rows)
+
+
+@app.command()
+@with_settings
+def simulate(  # noqa: PLR0913, PLR0917 - every one is an option
+    settings: Settings,
+    endpoints: Annotated[int, typer.Option(min=1, help="Size of the fleet.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0, help="Events per second; 0 for as fast as it goes.")] = 50,
+    events: Annotated[int | None, typer.Option(min=0, help="Stop after so many.", show_default="never")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same fleet and the same life.")] = 1,
+    skip: Annotated[int, typer.Option(min=0, help="Begin so many events into that life.")] = 0,
+) -> None:
+    """Publish the life of a simulated fleet into the stream, until Ctrl-C."""
+    simulation = Simulation(endpoints=endpoints, rate=rate, events=events, seed=seed, skip=skip)
+    published = _run(Runtime(settings).simulate_until_stopped(simulation))
+    typer.echo(f"{published} events published")
+
+
+@app.command()
+def dev(
+    endpoints: Annotated[int, typer.Option(min=1, help="Size of the simulated fleet.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0.1, help="Events per second.")] = 50,
+    duration: Annotated[float | None, typer.Option(min=0, help="Seconds until it ends.", show_default="never")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the servers' data.", show_default=str(resources.data_folder()))
+    ] = None,
+) -> None:
+    """Start NATS, Postgres, a simulated fleet and the daemon on this machine, and show them at work.
+
+    Everything is kept in one folder, and the next start goes on where this one ended. Ctrl-C ends all of it.
+    """
+    plan = demo.Plan(folder=data or resources.data_folder(), endpoints=endpoints, rate=rate, duration_s=duration)
+    _run(demo.run(plan))
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

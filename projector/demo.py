@@ -1,0 +1,93 @@
+"""`projector dev`: servers, a simulated fleet, the daemon and a live view, in one process and one folder."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+
+from projector.errors import ProjectorError
+from projector.runtime import Runtime, Simulation, stopped_by_signals
+from projector.settings import CONFIG_NAME, load
+from projector.view import Meter, View
+
+_SEED = 1
+_REFRESH_S = 1.0
+_PLAIN_REFRESH_S = 5.0
+_QUERY_SHARE = 0.1  # of the time at most, so that a large fleet is not slowed down by being looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to show."""
+
+    folder: Path
+    endpoints: int
+    rate: float
+    duration_s: float | None
+
+
+async def run(plan: Plan) -> None:
+    """Show it until SIGTERM, SIGINT or the end of the duration; nothing is left running.
+
+    Raises:
+        SettingError: the `embedded` extra is not installed.
+        FatalError: the servers do not start, or the daemon could not go on.
+    """
+    console = Console()
+    stop = asyncio.Event()
+    with stopped_by_signals(stop.set):
+        async with _servers(plan.folder, console) as config:
+            runtime = Runtime(load({}, config=config, fallback=None))
+            await runtime.init()
+            await _show(runtime, plan, View(console, config), stop)
+    console.print("stopped; the data is kept, and the next start goes on from here", highlight=False)
+
+
+@contextlib.asynccontextmanager
+async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
+    """Start the servers, and write down for other commands how to reach them."""
+    from projector.embedded import EmbeddedNats, EmbeddedPostgres  # noqa: PLC0415 - comes with an extra
+
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
+    console.print(f"starting NATS and Postgres in {folder} …", highlight=False)
+    with EmbeddedNats(folder / "nats") as nats, EmbeddedPostgres(folder / "postgres") as postgres:
+        config = folder / CONFIG_NAME
+        config.write_text(f'nats_url = "{nats.url}"\ndatabase_url = "{postgres.url}"\n', encoding="utf-8")
+        try:
+            yield config
+        finally:
+            config.unlink(missing_ok=True)
+
+
+async def _show(runtime: Runtime, plan: Plan, view: View, stop: asyncio.Event) -> None:
+    meter = Meter()
+    live = runtime.live(meter)
+    simulation = Simulation(
+        endpoints=plan.endpoints, rate=plan.rate, seed=_SEED, skip=(await runtime.status()).stream_last_seq
+    )
+    working = (asyncio.create_task(live.run()), asyncio.create_task(runtime.simulate(simulation, stop)))
+    viewing = asyncio.create_task(_view(runtime, meter, view, stop))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({*working, viewing, stopping}, timeout=plan.duration_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.set()
+        live.stop()
+        await asyncio.wait({*working, viewing, stopping})
+    for task in (*working, viewing):
+        task.result()
+
+
+async def _view(runtime: Runtime, meter: Meter, view: View, stop: asyncio.Event) -> None:
+    with view:
+        while not stop.is_set():
+            began = monotonic()
+            with contextlib.suppress(ProjectorError):  # the view says what it last knew while a server is away
+                view.show(await runtime.status(), await runtime.census(), meter)
+            pause_s = max(_REFRESH_S if view.live else _PLAIN_REFRESH_S, (monotonic() - began) / _QUERY_SHARE)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause_s)

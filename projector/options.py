@@ -1,0 +1,69 @@
+"""The settings as options of a command: made from `Settings`, so that the two cannot differ."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from projector import resources
+from projector.settings import CONFIG_NAME, CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, load
+
+R = TypeVar("R")
+_PANEL = "Settings"
+
+
+def with_settings(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command, whose first parameter is the settings, an option for each of them."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    config = inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            Path | None,
+            typer.Option(
+                envvar=CONFIG_VARIABLE,
+                show_default=False,
+                rich_help_panel=_PANEL,
+                help=f"TOML file with settings; {CONFIG_NAME} in the working folder if there is one.",
+            ),
+        ],
+    )
+    settings = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    f"--{name.replace('_', '-')}",
+                    show_default=False,
+                    rich_help_panel=_PANEL,
+                    help=f"{field.description}{_default(field.get_default())} [{ENVIRONMENT_PREFIX}{name.upper()}]",
+                ),
+            ],
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> R:
+        flags = {name: given.pop(name) for name in Settings.model_fields}
+        return command(
+            load(flags, config=given.pop("config"), fallback=resources.data_folder() / CONFIG_NAME),
+            **given,
+        )
+
+    signature = inspect.Signature([*own, config, *settings])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run
+
+
+def _default(value: object) -> str:
+    shown = getattr(value, "get_secret_value", lambda: value)()
+    return f" Default: {shown}." if isinstance(shown, str | int) and shown else ""

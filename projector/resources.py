@@ -1,0 +1,23 @@
+"""Where files that are not code lie."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+_PACKAGE = Path(__file__).parent
+_NAME = "endpoint-state-projector"
+
+
+def folder(name: str) -> Path:
+    """Return the folder `migrations` or `schemas`: at the top of a checkout, inside an installed package."""
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def data_folder() -> Path:
+    """Return where `projector dev` keeps its servers' data, and how to reach them, unless told otherwise."""
+    if os.geteuid() == 0:
+        # Postgres gives root up, and would need the parents of a folder in root's home opened to everybody.
+        return Path("/var/lib") / _NAME
+    return platformdirs.user_data_path(_NAME)

@@ -1,0 +1,199 @@
+"""Puts the pieces together: the only place that knows all rooms."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+from projector import resources, rules
+from projector.app.live import Live, LiveOptions, Observer
+from projector.app.status import Status
+from projector.app.status import status as app_status
+from projector.domain.checkpoint import Rules
+from projector.journal import Journal, log
+from projector.settings import Settings, masked, servers
+from projector.simulator import Fleet
+from projector.storage import migrate, query
+from projector.storage.store import Store
+from projector.stream import subjects
+from projector.stream.codec import Codec
+from projector.stream.connection import Broker
+from projector.stream.provision import create_stream
+from projector.stream.publisher import Publisher
+from projector.stream.source import JetStreamSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """A simulated fleet, and how much of its life to publish at what pace."""
+
+    endpoints: int
+    seed: int
+    events: int | None = None
+    """None: until told to stop."""
+    rate: float = 0
+    """Events per second; 0: as fast as it goes."""
+    skip: int = 0
+    """Events of this life that were published before."""
+
+
+class Runtime:
+    """Everything the command line can do, with one set of settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open nothing yet.
+
+        Raises:
+            SettingError: the revision is not known.
+        """
+        schemas = resources.folder("schemas")
+        self._settings = settings
+        self._database_url = settings.database_url.get_secret_value()
+        self._broker = Broker(urls=servers(settings.nats_url), credentials=settings.nats_credentials)
+        self._codec = Codec(settings.revision, schemas)
+        self._rules = Rules(
+            version=rules.version(settings.revision, schemas),
+            revision=settings.revision,
+            originators=settings.originators,
+        )
+
+    async def init(self) -> bool:
+        """Migrate the database and create the stream if it is missing; return whether it was."""
+        await migrate.upgrade(self._database_url)
+        return await create_stream(self._broker, self._settings.stream)
+
+    def live(
+        self, observer: Observer | None = None, *, accept_gap: bool = False, until_caught_up: bool = False
+    ) -> Live:
+        """Return the daemon's loop."""
+        return Live(
+            self._codec,
+            self._source(),
+            Store(self._database_url),
+            observer or Journal(),
+            LiveOptions(
+                rules=self._rules,
+                stream=self._settings.stream,
+                linger_s=self._settings.linger_ms / 1000,
+                accept_gap=accept_gap,
+                until_caught_up=until_caught_up,
+            ),
+        )
+
+    async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
+        """Run the daemon until SIGTERM or SIGINT, or until the end of the stream."""
+        log.info(
+            "starting",
+            stream=self._settings.stream,
+            consumer=self._settings.consumer,
+            nats=", ".join(map(masked, self._broker.urls)),
+            database=masked(self._database_url),
+            revision=self._settings.revision,
+            rules=self._rules.version,
+        )
+        live = self.live(accept_gap=accept_gap, until_caught_up=until_caught_up)
+        with stopped_by_signals(live.stop):
+            await live.run()
+        log.info("stopped")
+
+    async def status(self) -> Status:
+        """Return what the projector can say of itself."""
+        async with self._opened_source() as source:
+            return await app_status(
+                self._settings.stream,
+                source,
+                lambda: query.summary(self._database_url),
+                rules_version=self._rules.version,
+            )
+
+    async def census(self) -> query.Census:
+        """Count the endpoints of each kind."""
+        return await query.census(self._database_url)
+
+    async def dead_letters(self) -> list[query.ListedDeadLetter]:
+        """Return the dead letters that wait for somebody."""
+        return await query.dead_letters(self._database_url)
+
+    async def sql(self, statement: str) -> query.Answer:
+        """Run one statement that may only read."""
+        return await query.query(self._database_url, statement)
+
+    async def simulate(self, simulation: Simulation, stop: asyncio.Event) -> int:
+        """Publish a fleet's life until told to stop, or as many events as it says; return how many.
+
+        Raises:
+            BrokerUnavailableError, BrokerRefusedError: as their names say.
+        """
+        publisher = Publisher(self._broker, self._codec)
+        await publisher.open()
+        published = 0
+        began = time.monotonic()
+        interval_ms = 1000 / simulation.rate if simulation.rate else 0
+        fleet = Fleet(
+            endpoints=simulation.endpoints,
+            seed=simulation.seed,
+            start_at=int(time.time() * 1000 - simulation.skip * interval_ms),
+            interval_ms=interval_ms,
+        )
+        try:
+            for event in fleet.events(skip=simulation.skip):
+                if stop.is_set() or published == simulation.events:
+                    break
+                if simulation.rate:
+                    ahead_s = published / simulation.rate - (time.monotonic() - began)
+                    if ahead_s > 0:
+                        await publisher.flush()
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(stop.wait(), ahead_s)
+                await publisher.publish(event.originator, event.event_type, event.record)
+                published += 1
+            await publisher.flush()
+        finally:
+            await publisher.close()
+        return published
+
+    async def simulate_until_stopped(self, simulation: Simulation) -> int:
+        """Publish a fleet's life until SIGTERM or SIGINT at the latest; return how many events were published."""
+        stop = asyncio.Event()
+        with stopped_by_signals(stop.set):
+            return await self.simulate(simulation, stop)
+
+    @asynccontextmanager
+    async def _opened_source(self) -> AsyncIterator[JetStreamSource]:
+        source = self._source()
+        await source.open()
+        try:
+            yield source
+        finally:
+            await source.close()
+
+    def _source(self) -> JetStreamSource:
+        return JetStreamSource(
+            self._broker,
+            stream=self._settings.stream,
+            consumer=self._settings.consumer,
+            filters=subjects.filters(self._settings.originators),
+            batch_size=self._settings.batch_size,
+        )
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM and SIGINT for the length of a block; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,164 @@
+"""Settings: flags, then environment (`PROJECTOR_…`), then one TOML file, then defaults."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from projector.errors import SettingError
+
+ENVIRONMENT_PREFIX = "PROJECTOR_"
+CONFIG_VARIABLE = "PROJECTOR_CONFIG"
+CONFIG_NAME = "projector.toml"
+
+_NAME = r"^[^\s.*>/\\]+$"  # what JetStream allows in the name of a stream or a consumer
+_TOKEN = re.compile(r"[^\s.*>]+")
+_NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+_POSTGRES_SCHEMES = ("postgresql", "postgres")
+
+
+class Settings(BaseSettings):
+    """Where things are and how the projector works; read with `load`."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+
+    nats_url: SecretStr = Field(
+        default=SecretStr("nats://127.0.0.1:4222"),
+        description="NATS server, or several separated by commas: nats://[user:password@]host:port.",
+    )
+    nats_credentials: FilePath | None = Field(default=None, description="File with the NATS user's credentials.")
+    stream: str = Field(default="KAA_ENDPOINT_EVENTS", pattern=_NAME, description="JetStream stream to follow.")
+    consumer: str = Field(
+        default="endpoint-state-projector", pattern=_NAME, description="Durable consumer to follow it with."
+    )
+    originators: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Originators whose events are folded, separated by commas; all if empty."
+    )
+    database_url: SecretStr = Field(
+        description="Postgres: postgresql://[user[:password]@]host[:port]/database; ?host=/folder for a Unix socket."
+    )
+    revision: str = Field(default="kaa-2017-04", description="Revision of the event protocol.")
+    batch_size: int = Field(default=8000, ge=1, le=100_000, description="Most messages folded in one transaction.")
+    linger_ms: int = Field(default=5, ge=0, le=1000, description="How long a batch may wait to become full.")
+
+    @field_validator("originators", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("originators")
+    @classmethod
+    def _check_originators(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a service instance: it may not have spaces, dots, * or >")
+        return tuple(sorted(set(value)))
+
+    @field_validator("nats_url")
+    @classmethod
+    def _check_nats_url(cls, value: SecretStr) -> SecretStr:
+        for url in servers(value):
+            _check_url(url, _NATS_SCHEMES)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        _check_url(value.get_secret_value(), _POSTGRES_SCHEMES)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say where settings come from, the strongest first."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file)
+
+
+_config_file: Path | None = None  # the library asks for its sources on the class, so the path has to wait here
+
+
+def load(flags: Mapping[str, Any], *, config: Path | None, fallback: Path | None) -> Settings:
+    """Read the settings.
+
+    The file is the one given, or that of PROJECTOR_CONFIG, or `projector.toml` in the working folder,
+    or the fallback, whichever is there first.
+
+    Raises:
+        SettingError: a setting is missing or wrong; it names itself, its value and what is allowed.
+    """
+    global _config_file  # noqa: PLW0603 - see above
+    _config_file = _find_config(config, fallback)
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise SettingError("; ".join(_explain(error))) from None  # the original would show secrets
+    except ValueError as error:
+        raise SettingError(f"{_config_file} cannot be read: {error}") from error
+
+
+def servers(nats_url: SecretStr) -> tuple[str, ...]:
+    """Return the servers of a NATS URL."""
+    return tuple(filter(None, map(str.strip, nats_url.get_secret_value().split(","))))
+
+
+def masked(url: str) -> str:
+    """Return a URL that can be shown: what may be a secret is starred."""
+    try:
+        parts = urlsplit(url)
+        if parts.username is None and parts.password is None:
+            return url
+        host = parts.netloc.rpartition("@")[2]
+        # A lone user name in a NATS URL is a token.
+        user = parts.username if parts.password is not None or parts.scheme in _POSTGRES_SCHEMES else "***"
+        login = f"{user}:***" if parts.password is not None else user
+        return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
+    except ValueError:
+        return "***"
+
+
+def _find_config(config: Path | None, fallback: Path | None) -> Path | None:
+    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise SettingError(f"there is no settings file {str(named)!r}: correct --config or {CONFIG_VARIABLE}")
+        return named
+    return next((path for path in (Path(CONFIG_NAME), fallback) if path is not None and path.is_file()), None)
+
+
+def _check_url(url: str, schemes: tuple[str, ...]) -> None:
+    scheme = url.partition("://")[0]
+    if "://" not in url or scheme not in schemes:
+        raise ValueError(f"it must begin with {' or '.join(f'{known}://' for known in schemes)}")
+    urlsplit(url).port  # noqa: B018 - raises ValueError where it is not a number
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors(include_url=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+        if problem["type"] == "missing":
+            yield f"{variable} is not set: {Settings.model_fields[name].description}"
+        elif problem["type"] == "extra_forbidden":
+            yield f"{name!r} is no setting; known are {', '.join(Settings.model_fields)}"
+        else:
+            value = problem["input"]
+            shown = masked(str(value)) if name.endswith("_url") else str(value)
+            yield f"{variable}={shown!r}: {problem['msg'].removeprefix('Value error, ')}"

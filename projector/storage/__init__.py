@@ -1,0 +1,1 @@
+"""The database's side: tables, and the verbs of the one transaction that changes them."""

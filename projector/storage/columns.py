@@ -1,0 +1,184 @@
+"""The columns of each facet in `endpoint_state`, and how a state fills them.
+
+A facet has the columns people query, all derived,
+and one column of registers: its whole state as JSON, which is what is loaded to fold on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Text, text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from projector.domain import application, configuration, connectivity, metadata
+from projector.domain.application import Application
+from projector.domain.configuration import Configuration
+from projector.domain.connectivity import Connectivity
+from projector.domain.endpoint import FACETS
+from projector.domain.facets import Facet
+from projector.domain.metadata import Metadata
+from projector.domain.stamps import Stamp
+
+TIME = TIMESTAMP(timezone=True)
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FacetColumns:
+    """The columns of one facet."""
+
+    facet: Facet[Any]
+    columns: tuple[Column[Any], ...]
+    values: Callable[[Any], Row]
+    """The values of `columns` for a state, in their order; times in Unix ms."""
+    registers: Column[Any]
+
+
+def _registers(facet: Facet[Any]) -> Column[Any]:
+    return Column(
+        f"{facet.name}_registers",
+        JSONB,
+        comment=f"Internal: the {facet.name} columns rest on it. Each value with its stamp: "
+        "[stream sequence, Unix ms, originator, replica]",
+    )
+
+
+def _at(stamp: Stamp | None) -> int | None:
+    return None if stamp is None else stamp.occurred_at
+
+
+def _connectivity(state: Connectivity) -> Row:
+    status, rests_on = state.rests_on
+    opened = state.connected
+    if opened is None:
+        return status, _at(rests_on), None, _at(state.disconnected), None, None
+    return (
+        status,
+        _at(rests_on),
+        opened.occurred_at,
+        _at(state.disconnected),
+        opened.originator,
+        opened.replica,
+    )
+
+
+_CONNECTIVITY = FacetColumns(
+    facet=connectivity.FACET,
+    columns=(
+        Column(
+            "connectivity_status",
+            Text,
+            nullable=False,
+            server_default="unknown",
+            comment="unknown, connected or disconnected",
+        ),
+        Column(
+            "connectivity_changed_at",
+            TIME,
+            comment="Time of the connect or disconnect that the status rests on",
+        ),
+        Column("connected_at", TIME, comment="Time of the latest connect"),
+        Column("disconnected_at", TIME, comment="Time of the latest disconnect that counted"),
+        Column("connected_originator", Text, comment="Service instance that holds the latest session"),
+        Column("connected_replica", Text, comment="Replica of it that holds the latest session; null: unknown"),
+    ),
+    values=_connectivity,
+    registers=_registers(connectivity.FACET),
+)
+
+
+def _application(state: Application) -> Row:
+    version, previous = state.version, state.previous
+    return (
+        None if version is None else version.value,
+        None if version is None else version.stamp.occurred_at,
+        None if previous is None else previous.value,
+        _at(state.registered),
+    )
+
+
+_APPLICATION = FacetColumns(
+    facet=application.FACET,
+    columns=(
+        Column("app_version", Text, comment="Application version that the endpoint runs"),
+        Column("app_version_changed_at", TIME, comment="Time of the latest event that named the version"),
+        Column("previous_app_version", Text, comment="Application version before the latest update"),
+        Column("registered_at", TIME, comment="Time of the registration"),
+    ),
+    values=_application,
+    registers=_registers(application.FACET),
+)
+
+
+def _metadata(state: Metadata) -> Row:
+    return state.values, _at(state.changed)
+
+
+_METADATA = FacetColumns(
+    facet=metadata.FACET,
+    columns=(
+        Column(
+            "metadata",
+            JSONB,
+            nullable=False,
+            server_default=text("'{}'::jsonb"),
+            comment="Present metadata keys and their values; null where the protocol carries none",
+        ),
+        Column("metadata_changed_at", TIME, comment="Time of the latest metadata event"),
+    ),
+    values=_metadata,
+    registers=_registers(metadata.FACET),
+)
+
+
+def _configuration(state: Configuration) -> Row:
+    available, applied = state.available, state.applied
+    return (
+        state.status,
+        None if available is None else available.value,
+        None if available is None else available.stamp.occurred_at,
+        None if applied is None else applied.value,
+        None if applied is None else applied.stamp.occurred_at,
+        state.pending_id,
+    )
+
+
+_CONFIGURATION = FacetColumns(
+    facet=configuration.FACET,
+    columns=(
+        Column(
+            "config_status",
+            Text,
+            nullable=False,
+            server_default="none",
+            comment="none, pending (the available configuration is not the applied one) or applied",
+        ),
+        Column("config_available_id", Text, comment="Configuration announced latest"),
+        Column("config_available_at", TIME, comment="Time of its announcement"),
+        Column("config_applied_id", Text, comment="Configuration confirmed latest"),
+        Column("config_applied_at", TIME, comment="Time of its confirmation"),
+        Column("config_pending_id", Text, comment="The available configuration while it is pending, else null"),
+    ),
+    values=_configuration,
+    registers=_registers(configuration.FACET),
+)
+
+FACET_COLUMNS = (_CONNECTIVITY, _APPLICATION, _METADATA, _CONFIGURATION)
+"""One for each of `FACETS`, in the same order."""
+
+if tuple(columns.facet for columns in FACET_COLUMNS) != FACETS:
+    raise AssertionError("every facet of the domain needs its columns, in the same order")
+
+ENDPOINT_ID = Column("endpoint_id", Text, primary_key=True, comment="Endpoint, as its events name it")
+
+LAST_EVENT = (
+    Column(
+        "last_event_seq",
+        BigInteger,
+        nullable=False,
+        comment="Stream sequence of the latest event that named the endpoint, whatever came of it",
+    ),
+    Column("last_event_at", TIME, nullable=False, comment="Time of that event"),
+)

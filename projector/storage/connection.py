@@ -1,0 +1,52 @@
+"""Connections to Postgres: raw ones for the hot path, an engine for everything else."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from projector.storage.failures import translated
+
+_CONNECT_TIMEOUT_S = 10.0
+
+Connection = asyncpg.Connection
+
+
+async def connect(url: str, *, purpose: str, settings: Mapping[str, str] | None = None) -> Any:
+    """Open a connection; `purpose` shows in `pg_stat_activity.application_name`.
+
+    Raises:
+        DatabaseUnavailableError: the server cannot be reached now.
+        DatabaseRefusedError: it will not let us in.
+    """
+    with translated():
+        return await asyncpg.connect(
+            url,
+            timeout=_CONNECT_TIMEOUT_S,
+            server_settings={"application_name": f"projector {purpose}", **(settings or {})},
+        )
+
+
+@asynccontextmanager
+async def engine_connection(
+    url: str, *, purpose: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """Open a SQLAlchemy connection for the length of a block; committing is the caller's.
+
+    Raises:
+        The same as `connect`, also for what is executed within the block.
+    """
+
+    async def creator() -> Any:
+        return await connect(url, purpose=purpose, settings=settings)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=creator, poolclass=NullPool)
+    try:
+        with translated():
+            async with engine.connect() as connection:
+                yield connection
+    finally:
+        await engine.dispose()

@@ -1,0 +1,77 @@
+"""Driver errors translated at the edge into the three families."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError, ProjectorError
+
+_POISON_CLASSES = {
+    "22",  # data exception
+    "23",  # integrity constraint violation
+    "44",  # check option of a view
+    "54",  # program limit exceeded, such as the size of an index entry
+    "P0",  # raised by a trigger
+}
+_TRANSIENT_CLASSES = {
+    "08",  # connection exception
+    "25",  # invalid transaction state: the server became a standby
+    "40",  # serialization failure, deadlock
+    "53",  # insufficient resources
+    "55",  # object not in prerequisite state, lock not available
+    "57",  # operator intervention: shutdown, cancelled, starting up
+    "58",  # system error
+}
+
+
+def translate(error: BaseException) -> ProjectorError | None:
+    """Return what an error of the driver means, or None where it is not one."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    if isinstance(error, asyncpg.PostgresError):
+        return _translate_sqlstate(error)
+    if isinstance(error, asyncpg.exceptions.DataError | asyncpg.exceptions.UnsupportedClientFeatureError):
+        return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError | TimeoutError):
+        return DatabaseUnavailableError(f"Postgres is not reachable: {_line(error)}")
+    return None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise errors of the driver as errors of the three families."""
+    try:
+        yield
+    except Exception as error:
+        known = None if isinstance(error, ProjectorError) else translate(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
+    sqlstate = error.sqlstate or ""
+    text = f"{_line(error)} (SQLSTATE {sqlstate})"
+    if sqlstate[:2] in _TRANSIENT_CLASSES:
+        return DatabaseUnavailableError(f"Postgres cannot do it now: {text}")
+    if sqlstate[:2] in _POISON_CLASSES:
+        return PoisonError("database-rejected", text)
+    return DatabaseRefusedError(f"Postgres refuses: {text}; {_remedy(sqlstate)}")
+
+
+def _remedy(sqlstate: str) -> str:
+    if sqlstate.startswith("28"):
+        return "check user and password in PROJECTOR_DATABASE_URL"
+    if sqlstate == "3D000":
+        return "create the database, or correct its name in PROJECTOR_DATABASE_URL"
+    if sqlstate == "42501":
+        return "grant the privileges that docs/operations.md lists"
+    if sqlstate.startswith("42"):
+        return "the tables are not those of this version: run `projector init`"
+    return "mend it and start the projector again"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,53 @@
+"""Migrations, and whether the database has them."""
+
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from projector import resources
+from projector.errors import NotMigratedError
+from projector.storage.connection import engine_connection
+
+VERSION_TABLE = "projector_migration"
+"""Not Alembic's usual name: the database may have migrations of its own."""
+
+MIGRATIONS = resources.folder("migrations")
+
+
+async def upgrade(url: str) -> None:
+    """Bring the tables to the newest version; nothing happens where they are.
+
+    Raises:
+        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+    """
+
+    def run(connection: Connection) -> None:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async with engine_connection(url, purpose="migrations") as connection:
+        await connection.run_sync(run)
+
+
+async def check(connection: Any) -> None:
+    """Make sure that the tables are those of this version.
+
+    Raises:
+        NotMigratedError: they are older, newer, or not there.
+    """
+    found = None
+    if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", VERSION_TABLE):
+        found = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a name of ours
+    expected = ScriptDirectory.from_config(_config()).get_current_head()
+    if found != expected:
+        raise NotMigratedError(found=found, expected=str(expected))
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config

@@ -1,0 +1,154 @@
+"""Questions about the tables, which must not change anything."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from projector.storage import migrate
+from projector.storage.connection import connect, engine_connection
+from projector.storage.failures import translated
+from projector.storage.tables import dead_letter, endpoint_state, projector_checkpoint
+from projector.storage.unit_of_work import PROJECTION, SHARD
+
+_READ_ONLY = {"default_transaction_read_only": "on"}
+_TIMEOUT_S = 300.0
+
+
+class Answer(NamedTuple):
+    """What a query returned."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+
+class Summary(NamedTuple):
+    """How far the projection is, and what it has."""
+
+    position: int
+    rules_version: str | None
+    """None as long as nothing was ever folded."""
+    skipped: dict[str, int]
+    endpoints: int
+    dead_letters: int
+    """Those that are neither resolved nor discarded."""
+
+
+class Census(NamedTuple):
+    """How many endpoints there are of each kind, the most frequent first."""
+
+    by_status: Mapping[str, int]
+    by_version: Mapping[str, int]
+
+
+class ListedDeadLetter(NamedTuple):
+    """A dead letter without its content."""
+
+    position: int
+    reason: str
+    detail: str
+    subject: str
+    payload_bytes: int
+    stored_at: datetime
+    parked_at: datetime
+    attempts: int
+    state: str
+
+
+async def query(url: str, sql: str) -> Answer:
+    """Run one statement of a person's in a read-only transaction.
+
+    Raises:
+        DatabaseUnavailableError, DatabaseRefusedError, PoisonError: Postgres did not answer, or objects.
+    """
+    connection = await connect(url, purpose="sql", settings=_READ_ONLY)
+    try:
+        with translated():
+            async with connection.transaction(readonly=True):
+                statement = await connection.prepare(sql, timeout=_TIMEOUT_S)
+                rows = await statement.fetch(timeout=_TIMEOUT_S)
+                return Answer(tuple(attribute.name for attribute in statement.get_attributes()), rows)
+    finally:
+        connection.terminate()
+
+
+async def summary(url: str) -> Summary:
+    """Return the state of the projection.
+
+    Raises:
+        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+    """
+    async with _reading(url) as connection:
+        checkpoint = (
+            await connection.execute(
+                select(projector_checkpoint).where(
+                    projector_checkpoint.c.projection == PROJECTION, projector_checkpoint.c.shard == SHARD
+                )
+            )
+        ).one_or_none()
+        endpoints = await connection.scalar(select(func.count()).select_from(endpoint_state))
+        parked = await connection.scalar(
+            select(func.count()).select_from(dead_letter).where(dead_letter.c.state == "parked")
+        )
+    return Summary(
+        position=checkpoint.position if checkpoint else 0,
+        rules_version=checkpoint.rules_version if checkpoint else None,
+        skipped=checkpoint.skipped if checkpoint else {},
+        endpoints=endpoints or 0,
+        dead_letters=parked or 0,
+    )
+
+
+async def census(url: str) -> Census:
+    """Count the endpoints of each kind; this reads the whole table.
+
+    Raises:
+        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+    """
+
+    async def count_by(connection: AsyncConnection, column: ColumnElement[str]) -> dict[str, int]:
+        count = func.count()
+        rows = await connection.execute(select(column, count).group_by(column).order_by(count.desc(), column))
+        return {row[0]: row[1] for row in rows}
+
+    async with _reading(url) as connection:
+        return Census(
+            by_status=await count_by(connection, endpoint_state.c.connectivity_status),
+            by_version=await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
+        )
+
+
+async def dead_letters(url: str) -> list[ListedDeadLetter]:
+    """Return the dead letters that are neither resolved nor discarded, in stream order.
+
+    Raises:
+        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+    """
+    table = dead_letter.c
+    async with _reading(url) as connection:
+        rows = await connection.execute(
+            select(
+                table.position,
+                table.reason,
+                table.detail,
+                table.subject,
+                func.length(table.payload),
+                table.stored_at,
+                table.parked_at,
+                table.attempts,
+                table.state,
+            )
+            .where(table.state == "parked")
+            .order_by(table.stream, table.position)
+        )
+        return [ListedDeadLetter(*row) for row in rows]
+
+
+@asynccontextmanager
+async def _reading(url: str) -> AsyncIterator[AsyncConnection]:
+    async with engine_connection(url, purpose="report", settings=_READ_ONLY) as connection:
+        await migrate.check((await connection.get_raw_connection()).driver_connection)
+        yield connection

@@ -1,0 +1,144 @@
+"""The verbs of the one transaction that changes rows, dead letters and checkpoint together."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.domain.messages import DeadLetter
+from projector.errors import CheckpointMovedError
+from projector.storage import statements
+from projector.storage.failures import translated
+from projector.storage.text import storable
+from projector.storage.wire import REGISTER_DECODERS
+
+PROJECTION = "endpoint_state"
+SHARD = 0
+
+_LOADED_AT_ONCE = 10_000  # endpoint ids in one parameter: a single event may name 100,000
+
+
+class UnitOfWork:
+    """One transaction on one connection."""
+
+    def __init__(self, connection: Any, table: str) -> None:
+        """Work on `table`, which has the columns of `endpoint_state`."""
+        self._connection = connection
+        self._table = table
+
+    async def hold(self, checkpoint: Checkpoint) -> None:
+        """Lock the checkpoint, so that nobody else folds from it until the transaction ends.
+
+        Raises:
+            CheckpointMovedError: it is not where it was last seen.
+        """
+        found = await self._connection.fetchval(statements.HOLD_CHECKPOINT, PROJECTION, SHARD, checkpoint.stream)
+        if found != checkpoint.position:
+            raise CheckpointMovedError(expected=checkpoint.position, found=found)
+
+    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
+        """Return a working copy of each endpoint, with the facets that are needed of it.
+
+        An endpoint without a row is returned as one that no event has named yet.
+        """
+        by_facets: defaultdict[FacetSet, list[str]] = defaultdict(list)
+        for endpoint_id, facets in needed.items():
+            by_facets[facets].append(endpoint_id)
+        endpoints: dict[str, Endpoint] = {}
+        for facets, endpoint_ids in by_facets.items():
+            plan = statements.for_facets(facets, self._table)
+            decoders = tuple(
+                (index, REGISTER_DECODERS[index].decode, FACETS[index].initial) for index, _ in plan.facets
+            )
+            for start in range(0, len(endpoint_ids), _LOADED_AT_ONCE):
+                rows = await self._connection.fetch(plan.load, endpoint_ids[start : start + _LOADED_AT_ONCE])
+                for endpoint_id, last_event_seq, last_event_at, *registers in rows:
+                    states: list[Any] = [None] * len(FACETS)
+                    for (index, decode, initial), value in zip(decoders, registers, strict=True):
+                        states[index] = initial if value is None else decode(value)
+                    endpoints[endpoint_id] = Endpoint(states, last_event_seq, last_event_at)
+        for endpoint_id in needed:
+            if endpoint_id not in endpoints:
+                endpoints[endpoint_id] = Endpoint.unseen()
+        return endpoints
+
+    async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Write the facets that changed of each endpoint, and its latest event."""
+        by_facets: defaultdict[FacetSet, list[tuple[str, Endpoint]]] = defaultdict(list)
+        for item in endpoints.items():
+            by_facets[item[1].changed].append(item)
+        for facets, changed in by_facets.items():
+            plan = statements.for_facets(facets, self._table)
+            await self._connection.copy_records_to_table(
+                "endpoint_change",
+                records=[_record(facets, plan, *item) for item in changed],
+                columns=plan.stage_columns,
+            )
+            await self._connection.execute(plan.merge)
+
+    async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
+        """Put messages aside with the reason; one that is already parked has been tried once more."""
+        await self._connection.executemany(
+            statements.PARK,
+            [
+                (
+                    stream,
+                    message.position,
+                    storable(message.subject),
+                    None
+                    if message.headers is None
+                    else {storable(name): storable(value) for name, value in message.headers.items()},
+                    message.payload,
+                    message.stored_at,
+                    reason,
+                    storable(detail),
+                )
+                for message, reason, detail in dead_letters
+            ],
+        )
+
+    async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
+        """Move the checkpoint.
+
+        Raises:
+            CheckpointMovedError: it is not where it was last seen, so nothing of this transaction may stand.
+        """
+        anchor = after.anchor
+        status = await self._connection.execute(
+            statements.ADVANCE_CHECKPOINT,
+            PROJECTION,
+            SHARD,
+            before.stream,
+            before.position,
+            after.position,
+            None if anchor is None else anchor.stored_at,
+            None if anchor is None else anchor.payload_hash,
+            after.skipped,
+        )
+        if status != "UPDATE 1":
+            raise CheckpointMovedError(expected=before.position, found=None)
+
+
+@asynccontextmanager
+async def transaction(connection: Any, table: str) -> AsyncIterator[UnitOfWork]:
+    """Begin a transaction, commit it at the end of the block, roll it back on any error.
+
+    Raises:
+        DatabaseUnavailableError: it did not, or may not have, come to an end.
+        PoisonError: Postgres objects to what is written.
+        DatabaseRefusedError: Postgres does not let us do it at all.
+    """
+    with translated():
+        async with connection.transaction():
+            yield UnitOfWork(connection, table)
+
+
+def _record(facets: FacetSet, plan: statements.FacetStatements, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
+    record: list[Any] = [facets, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
+    for index, columns in plan.facets:
+        state = endpoint.states[index]
+        record += columns.values(state)
+        record.append(state)
+    return record

@@ -1,0 +1,44 @@
+"""How values cross to Postgres and back on the hot path.
+
+Times stay integers of Unix ms and JSON stays typed, so that no `datetime` and no dictionary is built per row.
+"""
+
+from typing import Any
+
+import msgspec
+
+from projector.domain.endpoint import FACETS
+
+_POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01
+_JSONB_VERSION = b"\x01"
+
+encode_json = msgspec.json.Encoder(order="deterministic").encode
+decode_json = msgspec.json.decode
+REGISTER_DECODERS = tuple(msgspec.json.Decoder(facet.state) for facet in FACETS)
+"""From the JSON of a facet's registers to its state, in the order of `FACETS`."""
+
+
+def _encode_time(unix_ms: int) -> tuple[int]:
+    return ((unix_ms - _POSTGRES_EPOCH_MS) * 1000,)
+
+
+def _decode_time(postgres_us: tuple[int]) -> int:
+    return postgres_us[0] // 1000 + _POSTGRES_EPOCH_MS
+
+
+def _encode_jsonb(value: object) -> bytes:
+    return _JSONB_VERSION + encode_json(value)
+
+
+def _decode_jsonb(value: bytes) -> bytes:
+    return value[1:]
+
+
+async def set_codecs(connection: Any) -> None:
+    """Make `timestamptz` an integer of Unix ms, and `jsonb` encode anything and decode to its text."""
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=_encode_time, decoder=_decode_time, format="tuple"
+    )
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
+    )

@@ -1,0 +1,66 @@
+"""Publishing events into the stream, for the simulator."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from projector.stream import subjects
+from projector.stream.codec import Codec
+from projector.stream.connection import Broker, connect, translated
+
+_IN_FLIGHT = 2000
+
+
+class Publisher:
+    """Publishes wire records, in order, and knows that they are stored."""
+
+    def __init__(self, broker: Broker, codec: Codec) -> None:
+        """Remember where to publish: nothing is opened yet."""
+        self._broker = broker
+        self._codec = codec
+        self._client: Client | None = None
+        self._jetstream: JetStreamContext | None = None
+        self._acknowledgements: list[Awaitable[Any]] = []
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerUnavailableError, BrokerRefusedError: as their names say.
+        """
+        self._client = await connect(self._broker, name="projector simulate")
+        self._jetstream = self._client.jetstream(publish_async_max_pending=2 * _IN_FLIGHT)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def publish(self, originator: str, event_type: str, record: dict[str, Any]) -> None:
+        """Publish one event; it is stored once `flush` has returned.
+
+        Raises:
+            BrokerUnavailableError: it, or one before it, was not stored.
+        """
+        if self._jetstream is None:
+            raise RuntimeError("open the publisher first")
+        payload = self._codec.encode(event_type, record)
+        async with translated():
+            self._acknowledgements.append(
+                await self._jetstream.publish_async(subjects.build(originator, event_type), payload)
+            )
+        if len(self._acknowledgements) >= _IN_FLIGHT:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until everything published is stored.
+
+        Raises:
+            BrokerUnavailableError: something was not.
+        """
+        waiting, self._acknowledgements = self._acknowledgements, []
+        async with translated():
+            await asyncio.gather(*waiting)

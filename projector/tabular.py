@@ -1,0 +1,45 @@
+"""Tables for people: with lines on a terminal, without elsewhere, and never cut short."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.box import ASCII, ROUNDED
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_AS_WIDE_AS_NEEDED = 10_000
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows below the names of their columns, and how many there are."""
+    console = Console(soft_wrap=True)
+    table = Table(box=ROUNDED if console.is_terminal else ASCII)
+    for column in columns:
+        table.add_column(Text(column), no_wrap=not console.is_terminal)
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console.print(table, width=None if console.is_terminal else _AS_WIDE_AS_NEEDED)
+    console.print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})", highlight=False)
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Print names with their values."""
+    width = max(map(len, pairs))
+    for name, value in pairs.items():
+        Console(soft_wrap=True).print(f"{name:<{width}}  {_cell(value)}", markup=False, highlight=False)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return value.isoformat(sep=" ", timespec="milliseconds")
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False)
+        case bytes():
+            return f"\\x{value.hex()}"
+    return str(value)

@@ -1,0 +1,138 @@
+"""What `projector dev` shows: a picture that renews itself on a terminal, plain lines elsewhere."""
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from projector import resources
+from projector.app.projection import Outcome
+from projector.app.status import Status
+from projector.domain.checkpoint import Checkpoint
+from projector.errors import TransientError
+from projector.storage.query import Census
+
+_RATE_WINDOW_S = 10.0
+_VERSIONS_SHOWN = 8
+_QUESTION = "select connectivity_status, count(*) from endpoint_state group by 1"
+
+
+class Meter:
+    """Listens to the daemon (`app.live.Observer`) and knows how fast it is and what it is doing."""
+
+    def __init__(self) -> None:
+        """Begin with nothing heard."""
+        self._commits: deque[tuple[float, int]] = deque()
+        self.doing = "starting"
+
+    @property
+    def events_per_second(self) -> float:
+        """The rate over the last seconds."""
+        now = monotonic()
+        while self._commits and self._commits[0][0] < now - _RATE_WINDOW_S:
+            self._commits.popleft()
+        return sum(events for _, events in self._commits) / _RATE_WINDOW_S
+
+    def standing_by(self) -> None:
+        """Remember that another projector works."""
+        self.doing = "standing by: another projector is active on this database"
+
+    def active(self, checkpoint: Checkpoint) -> None:
+        """Remember where folding began."""
+        self.doing = f"active since position {checkpoint.position}"
+
+    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
+        """Count what was folded."""
+        del checkpoint, pending
+        self._commits.append((monotonic(), sum(outcome.verdicts.values())))
+
+    def caught_up(self, checkpoint: Checkpoint) -> None:
+        """Do nothing: the lag says it."""
+
+    def retrying(self, error: TransientError) -> None:
+        """Remember what is away."""
+        self.doing = f"waiting: {error}"
+
+
+class View:
+    """Draws what it is given."""
+
+    def __init__(self, console: Console, config: Path) -> None:
+        """Draw on a console; `config` is the settings file that reaches the servers."""
+        self.live = console.is_terminal
+        self._console = console
+        self._picture = Live(console=console, auto_refresh=False, screen=False) if self.live else None
+        # Where the data is in its usual place, every command finds it by itself.
+        usual = config.parent == resources.data_folder()
+        self._command = f'projector sql {"" if usual else f"--config {config} "}"{_QUESTION}"'
+
+    def __enter__(self) -> Self:
+        if self._picture is None:
+            self._console.print(f"query it from another terminal:  {self._command}", highlight=False, soft_wrap=True)
+        else:
+            self._picture.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._picture is not None:
+            self._picture.stop()
+
+    def show(self, status: Status, census: Census, meter: Meter) -> None:
+        """Draw the present state."""
+        if self._picture is None:
+            self._console.print(_line(status, census, meter), highlight=False, soft_wrap=True)
+        else:
+            self._picture.update(self._panel(status, census, meter), refresh=True)
+
+    def _panel(self, status: Status, census: Census, meter: Meter) -> Panel:
+        figures = Table.grid(padding=(0, 2))
+        for name, value in (
+            ("endpoints", f"{status.endpoints:,}"),
+            ("events per second", f"{meter.events_per_second:,.0f}"),
+            ("lag in messages", f"{status.lag_messages:,}"),
+            ("dead letters", f"{status.dead_letters:,}"),
+            ("checkpoint", f"{status.checkpoint_seq:,} of {status.stream_last_seq:,}"),
+        ):
+            figures.add_row(Text(name, style="dim"), Text(value, style="bold"))
+        return Panel(
+            Group(
+                Columns(
+                    [figures, _bars("status", census.by_status), _bars("version", census.by_version)], padding=(0, 4)
+                ),
+                Text(f"\n{meter.doing}", style="dim"),
+                Text("\nquery it from another terminal:", style="dim"),
+                Text(self._command, style="cyan"),
+                Text("\nCtrl-C ends everything; the data is kept.", style="dim"),
+            ),
+            title="endpoint state projector",
+        )
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> Table:
+    table = Table(title=f"endpoints by {title}", box=None, show_header=False, title_justify="left")
+    largest = max(counts.values(), default=1)
+    for name, count in list(counts.items())[:_VERSIONS_SHOWN]:
+        table.add_row(name, Text(f"{count:,}", justify="right"), Text("█" * round(12 * count / largest), style="green"))
+    if len(counts) > _VERSIONS_SHOWN:
+        table.add_row(f"… and {len(counts) - _VERSIONS_SHOWN} more")
+    return table
+
+
+def _line(status: Status, census: Census, meter: Meter) -> str:
+    by_status = ", ".join(f"{count} {name}" for name, count in census.by_status.items()) or "none yet"
+    return (
+        f"{status.endpoints} endpoints ({by_status}), {len(census.by_version)} versions, "
+        f"{meter.events_per_second:.0f} events/s, lag {status.lag_messages}, {status.dead_letters} dead letters, "
+        f"{meter.doing}"
+    )

@@ -1,0 +1,124 @@
+"""Stamps, given-when-then for one facet, and random histories of a small fleet."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import product
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from projector.domain.endpoint import Endpoint, fold
+from projector.domain.events import (
+    AppVersionUpdated,
+    ConfigApplied,
+    ConfigAvailable,
+    Connected,
+    Disconnected,
+    Event,
+    MetadataUpdated,
+    Registered,
+)
+from projector.domain.facets import Facet, Verdict
+from projector.domain.stamps import Stamp
+
+S = TypeVar("S")
+
+settings.register_profile("unit", max_examples=200, deadline=None)  # a slow machine is no failure
+settings.load_profile("unit")
+
+ENDPOINTS = ("e1", "e2", "e3")
+
+
+def stamp(position: int, at: int, replica: str | None = "x", originator: str = "kpc") -> Stamp:
+    return Stamp(position, at, originator, replica)
+
+
+def given_events(facet: Facet[S], *events: Event) -> S:
+    """Return the state of a facet after these events."""
+    state = facet.initial
+    for event in events:
+        state, _ = when(facet, state, event)
+    return state
+
+
+def when(facet: Facet[S], state: S, event: Event) -> tuple[S, Verdict]:
+    """Return the state after one more event, and what came of it.
+
+    The event comes twice: whatever it is, its immediate redelivery must change nothing.
+    """
+    outcome = facet.reducers[type(event)](state, event)
+    after, verdict = (state, outcome) if isinstance(outcome, Verdict) else (outcome, Verdict.APPLIED)
+    assert isinstance(facet.reducers[type(event)](after, event), Verdict), f"redelivered {event} was taken again"
+    return after, verdict
+
+
+def folded(*histories: Iterable[Event]) -> dict[str, Endpoint]:
+    """Return the endpoints after these histories, one after the other."""
+    endpoints: dict[str, Endpoint] = defaultdict(Endpoint.unseen)
+    for events in histories:
+        fold(events, endpoints)
+    return dict(endpoints)
+
+
+def snapshot(endpoints: dict[str, Endpoint]) -> dict[str, tuple[Any, ...]]:
+    """Return everything of the endpoints that a row derives from."""
+    return {
+        endpoint_id: (*endpoint.states, endpoint.last_event_seq, endpoint.last_event_at)
+        for endpoint_id, endpoint in endpoints.items()
+    }
+
+
+_ORIGINS = [("kpc", "x"), ("kpc", "y"), ("epr", "x")]
+_UNKNOWN = [("kpc", None)]
+_NAMES = ["", "v1", "v2"]
+_CONFIGS = ["c1", "c2"]
+_KEYS = [{}, {"a": None}, {"a": 1, "b": None}, {"b": "text"}]
+_REMOVED = [(), ("c",), ("c", "d")]
+
+_subsets = st.sampled_from([("e1",), ("e2",), ("e1", "e2"), ("e3", "e1"), ("e2", "e3", "e1")])
+_facts: st.SearchStrategy[tuple[type[Any], tuple[Any, ...]]] = st.sampled_from(
+    [
+        *((Connected, (name,)) for name in _NAMES),
+        *((Disconnected, ()) for _ in _NAMES),
+        *((Registered, (name,)) for name in _NAMES),
+        *((AppVersionUpdated, names) for names in product(_NAMES, _NAMES[:2])),
+        *((MetadataUpdated, keys) for keys in product(_KEYS, _REMOVED)),
+        *((MetadataUpdated, ({"c": None, "d": 1}, removed)) for removed in [("a",), ("a", "b")]),
+        *((ConfigAvailable, (config,)) for config in _CONFIGS),
+        *((ConfigApplied, (config,)) for config in _CONFIGS),
+    ]
+)
+
+
+def stamps(*, monotone: bool, unknown_replicas: bool = True) -> st.SearchStrategy[list[Stamp]]:
+    """Return the stamps of a stream from its first position on, at times so few that they often collide.
+
+    Monotone: the clock of a known replica never steps back.
+    """
+    origins = st.sampled_from([*_ORIGINS, *(_UNKNOWN if unknown_replicas else [])])
+
+    def number(sent: list[tuple[tuple[str, str | None], int]]) -> list[Stamp]:
+        clocks: dict[tuple[str, str], int] = defaultdict(int)
+        found = []
+        for position, ((originator, replica), time) in enumerate(sent, start=1):
+            at = time
+            if monotone and replica is not None:
+                at = clocks[originator, replica] = max(time, clocks[originator, replica])
+            found.append(Stamp(position, at, originator, replica))
+        return found
+
+    return st.lists(st.tuples(origins, st.integers(1, 20)), min_size=1, max_size=10).map(number)
+
+
+def histories(*, monotone: bool = False, unknown_replicas: bool = True) -> st.SearchStrategy[list[Event]]:
+    """Return streams of events of a small fleet, in stream order."""
+
+    def tell(found: list[Stamp], facts: list[tuple[Any, ...]]) -> list[Event]:
+        return [kind(at, ids, *fact) for at, ((kind, fact), ids) in zip(found, facts, strict=False)]
+
+    return st.builds(
+        tell,
+        stamps(monotone=monotone, unknown_replicas=unknown_replicas),
+        st.lists(st.tuples(_facts, _subsets), min_size=10, max_size=10),
+    )

@@ -1,0 +1,67 @@
+import pytest
+from strategies import given_events, stamp, when
+
+from projector.domain.application import FACET, Application
+from projector.domain.events import AppVersionUpdated, Connected, Event, Registered
+from projector.domain.facets import Verdict
+from projector.domain.stamps import Register, Stamp
+
+E = ("e",)
+FIRST, SECOND = stamp(1, at=100, replica="x"), stamp(2, at=200, replica="y")
+LATE = stamp(3, at=50, replica="z")
+HELD = given_events(FACET, Registered(FIRST, E, "v1"), AppVersionUpdated(SECOND, E, "v2", "v1"))
+
+
+def naming(version: str, at: Stamp) -> list[Event]:
+    """Return each of the events that may name an application version."""
+    return [Connected(at, E, version), Registered(at, E, version), AppVersionUpdated(at, E, version, "v0")]
+
+
+@pytest.mark.parametrize("event", naming("v1", FIRST), ids=lambda event: type(event).__name__)
+def test_the_version_is_taken_by_every_event_that_names_one(event: Event) -> None:
+    assert given_events(FACET, event).version == Register("v1", FIRST)
+
+
+@pytest.mark.parametrize("event", naming("", SECOND), ids=lambda event: type(event).__name__)
+def test_the_version_is_not_taken_by_an_event_with_an_empty_name(event: Event) -> None:
+    assert given_events(FACET, Registered(FIRST, E, "v1"), event).version == Register("v1", FIRST)
+
+
+@pytest.mark.parametrize("event", naming("v9", LATE), ids=lambda event: type(event).__name__)
+def test_a_late_event_changes_no_version_and_no_time(event: Event) -> None:
+    assert when(FACET, HELD, event) == (HELD, Verdict.LATE)
+
+
+def test_a_version_stays_its_own_where_its_name_comes_again_with_a_newer_stamp() -> None:
+    assert given_events(FACET, Registered(FIRST, E, "v1"), Connected(SECOND, E, "v1")).version == Register("v1", SECOND)
+
+
+def test_the_previous_version_is_taken_by_an_update_and_by_nothing_else() -> None:
+    assert HELD.previous == Register("v1", SECOND)
+    assert given_events(FACET, Registered(FIRST, E, "v1"), Connected(SECOND, E, "v2")).previous is None
+
+
+def test_an_empty_previous_version_is_none_known() -> None:
+    latest = stamp(3, at=300)
+    state, verdict = when(FACET, HELD, AppVersionUpdated(latest, E, "v3", ""))
+    assert (state.previous, verdict) == (Register(None, latest), Verdict.APPLIED)
+
+
+def test_the_previous_version_is_a_register_of_its_own() -> None:
+    late_for_the_version = stamp(2, at=150, replica="z")
+    state = given_events(
+        FACET, Connected(stamp(1, at=200), E, "v2"), AppVersionUpdated(late_for_the_version, E, "v1", "v0")
+    )
+    assert state.version == Register("v2", stamp(1, at=200))
+    assert state.previous == Register("v0", late_for_the_version)
+
+
+def test_the_time_of_registration_is_taken_by_registered_and_by_nothing_else() -> None:
+    assert HELD.registered == FIRST
+    assert given_events(FACET, Connected(FIRST, E, "v1"), AppVersionUpdated(SECOND, E, "v2", "v1")).registered is None
+
+
+def test_a_registration_that_is_late_for_the_version_still_tells_when_it_was() -> None:
+    held = given_events(FACET, AppVersionUpdated(SECOND, E, "v2", "v1"))
+    state, verdict = when(FACET, held, Registered(stamp(3, at=100, replica="x"), E, "v1"))
+    assert (state, verdict) == (Application(held.version, held.previous, stamp(3, 100, "x")), Verdict.APPLIED)

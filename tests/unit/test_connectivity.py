@@ -1,0 +1,114 @@
+import pytest
+from strategies import given_events, stamp, when
+
+from projector.domain.connectivity import FACET, Connectivity
+from projector.domain.events import Connected, Disconnected
+from projector.domain.facets import Verdict
+
+
+def opens(position: int, at: int, replica: str | None = "x", originator: str = "kpc") -> Connected:
+    return Connected(stamp(position, at, replica, originator), ("e",), "")
+
+
+def closes(position: int, at: int, replica: str | None = "x", originator: str = "kpc") -> Disconnected:
+    return Disconnected(stamp(position, at, replica, originator), ("e",))
+
+
+def test_an_endpoint_that_neither_connected_nor_disconnected_is_unknown() -> None:
+    assert given_events(FACET).rests_on == ("unknown", None)
+
+
+def test_a_connect_opens_a_session_and_its_origin_holds_it() -> None:
+    opened = opens(1, at=100)
+    state, verdict = when(FACET, given_events(FACET), opened)
+    assert (state, verdict) == (Connectivity(connected=opened.stamp), Verdict.APPLIED)
+    assert state.rests_on == ("connected", opened.stamp)
+
+
+def test_a_newer_connect_moves_the_session_to_its_origin() -> None:
+    moved = opens(2, at=200, replica="y")
+    assert given_events(FACET, opens(1, at=100, replica="x"), moved).rests_on == ("connected", moved.stamp)
+
+
+def test_a_late_connect_does_not_take_the_session_back() -> None:
+    held = given_events(FACET, opens(1, at=200, replica="y"))
+    assert when(FACET, held, opens(2, at=100, replica="x")) == (held, Verdict.LATE)
+
+
+def test_a_disconnect_from_the_holder_closes_the_session() -> None:
+    closed = closes(2, at=200)
+    assert given_events(FACET, opens(1, at=100), closed).rests_on == ("disconnected", closed.stamp)
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        pytest.param(closes(3, 300, replica="x"), id="the-replica-the-endpoint-moved-from"),
+        pytest.param(closes(3, 300, replica="y", originator="epr"), id="same-replica-id-of-another-originator"),
+        pytest.param(closes(3, 150, replica="x"), id="late-as-well"),
+    ],
+)
+def test_a_disconnect_from_another_replica_than_the_holder_is_fenced_and_changes_nothing(stray: Disconnected) -> None:
+    held = given_events(FACET, opens(1, at=100, replica="x"), opens(2, at=200, replica="y"))
+    assert when(FACET, held, stray) == (held, Verdict.FENCED)
+
+
+@pytest.mark.parametrize(("holder", "closer"), [(None, "x"), ("x", None), (None, None)])
+def test_a_disconnect_is_not_fenced_where_a_replica_is_unknown(holder: str | None, closer: str | None) -> None:
+    closed = closes(2, at=200, replica=closer)
+    assert given_events(FACET, opens(1, at=100, replica=holder), closed).rests_on == ("disconnected", closed.stamp)
+
+
+def test_a_disconnect_that_does_not_supersede_the_connect_is_late() -> None:
+    held = given_events(FACET, opens(1, at=200, replica="x"))
+    assert when(FACET, held, closes(2, at=100, replica=None)) == (held, Verdict.LATE)
+
+
+def test_a_disconnect_that_does_not_supersede_the_last_one_is_late() -> None:
+    held = given_events(FACET, opens(1, at=100, replica="x"), closes(2, at=300, replica=None))
+    assert when(FACET, held, closes(3, at=200, replica="x")) == (held, Verdict.LATE)
+
+
+def test_a_disconnect_closes_the_session_although_the_clock_of_its_replica_stepped_back() -> None:
+    closed = closes(2, at=50)
+    assert given_events(FACET, opens(1, at=100), closed).rests_on == ("disconnected", closed.stamp)
+
+
+def test_an_endpoint_that_never_connected_takes_a_disconnect_as_it_comes() -> None:
+    closed = closes(1, at=100)
+    assert given_events(FACET, closed).rests_on == ("disconnected", closed.stamp)
+
+
+def test_a_late_disconnect_of_an_endpoint_that_never_connected_changes_nothing() -> None:
+    held = given_events(FACET, closes(1, at=200, replica="y"))
+    assert when(FACET, held, closes(2, at=100, replica="x")) == (held, Verdict.LATE)
+
+
+def test_a_reconnect_after_a_disconnect_is_connected_and_keeps_the_time_of_the_disconnect() -> None:
+    closed, reopened = closes(2, at=200), opens(3, at=300)
+    state = given_events(FACET, opens(1, at=100), closed, reopened)
+    assert state == Connectivity(reopened.stamp, closed.stamp)
+    assert state.rests_on == ("connected", reopened.stamp)
+
+
+def test_a_disconnect_of_the_session_before_does_not_end_one_that_opened_before_it_was_noticed() -> None:
+    reopened = opens(3, at=440, replica="y")
+    state = given_events(FACET, opens(1, at=200, replica="x"), closes(2, at=450, replica="x"), reopened)
+    assert state.rests_on == ("connected", reopened.stamp)
+
+
+def test_a_disconnect_that_came_before_its_connect_ends_it_all_the_same() -> None:
+    closed = closes(1, at=200, replica=None)
+    assert given_events(FACET, closed, opens(2, at=100, replica="x")).rests_on == ("disconnected", closed.stamp)
+
+
+@pytest.mark.xfail(
+    reason="a disconnect of the session before, stamped later, makes it late: open question", strict=True
+)
+def test_the_holder_can_close_its_session_whatever_the_session_before_left_behind() -> None:
+    closed = closes(4, at=448, replica="y")
+    held = given_events(
+        FACET, opens(1, at=200, replica="x"), closes(2, at=450, replica="x"), opens(3, at=445, replica="y")
+    )
+    state, _ = when(FACET, held, closed)
+    assert state.rests_on == ("disconnected", closed.stamp)

@@ -1,0 +1,270 @@
+from collections import Counter
+from copy import deepcopy
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ENDPOINTS, folded, histories, snapshot, stamp
+
+import projector.domain
+from projector.domain.endpoint import EVENT_TYPES, FACETS, TOUCHED_FACETS, Endpoint, fold
+from projector.domain.events import (
+    AppVersionUpdated,
+    ConfigApplied,
+    ConfigAvailable,
+    Connected,
+    Disconnected,
+    Event,
+    MetadataUpdated,
+    Registered,
+)
+from projector.domain.facets import Verdict
+from projector.domain.stamps import Stamp, supersedes
+
+E = ("e",)
+FIRST = stamp(1, at=100)
+ONE_OF_EACH: list[Event] = [
+    Connected(FIRST, E, "v1"),
+    Disconnected(FIRST, E),
+    Registered(FIRST, E, "v1"),
+    AppVersionUpdated(FIRST, E, "v1", "v0"),
+    MetadataUpdated(FIRST, E, {"site": None}, ()),
+    ConfigAvailable(FIRST, E, "c1"),
+    ConfigApplied(FIRST, E, "c1"),
+]
+one_of_each = pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)
+
+
+def fleet() -> dict[str, Endpoint]:
+    return {endpoint_id: Endpoint.unseen() for endpoint_id in ENDPOINTS}
+
+
+def for_one(event: Event, endpoint_id: str) -> Event:
+    return event._replace(endpoint_ids=(endpoint_id,))
+
+
+def registers(endpoint: Endpoint) -> tuple[Any, ...]:
+    """Return what is a plain register: all but the disconnect, which depends on who held the session when it came."""
+    connectivity, *others = endpoint.states
+    return (connectivity.connected, *others, endpoint.last_event_seq, endpoint.last_event_at)
+
+
+def stamps_held(endpoint: Endpoint) -> dict[str, Stamp | None]:
+    connectivity, application, metadata, configuration = endpoint.states
+    return {
+        "connected": connectivity.connected,
+        "disconnected": connectivity.disconnected,
+        "version": application.version and application.version.stamp,
+        "previous": application.previous and application.previous.stamp,
+        "registered": application.registered,
+        "metadata": metadata.changed,
+        "available": configuration.available and configuration.available.stamp,
+        "applied": configuration.applied and configuration.applied.stamp,
+        **{f"key {name}": key.stamp for name, key in metadata.keys.items()},
+    }
+
+
+# What one event does.
+
+
+def test_every_event_has_a_facet_that_it_may_change() -> None:
+    assert {type(event) for event in ONE_OF_EACH} == EVENT_TYPES
+
+
+@one_of_each
+def test_an_endpoint_that_is_first_seen_by_any_event_has_a_state_from_then_on(event: Event) -> None:
+    endpoint = folded([event])["e"]
+    assert endpoint.changed == TOUCHED_FACETS[type(event)]
+    assert (endpoint.last_event_seq, endpoint.last_event_at) == (1, 100)
+
+
+@one_of_each
+def test_facets_that_an_event_cannot_touch_need_not_be_loaded(event: Event) -> None:
+    touched = TOUCHED_FACETS[type(event)]
+    states = [facet.initial if touched & 1 << index else None for index, facet in enumerate(FACETS)]
+    endpoint = Endpoint(states)
+    fold([event], {"e": endpoint})
+    assert endpoint.changed == touched
+
+
+def test_a_disconnect_of_several_endpoints_closes_all_of_their_sessions_and_no_other() -> None:
+    together = Disconnected(stamp(2, at=200), ("e1", "e2"))
+    endpoints = folded([Connected(FIRST, ENDPOINTS, ""), together])
+    assert [endpoints[endpoint_id].states[0].rests_on[0] for endpoint_id in ENDPOINTS] == [
+        "disconnected",
+        "disconnected",
+        "connected",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "verdict"),
+    [
+        pytest.param([Connected(stamp(2, 200), ("e1",), "")], Verdict.APPLIED, id="applied"),
+        pytest.param([Connected(stamp(2, 50, "y"), ("e1",), "v1")], Verdict.LATE, id="late"),
+        pytest.param([Disconnected(stamp(2, 200, "y"), ("e1",))], Verdict.FENCED, id="fenced"),
+        pytest.param([Disconnected(stamp(2, 200, "y"), ("e1", "e2"))], Verdict.APPLIED, id="fenced-and-applied"),
+        pytest.param([Disconnected(stamp(2, 200, "y"), ("e2", "e1"))], Verdict.APPLIED, id="applied-and-fenced"),
+        pytest.param([Disconnected(stamp(2, 50, "y"), ("e3", "e1"))], Verdict.FENCED, id="late-and-fenced"),
+        pytest.param([Connected(stamp(2, 50, "y"), ("e3",), "v1")], Verdict.APPLIED, id="late-for-one-facet-only"),
+    ],
+)
+def test_an_event_is_counted_once_and_as_applied_if_it_changed_anything(events: list[Event], verdict: Verdict) -> None:
+    endpoints = fleet()
+    fold(
+        [Connected(FIRST, ("e1",), "v1"), Connected(FIRST, ("e3",), ""), Disconnected(stamp(1, 150), ("e3",))],
+        endpoints,
+    )
+    assert fold(events, endpoints) == Counter({(type(events[0]), verdict): 1})
+
+
+def test_silence_changes_nothing() -> None:
+    endpoints = folded(ONE_OF_EACH)
+    endpoint = endpoints["e"]
+    before, endpoint.changed = list(endpoint.states), 0
+    assert fold([], endpoints) == Counter()
+    assert all(after is state for after, state in zip(endpoint.states, before, strict=True))
+    assert endpoint.changed == 0
+
+
+def test_no_reducer_can_read_a_wall_clock() -> None:
+    modules = [import_module(f"projector.domain.{module.name}") for module in iter_modules(projector.domain.__path__)]
+    assert len(modules) >= len(FACETS)
+    assert not [module.__name__ for module in modules if {"time", "datetime"} & vars(module).keys()]
+
+
+# What holds for every stream.
+
+
+@given(histories())
+def test_the_same_stream_gives_the_same_state(history: list[Event]) -> None:
+    assert snapshot(folded(history)) == snapshot(folded(history))
+
+
+@given(histories(), st.integers(0, 10))
+def test_it_does_not_matter_where_a_stream_is_cut_into_batches(history: list[Event], cut: int) -> None:
+    assert snapshot(folded(history[:cut], history[cut:])) == snapshot(folded(history))
+
+
+@given(histories())
+def test_an_event_about_several_endpoints_is_one_event_about_each(history: list[Event]) -> None:
+    apart = [for_one(event, endpoint_id) for event in history for endpoint_id in event.endpoint_ids]
+    assert snapshot(folded(apart)) == snapshot(folded(history))
+
+
+@given(histories())
+def test_an_event_leaves_the_endpoints_that_it_does_not_name_alone(history: list[Event]) -> None:
+    for endpoint_id, endpoint in folded(history).items():
+        alone = folded(for_one(event, endpoint_id) for event in history if endpoint_id in event.endpoint_ids)
+        assert snapshot(alone) == snapshot({endpoint_id: endpoint})
+
+
+@given(histories())
+def test_a_register_is_replaced_by_nothing_but_a_stamp_that_supersedes_it(history: list[Event]) -> None:
+    endpoints = fleet()
+    for event in history:
+        before = {endpoint_id: stamps_held(endpoint) for endpoint_id, endpoint in endpoints.items()}
+        fold([event], endpoints)
+        for endpoint_id, endpoint in endpoints.items():
+            for register, held in stamps_held(endpoint).items():
+                was = before[endpoint_id].get(register)
+                assert held is was or (held == event.stamp and supersedes(event.stamp, was))
+
+
+@given(histories())
+def test_only_an_applied_event_changes_a_state_and_every_change_is_marked(history: list[Event]) -> None:
+    endpoints = fleet()
+    for event in history:
+        before = {endpoint_id: list(endpoint.states) for endpoint_id, endpoint in endpoints.items()}
+        ((_, verdict),) = fold([event], endpoints)
+        changed = 0
+        for endpoint_id, endpoint in endpoints.items():
+            states = zip(before[endpoint_id], endpoint.states, strict=True)
+            assert endpoint.changed == sum(1 << bit for bit, (was, now) in enumerate(states) if now is not was)
+            changed |= endpoint.changed
+            endpoint.changed = 0
+        assert (changed != 0) == (verdict is Verdict.APPLIED)
+        assert changed & ~TOUCHED_FACETS[type(event)] == 0
+
+
+@given(histories(), histories())
+def test_a_fold_does_not_touch_the_states_that_it_began_with(before: list[Event], then: list[Event]) -> None:
+    endpoints = fleet()
+    fold(before, endpoints)
+    held = {endpoint_id: list(endpoint.states) for endpoint_id, endpoint in endpoints.items()}
+    as_they_were = deepcopy(held)
+    fold(then, endpoints)
+    assert held == as_they_were
+
+
+@given(histories())
+def test_the_status_is_changed_by_nothing_but_a_connect_or_a_disconnect(history: list[Event]) -> None:
+    sessions = [event for event in history if isinstance(event, Connected | Disconnected)]
+    alone = folded(sessions)
+    for endpoint_id, endpoint in folded(history).items():
+        expected = alone[endpoint_id].states[0] if endpoint_id in alone else FACETS[0].initial
+        assert endpoint.states[0] == expected
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_the_last_event_is_the_one_with_the_highest_position_whatever_came_of_it(
+    history: list[Event], random: Any
+) -> None:
+    arrivals = random.sample(history, len(history))
+    for endpoint_id, endpoint in folded(arrivals).items():
+        last = max(event.stamp for event in history if endpoint_id in event.endpoint_ids)
+        assert (endpoint.last_event_seq, endpoint.last_event_at) == (last.position, last.occurred_at)
+
+
+# What holds while the clock of every replica is monotone.
+
+
+@given(histories(monotone=True), st.randoms(use_true_random=False))
+def test_with_monotone_clocks_registers_do_not_depend_on_the_order_of_arrival(
+    history: list[Event], random: Any
+) -> None:
+    in_order, shuffled = folded(history), folded(random.sample(history, len(history)))
+    assert in_order.keys() == shuffled.keys()
+    for endpoint_id, endpoint in in_order.items():
+        assert registers(endpoint) == registers(shuffled[endpoint_id])
+
+
+@given(histories(monotone=True, unknown_replicas=False), st.integers(0, 10))
+def test_with_monotone_clocks_of_known_replicas_redelivery_of_any_suffix_changes_nothing(
+    history: list[Event], start: int
+) -> None:
+    endpoints = folded(history)
+    before = snapshot(endpoints)
+    verdicts = fold(history[start:], endpoints)
+    assert snapshot(endpoints) == before
+    assert Verdict.APPLIED not in {verdict for _, verdict in verdicts}
+
+
+# What does not hold, and is why the application refuses a position that is already folded.
+
+
+def test_positions_guard_redelivery_since_a_clock_that_stepped_back_lets_an_old_event_win_again() -> None:
+    history = [
+        ConfigAvailable(stamp(1, at=100, replica="x"), E, "from x"),
+        ConfigAvailable(stamp(2, at=90, replica="y"), E, "from y, late"),
+        ConfigAvailable(stamp(3, at=50, replica="x"), E, "from x, whose clock stepped back"),
+    ]
+    endpoints = folded(history)
+    assert endpoints["e"].states[3].available.value == "from x, whose clock stepped back"
+    fold(history[1:], endpoints)
+    assert endpoints["e"].states[3].available.value == "from y, late"
+
+
+def test_positions_guard_redelivery_since_a_holder_of_unknown_replica_fences_nobody() -> None:
+    history = [
+        Connected(stamp(1, at=10, replica="y"), E, ""),
+        Disconnected(stamp(2, at=30, replica="x"), E),
+        Connected(stamp(3, at=20, replica=None), E, ""),
+    ]
+    endpoints = folded(history)
+    assert endpoints["e"].states[0].rests_on == ("connected", history[2].stamp)
+    fold(history[1:], endpoints)
+    assert endpoints["e"].states[0].rests_on == ("disconnected", history[1].stamp)

@@ -1,0 +1,205 @@
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from projector.domain.endpoint import FACETS, Endpoint, fold
+from projector.domain.events import Disconnected, Event
+from projector.domain.facets import Verdict
+from projector.domain.messages import Message, Skipped
+from projector.simulator import Fleet, SimulatedEvent
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+START_AT = 1_700_000_000_000
+INTERVAL_MS = 12.5
+STEADY_FROM = 20  # events per endpoint, after which everybody has come up and has a past
+SLOW_BY_AT_MOST_MS = 1_000
+
+STEADY_SHARES = {
+    "connectivity.connected": 0.30,
+    "connectivity.disconnected": 0.25,
+    "metadata.updated": 0.15,
+    "config.new-available": 0.12,
+    "config.updated": 0.10,
+    "lifecycle.appversion-updated": 0.04,
+}
+
+FACET_INDEX = {facet.name: index for index, facet in enumerate(FACETS)}
+
+
+def fleet(endpoints: int, seed: int = 7) -> Fleet:
+    return Fleet(endpoints=endpoints, seed=seed, start_at=START_AT, interval_ms=INTERVAL_MS)
+
+
+def life(endpoints: int, length: int, *, skip: int = 0) -> list[SimulatedEvent]:
+    return list(islice(fleet(endpoints).events(skip=skip), length))
+
+
+def endpoint_ids(event: SimulatedEvent) -> list[str]:
+    ids: list[str] = event.record.get("endpointIds") or [event.record["endpointId"]]
+    return ids
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec("kaa-2017-04", Path(__file__).parents[2] / "schemas")
+
+
+def decoded(codec: Codec, events: list[SimulatedEvent]) -> Iterator[Event]:
+    for number, event in enumerate(events):
+        payload = codec.encode(event.event_type, event.record)
+        subject = subjects.build(event.originator, event.event_type)
+        stored_at = START_AT + int(number * INTERVAL_MS)
+        facts = codec.decode(Message(number + 1, stored_at, subject, payload))
+        assert not isinstance(facts, Skipped)
+        assert len(facts) == 1
+        assert list(facts[0].endpoint_ids) == endpoint_ids(event)
+        yield facts[0]
+
+
+@pytest.mark.parametrize("endpoints", [1, 2, 5, 300])
+def test_same_arguments_give_the_same_life(endpoints: int) -> None:
+    assert life(endpoints, 3_000) == life(endpoints, 3_000)
+
+
+def test_one_fleet_can_be_begun_again_while_another_life_of_it_goes_on() -> None:
+    one = fleet(50)
+    events = one.events()
+    first = list(islice(events, 500))
+    assert list(islice(one.events(), 1_000)) == first + list(islice(events, 500))
+
+
+def test_another_seed_gives_another_fleet() -> None:
+    one, other = (set(map(str, islice(fleet(50, seed).events(), 1_000))) for seed in (1, 2))
+    assert not one & other
+
+
+@pytest.mark.parametrize("skip", [1, 90, 1_234])
+def test_skipping_goes_on_where_a_stopped_life_ended(skip: int) -> None:
+    assert life(100, 500, skip=skip) == life(100, skip + 500)[skip:]
+
+
+@pytest.mark.parametrize("endpoints", [1, 3, 400])
+def test_every_event_survives_the_codec(codec: Codec, endpoints: int) -> None:
+    events = life(endpoints, 4_000)
+    assert sum(1 for _ in decoded(codec, events)) == len(events)
+
+
+def test_all_seven_types_come_from_their_originators() -> None:
+    assert {(event.originator, event.event_type) for event in life(200, 4_000)} == {
+        ("epr", "lifecycle.registered"),
+        ("epr", "lifecycle.appversion-updated"),
+        ("epr", "metadata.updated"),
+        ("kpc", "connectivity.connected"),
+        ("kpc", "connectivity.disconnected"),
+        ("ecr", "config.new-available"),
+        ("cmx", "config.updated"),
+    }
+
+
+def test_a_long_life_reaches_every_status_and_every_kind_of_change(codec: Codec) -> None:
+    endpoints: defaultdict[str, Endpoint] = defaultdict(Endpoint.unseen)
+    verdicts = fold(decoded(codec, life(600, 6_000)), endpoints)
+
+    def states(facet: str) -> list[Any]:
+        return [endpoint.states[FACET_INDEX[facet]] for endpoint in endpoints.values()]
+
+    assert len(endpoints) == 600
+    assert {state.rests_on[0] for state in states("connectivity")} >= {"connected", "disconnected"}
+    assert {state.status for state in states("configuration")} == {"none", "pending", "applied"}
+    assert any(state.previous for state in states("application"))
+    assert any(len(state.values) < len(state.keys) for state in states("metadata"))
+    assert verdicts[Disconnected, Verdict.FENCED] > 0
+
+
+def test_a_fleet_of_one_is_fenced_too(codec: Codec) -> None:
+    verdicts = fold(decoded(codec, life(1, 1_000)), defaultdict(Endpoint.unseen))
+    assert verdicts[Disconnected, Verdict.FENCED] > 0
+
+
+def test_every_endpoint_is_registered_once_and_before_anything_else() -> None:
+    seen: set[str] = set()
+    registered = 0
+    for event in life(500, 20_000):
+        if event.event_type == "lifecycle.registered":
+            registered += 1
+            assert event.record["endpointId"] not in seen
+            seen.add(event.record["endpointId"])
+        assert seen.issuperset(endpoint_ids(event))
+    assert registered == 500
+
+
+def test_most_of_the_fleet_comes_up_at_once() -> None:
+    types = Counter(event.event_type for event in life(1_000, 2_000))
+    assert types["lifecycle.registered"] > 850
+    assert types["connectivity.connected"] > 750
+
+
+def test_an_upgraded_endpoint_reconnects_naming_its_new_version() -> None:
+    upgraded: dict[str, str] = {}
+    reconnected = 0
+    for event in life(200, 10_000):
+        version = event.record.get("appVersionName", "")
+        if event.event_type == "lifecycle.appversion-updated":
+            assert event.record["previousAppVersionName"] != version
+            upgraded[event.record["endpointId"]] = version
+        elif event.event_type == "connectivity.connected" and event.record["endpointId"] in upgraded:
+            assert upgraded.pop(event.record["endpointId"]) == version
+            reconnected += 1
+    assert reconnected > 100
+
+
+def test_some_disconnects_name_several_endpoints_each_once() -> None:
+    disconnects = [event for event in life(200, 5_000) if event.event_type == "connectivity.disconnected"]
+    sizes = Counter(len(endpoint_ids(event)) for event in disconnects)
+    assert sizes[1] > sum(sizes.values()) / 2
+    assert max(sizes) > 1
+    assert all(len(set(endpoint_ids(event))) == len(endpoint_ids(event)) for event in disconnects)
+
+
+def test_the_steady_mix_is_that_of_a_fleet() -> None:
+    length = 20_000
+    types = Counter(event.event_type for event in life(500, length, skip=500 * STEADY_FROM))
+    for event_type, share in STEADY_SHARES.items():
+        assert types[event_type] / length == pytest.approx(share, abs=0.03), event_type
+
+
+@pytest.mark.parametrize("skip", [0, 100_000, 300_000])
+def test_a_backlog_names_mostly_distinct_endpoints(skip: int) -> None:
+    named = Counter(name for event in life(100_000, 8_000, skip=skip) for name in endpoint_ids(event))
+    assert len(named) > 0.9 * named.total()
+
+
+def test_identifiers_have_their_shapes() -> None:
+    events = life(300, 6_000)
+    for event in events:
+        for text in (event.record["correlationId"], *endpoint_ids(event)):
+            assert str(UUID(text)) == text
+        if "configId" in event.record:
+            assert len(bytes.fromhex(event.record["configId"])) == 16
+    assert len({event.record["correlationId"] for event in events}) == len(events)
+
+
+def test_replicas_are_known_but_for_a_few() -> None:
+    replicas = Counter((event.originator, event.record["originatorReplicaId"]) for event in life(300, 20_000))
+    assert {replica for originator, replica in replicas if originator == "kpc"} == {
+        "", "kpc-0", "kpc-1", "kpc-2", "kpc-3",
+    }  # fmt: skip
+    unknown = sum(count for (_, replica), count in replicas.items() if not replica)
+    assert replicas["epr", None] > 0
+    assert unknown < 0.02 * replicas.total()
+
+
+def test_timestamps_never_run_ahead_and_a_few_fall_a_little_behind() -> None:
+    behind = [
+        START_AT + int(number * INTERVAL_MS) - event.record["timestamp"]
+        for number, event in enumerate(life(300, 20_000))
+    ]
+    assert min(behind) == 0
+    assert max(behind) <= SLOW_BY_AT_MOST_MS
+    assert 0 < sum(map(bool, behind)) < 0.05 * len(behind)

@@ -1,0 +1,106 @@
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from strategies import stamp, stamps
+
+from projector.domain.stamps import Register, Stamp, from_other_replica, occurred_at, supersedes, take
+
+STORED_AT = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "expected"),
+    [
+        pytest.param(STORED_AT - 1, STORED_AT - 1, id="before-it-was-stored"),
+        pytest.param(STORED_AT, STORED_AT, id="as-it-was-stored"),
+        pytest.param(1, 1, id="the-first-millisecond"),
+    ],
+)
+def test_an_event_occurred_at_its_own_timestamp(timestamp: int, expected: int) -> None:
+    assert occurred_at(timestamp, STORED_AT) == expected
+
+
+@pytest.mark.parametrize("timestamp", [STORED_AT + 1, 2**63 - 1])
+def test_an_event_never_occurred_later_than_it_was_stored(timestamp: int) -> None:
+    assert occurred_at(timestamp, STORED_AT) == STORED_AT
+
+
+@pytest.mark.parametrize("timestamp", [0, -1, -(2**63)])
+def test_the_stored_time_stands_in_for_a_timestamp_of_0_or_less(timestamp: int) -> None:
+    assert occurred_at(timestamp, STORED_AT) == STORED_AT
+
+
+@pytest.mark.parametrize("replica", ["x", None])
+def test_anything_supersedes_nothing(replica: str | None) -> None:
+    assert supersedes(stamp(1, at=1, replica=replica), None)
+
+
+@pytest.mark.parametrize("at", [50, 100, 150], ids=["stepped-back", "stood-still", "went-on"])
+def test_within_one_replica_stream_order_decides_whatever_its_clock_did(at: int) -> None:
+    earlier, later = stamp(1, at=100), stamp(2, at=at)
+    assert supersedes(later, earlier)
+    assert not supersedes(earlier, later)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(("x", "kpc"), ("y", "kpc"), id="other-replica"),
+        pytest.param(("x", "kpc"), ("x", "epr"), id="same-replica-id-of-another-originator"),
+        pytest.param((None, "kpc"), ("x", "kpc"), id="one-unknown"),
+        pytest.param((None, "kpc"), (None, "kpc"), id="both-unknown"),
+    ],
+)
+class TestUnlessBothAreFromOneKnownOrigin:
+    def test_the_time_decides(self, one: tuple[str, str], other: tuple[str, str]) -> None:
+        newer, older = stamp(1, 101, *one), stamp(2, 100, *other)
+        assert supersedes(newer, older)
+        assert not supersedes(older, newer)
+
+    def test_the_position_decides_between_equal_times(self, one: tuple[str, str], other: tuple[str, str]) -> None:
+        earlier, later = stamp(1, 100, *one), stamp(2, 100, *other)
+        assert supersedes(later, earlier)
+        assert not supersedes(earlier, later)
+
+
+@given(stamps(monotone=False))
+def test_of_two_messages_exactly_one_supersedes_the_other_and_none_itself(found: list[Stamp]) -> None:
+    assert all(supersedes(one, other) != supersedes(other, one) for one, other in permutations(found, 2))
+    assert not any(supersedes(one, one) for one in found)
+
+
+@given(stamps(monotone=True))
+def test_while_clocks_are_monotone_supersedes_is_one_order_of_time_and_position(found: list[Stamp]) -> None:
+    for one, other in permutations(found, 2):
+        assert supersedes(one, other) == ((one.occurred_at, one.position) > (other.occurred_at, other.position))
+
+
+def test_when_a_clock_steps_back_supersedes_goes_round_in_a_circle() -> None:
+    before, elsewhere, stepped_back = stamp(1, 100, "x"), stamp(2, 90, "y"), stamp(3, 50, "x")
+    assert supersedes(before, elsewhere)
+    assert supersedes(elsewhere, stepped_back)
+    assert supersedes(stepped_back, before)
+
+
+@pytest.mark.parametrize(
+    ("other", "known_to_differ"),
+    [
+        pytest.param(stamp(2, 2, "x", "kpc"), False, id="same-origin"),
+        pytest.param(stamp(2, 2, "y", "kpc"), True, id="other-replica"),
+        pytest.param(stamp(2, 2, "x", "epr"), True, id="same-replica-id-of-another-originator"),
+        pytest.param(stamp(2, 2, None, "kpc"), False, id="unknown-replica"),
+        pytest.param(stamp(2, 2, None, "epr"), False, id="unknown-replica-of-another-originator"),
+    ],
+)
+def test_replicas_differ_only_where_both_are_known(other: Stamp, known_to_differ: bool) -> None:
+    one = stamp(1, 1, "x", "kpc")
+    assert from_other_replica(one, other) is known_to_differ
+    assert from_other_replica(other, one) is known_to_differ
+
+
+def test_a_register_is_taken_by_a_stamp_that_supersedes_and_left_as_it_is_by_a_late_one() -> None:
+    held = Register("old", stamp(1, 100, "x"))
+    assert take(None, "old", held.stamp) == held
+    assert take(held, "new", stamp(2, 101, "y")) == Register("new", stamp(2, 101, "y"))
+    assert take(held, "late", stamp(2, 99, "y")) is held
