@@ -24,8 +24,6 @@ from types import MappingProxyType
 from typing import ClassVar, Self
 from urllib.parse import quote, urlsplit
 
-import platformdirs
-
 from projector.errors import FatalError, SettingError
 
 _INSTALL = "the embedded servers are not installed; run `pip install 'endpoint-state-projector[embedded]'`"
@@ -47,14 +45,6 @@ _POLL_S = 0.005
 
 _SOCKET_PATH_BYTES = 103
 """The shorter one of the limits that Linux (107) and macOS have."""
-
-
-def default_folder() -> Path:
-    """Where `projector dev` keeps its data."""
-    if os.geteuid() == 0:
-        # Postgres gives root up, and the wheel would open the parents of a folder in root's home to everybody.
-        return Path("/var/lib/endpoint-state-projector")
-    return platformdirs.user_data_path("endpoint-state-projector")
 
 
 class _Server(ABC):
@@ -248,9 +238,9 @@ class EmbeddedPostgres(_Server):
         if len(os.fsencode(self._data / ".s.PGSQL.5432")) > _SOCKET_PATH_BYTES:
             raise SettingError(f"the path {self._folder} is too long for a Unix socket; choose a shorter folder")
         try:
-            # The wheel brings user, permissions and data into being.
-            # It does not run the server: its start gives up after 10 s, trusts a process id in a file that may be
-            # another process by now, opens the socket to every user if the path is long, and stays until exit.
+            # The wheel lays out the user, the permissions and the data, but does not run the server:
+            # its start gives up after 10 s, takes any process with the id in a stale file for Postgres,
+            # and opens the socket to every user of the machine where the path is long.
             server = get_server(self._data, start=False, cleanup_mode=None)
             with _plain_locale():
                 server.ensure_pgdata_inited()

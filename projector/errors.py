@@ -15,7 +15,10 @@ ProjectorError
     ├── StreamMissingError
     ├── StreamReplacedError
     ├── EventsLostError
-    └── RulesChangedError
+    ├── RulesChangedError
+    ├── DamagedRowError
+    ├── StreamTrimmedError
+    └── RebuildRunningError
 
 Every error keeps its facts as attributes.
 Its text reaches a person as one line, and that of a fatal one ends in what to do next.
@@ -148,3 +151,35 @@ class RulesChangedError(FatalError):
         self.what = what
         self.built_with = built_with
         self.now = now
+
+
+class DamagedRowError(FatalError):
+    """A row of `endpoint_state` was changed by somebody else, and nothing can be folded on it."""
+
+    def __init__(self, endpoint_id: str, facet: str, evidence: str) -> None:
+        super().__init__(
+            f"the {facet} registers of endpoint {endpoint_id!r} are damaged ({evidence}); "
+            "run `projector rebuild` to mend the table"
+        )
+        self.endpoint_id = endpoint_id
+        self.facet = facet
+
+
+class StreamTrimmedError(FatalError):
+    """The beginning of the stream is gone, so that a replay does not see everything."""
+
+    def __init__(self, stream: str, *, first: int) -> None:
+        super().__init__(
+            f"stream {stream!r} begins at position {first}, {first - 1} are gone; with --accept-trimmed "
+            "the rows rest on what the table knows from before, and on the stream from there on"
+        )
+        self.stream = stream
+        self.first = first
+
+
+class RebuildRunningError(FatalError):
+    """Somebody else is rebuilding or verifying."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__(f"a rebuild or verification is under way: {who}; wait for it, or end it")
+        self.who = who

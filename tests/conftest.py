@@ -43,11 +43,17 @@ def nats_url(nats_server: EmbeddedNats) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
-    """For tests that leave it running; one that ends its Postgres starts its own in `server_folder`."""
+    """For tests that leave it running; the others have `own_postgres`."""
     with (
         tempfile.TemporaryDirectory(prefix="pr-", dir=PARENT) as folder,
         EmbeddedPostgres(Path(folder), QUICK) as server,
     ):
+        yield server
+
+
+@pytest.fixture
+def own_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(server_folder / "postgres", QUICK) as server:
         yield server
 
 

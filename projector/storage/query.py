@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projector.storage import migrate
+from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
 from projector.storage.tables import dead_letter, endpoint_state, projector_checkpoint
-from projector.storage.unit_of_work import PROJECTION, SHARD
 
 _READ_ONLY = {"default_transaction_read_only": "on"}
 _TIMEOUT_S = 300.0

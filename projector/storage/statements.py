@@ -12,28 +12,19 @@ from projector.storage.columns import FACET_COLUMNS, FacetColumns
 
 STAGE = """
 CREATE TEMPORARY TABLE endpoint_change ON COMMIT DELETE ROWS AS
-SELECT 0::smallint AS facets, * FROM endpoint_state WITH NO DATA
+SELECT 0 AS part, * FROM endpoint_state WITH NO DATA
 """
-"""Where the changes of a batch wait to be merged; one for each connection."""
+"""Where changes wait to be merged, those of equal sets of facets together; one for each connection."""
 
-HOLD_CHECKPOINT = """
-SELECT position FROM projector_checkpoint
-WHERE projection = $1 AND shard = $2 AND stream = $3
-FOR UPDATE
-"""
 
-ADVANCE_CHECKPOINT = """
-UPDATE projector_checkpoint
-SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, advanced_at = now()
-WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
-"""
-
-PARK = """
-INSERT INTO dead_letter AS parked (stream, position, subject, headers, payload, stored_at, reason, detail)
+def park(table: str) -> str:
+    """Return the statement that parks a message in a table with the columns of `dead_letter`."""
+    return f"""
+INSERT INTO {table} AS parked (stream, position, subject, headers, payload, stored_at, reason, detail)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (stream, position) DO UPDATE
 SET reason = excluded.reason, detail = excluded.detail, attempts = parked.attempts + 1
-"""
+"""  # noqa: S608 - names of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +37,7 @@ class FacetStatements:
     """$1: endpoint ids. Gives endpoint_id, last_event_seq, last_event_at and the registers of each facet."""
     stage_columns: tuple[str, ...]
     merge: str
+    """$1: the part of `endpoint_change` to merge."""
 
 
 @cache
@@ -61,10 +53,10 @@ def for_facets(facets: FacetSet, table: str) -> FacetStatements:
     return FacetStatements(
         facets=chosen,
         load=f"SELECT {', '.join((*key, *registers))} FROM {table} WHERE endpoint_id = ANY($1::text[])",  # noqa: S608 - names of ours
-        stage_columns=("facets", *stored),
+        stage_columns=("part", *stored),
         merge=f"""
 MERGE INTO {table} AS state
-USING (SELECT {", ".join(stored)} FROM endpoint_change WHERE facets = {facets}) AS change
+USING (SELECT {", ".join(stored)} FROM endpoint_change WHERE part = $1) AS change
 ON state.endpoint_id = change.endpoint_id
 WHEN MATCHED THEN UPDATE SET {", ".join(f"{name} = change.{name}" for name in stored[1:])}
 WHEN NOT MATCHED THEN INSERT ({", ".join(stored)})

@@ -1,42 +1,50 @@
 """The verbs of the one transaction that changes rows, dead letters and checkpoint together."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from itertools import cycle
+from typing import Any, TypeVar
+
+from msgspec import ValidationError
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
 from projector.domain.messages import DeadLetter
-from projector.errors import CheckpointMovedError
-from projector.storage import statements
+from projector.errors import CheckpointMovedError, DamagedRowError, RulesChangedError
+from projector.storage import checkpoints, statements
 from projector.storage.failures import translated
 from projector.storage.text import storable
 from projector.storage.wire import REGISTER_DECODERS
 
-PROJECTION = "endpoint_state"
-SHARD = 0
+W = TypeVar("W", bound="UnitOfWork")
 
+_PARTS = cycle(range(1_000_000))  # far more than one transaction has
 _LOADED_AT_ONCE = 10_000  # endpoint ids in one parameter: a single event may name 100,000
 
 
 class UnitOfWork:
     """One transaction on one connection."""
 
-    def __init__(self, connection: Any, table: str) -> None:
-        """Work on `table`, which has the columns of `endpoint_state`."""
+    _table = "endpoint_state"
+    _dead_letter_table = "dead_letter"
+
+    def __init__(self, connection: Any) -> None:
+        """Work on a connection with the codecs of `wire` and a stage for changes."""
         self._connection = connection
-        self._table = table
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         """Lock the checkpoint, so that nobody else folds from it until the transaction ends.
 
         Raises:
             CheckpointMovedError: it is not where it was last seen.
+            RulesChangedError: the rows were rebuilt by other rules in the meantime.
         """
-        found = await self._connection.fetchval(statements.HOLD_CHECKPOINT, PROJECTION, SHARD, checkpoint.stream)
-        if found != checkpoint.position:
-            raise CheckpointMovedError(expected=checkpoint.position, found=found)
+        found = await checkpoints.read(self._connection, hold=True)
+        if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
+            raise CheckpointMovedError(expected=checkpoint.position, found=None if found is None else found.position)
+        if found.rules != checkpoint.rules:
+            raise RulesChangedError(what="rules version", built_with=found.rules.version, now=checkpoint.rules.version)
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
         """Return a working copy of each endpoint, with the facets that are needed of it.
@@ -57,7 +65,10 @@ class UnitOfWork:
                 for endpoint_id, last_event_seq, last_event_at, *registers in rows:
                     states: list[Any] = [None] * len(FACETS)
                     for (index, decode, initial), value in zip(decoders, registers, strict=True):
-                        states[index] = initial if value is None else decode(value)
+                        try:
+                            states[index] = initial if value is None else decode(value)
+                        except ValidationError as error:
+                            raise DamagedRowError(endpoint_id, FACETS[index].name, str(error)) from error
                     endpoints[endpoint_id] = Endpoint(states, last_event_seq, last_event_at)
         for endpoint_id in needed:
             if endpoint_id not in endpoints:
@@ -71,17 +82,18 @@ class UnitOfWork:
             by_facets[item[1].changed].append(item)
         for facets, changed in by_facets.items():
             plan = statements.for_facets(facets, self._table)
+            part = next(_PARTS)
             await self._connection.copy_records_to_table(
                 "endpoint_change",
-                records=[_record(facets, plan, *item) for item in changed],
+                records=[_record(part, plan, *item) for item in changed],
                 columns=plan.stage_columns,
             )
-            await self._connection.execute(plan.merge)
+            await self._connection.execute(plan.merge, part)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Put messages aside with the reason; one that is already parked has been tried once more."""
         await self._connection.executemany(
-            statements.PARK,
+            statements.park(self._dead_letter_table),
             [
                 (
                     stream,
@@ -105,25 +117,15 @@ class UnitOfWork:
         Raises:
             CheckpointMovedError: it is not where it was last seen, so nothing of this transaction may stand.
         """
-        anchor = after.anchor
-        status = await self._connection.execute(
-            statements.ADVANCE_CHECKPOINT,
-            PROJECTION,
-            SHARD,
-            before.stream,
-            before.position,
-            after.position,
-            None if anchor is None else anchor.stored_at,
-            None if anchor is None else anchor.payload_hash,
-            after.skipped,
-        )
-        if status != "UPDATE 1":
+        if not await checkpoints.advance(self._connection, before, after):
             raise CheckpointMovedError(expected=before.position, found=None)
 
 
 @asynccontextmanager
-async def transaction(connection: Any, table: str) -> AsyncIterator[UnitOfWork]:
+async def transaction(connection: Any, work: Callable[[Any], W]) -> AsyncIterator[W]:
     """Begin a transaction, commit it at the end of the block, roll it back on any error.
+
+    Within another one on the same connection it is a savepoint.
 
     Raises:
         DatabaseUnavailableError: it did not, or may not have, come to an end.
@@ -132,11 +134,11 @@ async def transaction(connection: Any, table: str) -> AsyncIterator[UnitOfWork]:
     """
     with translated():
         async with connection.transaction():
-            yield UnitOfWork(connection, table)
+            yield work(connection)
 
 
-def _record(facets: FacetSet, plan: statements.FacetStatements, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
-    record: list[Any] = [facets, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
+def _record(part: int, plan: statements.FacetStatements, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
+    record: list[Any] = [part, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
     for index, columns in plan.facets:
         state = endpoint.states[index]
         record += columns.values(state)

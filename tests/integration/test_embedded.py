@@ -10,10 +10,11 @@ import asyncpg
 import nats
 import psutil
 import pytest
-from conftest import QUICK
 
 from projector.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import FatalError, SettingError
+
+QUICK = {"fsync": "off"}
 
 ABANDON = """
 import json, os, signal, sys
@@ -132,24 +133,23 @@ def test_a_folder_in_use_is_refused_and_its_server_goes_on(nats_server: Embedded
     assert nats_server._process.poll() is None
 
 
-async def test_postgres_comes_back_at_its_url_with_its_rows(server_folder: Path) -> None:
-    with EmbeddedPostgres(server_folder, QUICK) as server:
-        url = server.url
-        await execute(url, "CREATE TABLE t AS SELECT 'kept'")
-        for end in (server.kill, server.stop):
-            postmaster = psutil.Process(server._process.pid)
-            family = [postmaster, *postmaster.children(recursive=True)]
-            assert len(family) > 1
-            end()
-            assert all(map(has_ended, family))
-            server.start()
-            assert server.url == url
-            assert await execute(url, "TABLE t") == [("kept",)]
+async def test_postgres_comes_back_at_its_url_with_its_rows(own_postgres: EmbeddedPostgres) -> None:
+    url = own_postgres.url
+    await execute(url, "CREATE TABLE t AS SELECT 'kept'")
+    for end in (own_postgres.kill, own_postgres.stop):
+        postmaster = psutil.Process(own_postgres._process.pid)
+        family = [postmaster, *postmaster.children(recursive=True)]
+        assert len(family) > 1
+        end()
+        assert all(map(has_ended, family))
+        own_postgres.start()
+        assert own_postgres.url == url
+        assert await execute(url, "TABLE t") == [("kept",)]
 
 
 async def test_settings_hold_for_the_start_they_were_given_to(server_folder: Path) -> None:
     for given, found in (({"max_connections": "17"}, "17"), ({}, "100")):
-        with EmbeddedPostgres(server_folder, {"fsync": "off"} | given) as server:
+        with EmbeddedPostgres(server_folder, QUICK | given) as server:
             assert await execute(server.url, "SHOW max_connections") == [(found,)]
     with pytest.raises(FatalError, match="no_such_setting"):
         EmbeddedPostgres(server_folder, {"no_such_setting": "1"}).start()
@@ -172,14 +172,13 @@ async def test_a_postgres_without_its_parent_is_ended_before_its_data_is_opened_
 
 
 async def test_a_postgres_starts_where_the_id_of_the_former_one_is_that_of_another_process(
-    server_folder: Path, postgres_server: EmbeddedPostgres
+    own_postgres: EmbeddedPostgres, postgres_server: EmbeddedPostgres
 ) -> None:
-    with EmbeddedPostgres(server_folder, QUICK) as server:
-        stale = server._pid_file.read_text().splitlines()
-        server.kill()
-        server._pid_file.write_text("\n".join([str(postgres_server._process.pid), *stale[1:], ""]))
-        server.start()
-        assert await execute(server.url, "SELECT 1") == [(1,)]
+    own_postgres.kill()
+    _, *rest = own_postgres._pid_file.read_text().splitlines()
+    own_postgres._pid_file.write_text("\n".join([str(postgres_server._process.pid), *rest, ""]))
+    own_postgres.start()
+    assert await execute(own_postgres.url, "SELECT 1") == [(1,)]
 
 
 def test_a_path_too_long_for_a_socket_is_refused(server_folder: Path) -> None:

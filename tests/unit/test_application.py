@@ -32,7 +32,7 @@ def test_a_late_event_changes_no_version_and_no_time(event: Event) -> None:
     assert when(FACET, HELD, event) == (HELD, Verdict.LATE)
 
 
-def test_a_version_stays_its_own_where_its_name_comes_again_with_a_newer_stamp() -> None:
+def test_a_version_that_is_named_again_takes_the_newer_stamp() -> None:
     assert given_events(FACET, Registered(FIRST, E, "v1"), Connected(SECOND, E, "v1")).version == Register("v1", SECOND)
 
 

@@ -176,7 +176,11 @@ def test_a_payload_cut_off_anywhere_is_malformed(event_type: str) -> None:
 
 
 @each_type
-@pytest.mark.parametrize("payload", [b"\xff" * 64, b"\x02\xff" + bytes(64)], ids=["no-avro", "no-utf-8"])
+@pytest.mark.parametrize(
+    "payload",
+    [b"\xff" * 64, b"\x02\xff" + bytes(64), b"\x06\xed\xa0\x80" + bytes(64)],
+    ids=["no-avro", "no-utf-8", "half-a-surrogate-pair"],
+)
 def test_a_payload_that_does_not_decode_is_malformed(event_type: str, payload: bytes) -> None:
     with pytest.raises(PoisonError) as caught:
         CODEC.decode(message(event_type, payload))
@@ -309,7 +313,7 @@ def values(schema: Any) -> st.SearchStrategy[Any]:
 
 def records(event_type: str) -> st.SearchStrategy[dict[str, Any]]:
     """Return any record of this type."""
-    schema: Any = load_schema(SCHEMAS / "kaa-2017-04" / f"{CODEC.revision.event_types[event_type].schema}.avsc")
+    schema: Any = load_schema(str(SCHEMAS / "kaa-2017-04" / f"{CODEC.revision.event_types[event_type].schema}.avsc"))
     return st.fixed_dictionaries({field["name"]: values(field["type"]) for field in schema["fields"]})
 
 
@@ -422,7 +426,11 @@ def test_an_unknown_revision_names_the_setting_and_the_known_ones() -> None:
         Codec("kaa-2099-01", SCHEMAS)
 
 
-@pytest.mark.parametrize("content", [None, "no json", '{"type": "no avro"}'], ids=["missing", "no-json", "no-avro"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "no json", '{"type": "unheard-of"}', '{"type": "record"}'],
+    ids=["missing", "no-json", "unknown-type", "incomplete"],
+)
 def test_a_schema_that_cannot_be_read_names_its_file(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "kaa-2017-04").mkdir()

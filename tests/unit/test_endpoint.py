@@ -2,6 +2,7 @@ from collections import Counter
 from copy import deepcopy
 from importlib import import_module
 from pkgutil import iter_modules
+from random import Random
 from typing import Any
 
 import pytest
@@ -211,7 +212,7 @@ def test_the_status_is_changed_by_nothing_but_a_connect_or_a_disconnect(history:
 
 @given(histories(), st.randoms(use_true_random=False))
 def test_the_last_event_is_the_one_with_the_highest_position_whatever_came_of_it(
-    history: list[Event], random: Any
+    history: list[Event], random: Random
 ) -> None:
     arrivals = random.sample(history, len(history))
     for endpoint_id, endpoint in folded(arrivals).items():
@@ -224,12 +225,24 @@ def test_the_last_event_is_the_one_with_the_highest_position_whatever_came_of_it
 
 @given(histories(monotone=True), st.randoms(use_true_random=False))
 def test_with_monotone_clocks_registers_do_not_depend_on_the_order_of_arrival(
-    history: list[Event], random: Any
+    history: list[Event], random: Random
 ) -> None:
     in_order, shuffled = folded(history), folded(random.sample(history, len(history)))
     assert in_order.keys() == shuffled.keys()
     for endpoint_id, endpoint in in_order.items():
         assert registers(endpoint) == registers(shuffled[endpoint_id])
+
+
+@given(histories(monotone=True), st.integers(0, 9))
+def test_with_monotone_clocks_an_old_dead_letter_that_is_retried_overwrites_nothing_newer(
+    history: list[Event], which: int
+) -> None:
+    parked = history[which % len(history)]
+    others = [event for event in history if event is not parked]
+    rebuilt, retried = folded(history), folded(others, [parked])
+    assert rebuilt.keys() == retried.keys()
+    for endpoint_id, endpoint in rebuilt.items():
+        assert registers(endpoint) == registers(retried[endpoint_id])
 
 
 @given(histories(monotone=True, unknown_replicas=False), st.integers(0, 10))
@@ -259,7 +272,7 @@ def test_positions_guard_redelivery_since_a_clock_that_stepped_back_lets_an_old_
 
 
 def test_positions_guard_redelivery_since_a_holder_of_unknown_replica_fences_nobody() -> None:
-    history = [
+    history: list[Event] = [
         Connected(stamp(1, at=10, replica="y"), E, ""),
         Disconnected(stamp(2, at=30, replica="x"), E),
         Connected(stamp(3, at=20, replica=None), E, ""),

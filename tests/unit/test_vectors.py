@@ -29,15 +29,15 @@ def message(line: dict[str, Any]) -> Message:
 
 
 def time(stamp: Stamp | None) -> int | None:
-    return stamp and stamp.occurred_at
+    return None if stamp is None else stamp.occurred_at
 
 
 def value(register: Register[Any] | None) -> Any:
-    return register and register.value
+    return None if register is None else register.value
 
 
 def changed_at(register: Register[Any] | None) -> int | None:
-    return register and register.stamp.occurred_at
+    return None if register is None else register.stamp.occurred_at
 
 
 def row(endpoint_id: str, endpoint: Endpoint) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""The row of the checkpoint, and the lock that says who moves it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from projector.domain.checkpoint import Anchor, Checkpoint, Rules
+from projector.storage.wire import decode_json
+
+PROJECTION = "endpoint_state"
+SHARD = 0
+
+_READ = "SELECT * FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
+_INSERT = """
+INSERT INTO projector_checkpoint (
+    projection, shard, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
+    rules_version, revision, originators, skipped
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+"""
+_REPLACE = """
+ON CONFLICT (projection, shard) DO UPDATE
+SET stream = excluded.stream,
+    stream_created_at = excluded.stream_created_at,
+    position = excluded.position,
+    anchor_stored_at = excluded.anchor_stored_at,
+    anchor_hash = excluded.anchor_hash,
+    rules_version = excluded.rules_version,
+    revision = excluded.revision,
+    originators = excluded.originators,
+    skipped = excluded.skipped,
+    advanced_at = now()
+"""
+_ADVANCE = """
+UPDATE projector_checkpoint
+SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, advanced_at = now()
+WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
+"""
+
+
+async def lead(connection: Any) -> bool:
+    """Try to become the one projector that works; it lasts as long as the connection.
+
+    This lock is the courtesy that keeps a second projector waiting;
+    what keeps it from doing harm is the compare-and-set on the checkpoint.
+    """
+    granted: bool = await connection.fetchval(
+        "SELECT pg_try_advisory_lock(hashtextextended($1, $2))", f"projector {PROJECTION}", SHARD
+    )
+    return granted
+
+
+async def read(connection: Any, *, hold: bool = False) -> Checkpoint | None:
+    """Return the checkpoint, or None if nothing was ever folded; held, nobody moves it until the transaction ends."""
+    row = await connection.fetchrow(f"{_READ} FOR UPDATE" if hold else _READ, PROJECTION, SHARD)
+    return None if row is None else _from_row(row)
+
+
+async def begin(connection: Any, checkpoint: Checkpoint) -> None:
+    """Write the first checkpoint, unless another projector was quicker."""
+    await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", *_to_row(checkpoint))
+
+
+async def replace(connection: Any, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whatever was there; whoever does this must hold it."""
+    await connection.execute(_INSERT + _REPLACE, *_to_row(checkpoint))
+
+
+async def advance(connection: Any, before: Checkpoint, after: Checkpoint) -> bool:
+    """Move the checkpoint if it is where it was last seen; return whether it was."""
+    stored_at, payload_hash = _anchor(after)
+    status: str = await connection.execute(
+        _ADVANCE,
+        PROJECTION,
+        SHARD,
+        before.stream,
+        before.position,
+        after.position,
+        stored_at,
+        payload_hash,
+        after.skipped,
+    )
+    return status == "UPDATE 1"
+
+
+def _anchor(checkpoint: Checkpoint) -> tuple[int | None, bytes | None]:
+    anchor = checkpoint.anchor
+    return (None, None) if anchor is None else (anchor.stored_at, anchor.payload_hash)
+
+
+def _to_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    return (
+        PROJECTION,
+        SHARD,
+        checkpoint.stream,
+        checkpoint.stream_created_at,
+        checkpoint.position,
+        *_anchor(checkpoint),
+        checkpoint.rules.version,
+        checkpoint.rules.revision,
+        checkpoint.rules.originators,
+        checkpoint.skipped,
+    )
+
+
+def _from_row(row: Mapping[str, Any]) -> Checkpoint:
+    stored_at, payload_hash = row["anchor_stored_at"], row["anchor_hash"]
+    return Checkpoint(
+        stream=row["stream"],
+        stream_created_at=row["stream_created_at"],
+        rules=Rules(
+            version=row["rules_version"],
+            revision=row["revision"],
+            originators=tuple(row["originators"]),
+        ),
+        position=row["position"],
+        anchor=None if payload_hash is None else Anchor(stored_at=stored_at, payload_hash=payload_hash),
+        skipped=decode_json(row["skipped"]),
+    )
