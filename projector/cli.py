@@ -12,14 +12,17 @@ import typer
 import uvloop
 from rich.console import Console
 
-from projector import __version__, demo, journal, resources, tabular
+from projector import __version__, demo, journal, reporting, resources, tabular
+from projector.app.rebuild import Report
 from projector.errors import ProjectorError, SettingError
 from projector.options import with_settings
+from projector.progress import replay_progress
 from projector.runtime import Runtime, Simulation
 from projector.settings import Settings
 
 T = TypeVar("T")
 
+EXIT_DIFFERENCE = 1
 EXIT_USAGE = 2
 EXIT_FATAL = 3
 
@@ -100,6 +103,44 @@ def run(
     _run(Runtime(settings).run(until_caught_up=until_caught_up, accept_gap=accept_gap))
 
 
+AcceptTrimmed = Annotated[
+    bool,
+    typer.Option(help="The stream's beginning is gone: rely on what the table knows from before."),
+]
+
+
+@app.command()
+@with_settings
+def rebuild(settings: Settings, accept_trimmed: AcceptTrimmed = False) -> None:
+    """Replay the stream and make endpoint_state what it implies; only rows that differ are changed.
+
+    Everybody goes on reading, and a running daemon goes on folding.
+    """
+    report = _replay(settings, apply=True, accept_trimmed=accept_trimmed)
+    reporting.print_report(report, applied=True)
+
+
+@app.command()
+@with_settings
+def verify(
+    settings: Settings,
+    accept_trimmed: AcceptTrimmed = False,
+    sample: Annotated[int, typer.Option(min=0, help="Show so many of the rows that differ.")] = 0,
+    endpoint: Annotated[str | None, typer.Option(help="Show this endpoint, and the messages about it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay the stream and compare what it implies with endpoint_state; exit 1 if anything differs."""
+    report = _replay(
+        settings, quiet=as_json, apply=False, accept_trimmed=accept_trimmed, show=sample, endpoint_id=endpoint
+    )
+    if as_json:
+        typer.echo(json.dumps(reporting.as_dict(report), default=str))
+    else:
+        reporting.print_report(report, applied=False)
+    if not report.clean:
+        raise typer.Exit(EXIT_DIFFERENCE)
+
+
 @app.command()
 @with_settings
 def status(settings: Settings, as_json: Json = False) -> None:
@@ -167,6 +208,11 @@ def dev(
     """
     plan = demo.Plan(folder=data or resources.data_folder(), endpoints=endpoints, rate=rate, duration_s=duration)
     _run(demo.run(plan))
+
+
+def _replay(settings: Settings, *, quiet: bool = False, **options: Any) -> Report:
+    with replay_progress(Console(quiet=quiet)) as progress:
+        return _run(Runtime(settings).rebuild(progress, **options))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from projector import resources, rules
 from projector.app.live import Live, LiveOptions, Observer
-from projector.app.status import Status
+from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
+from projector.app.status import Census, Status
 from projector.app.status import status as app_status
 from projector.domain.checkpoint import Rules
 from projector.journal import Journal, log
 from projector.settings import Settings, masked, servers
 from projector.simulator import Fleet
 from projector.storage import migrate, query
+from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.stream import subjects
 from projector.stream.codec import Codec
@@ -70,7 +72,7 @@ class Runtime:
         """Return the daemon's loop."""
         return Live(
             self._codec,
-            self._source(),
+            self._source(self._settings.consumer),
             Store(self._database_url),
             observer or Journal(),
             LiveOptions(
@@ -98,6 +100,44 @@ class Runtime:
             await live.run()
         log.info("stopped")
 
+    async def rebuild(
+        self,
+        progress: Progress,
+        *,
+        apply: bool,
+        accept_trimmed: bool = False,
+        show: int = 0,
+        endpoint_id: str | None = None,
+    ) -> Report:
+        """Compare the table with what the stream implies, and change what differs if `apply` says so.
+
+        Raises:
+            RebuildRunningError, StreamTrimmedError: as their names say.
+            TransientError, FatalError: nothing was changed.
+        """
+        staging = Staging(self._database_url)
+        source = self._source(consumer=None)
+        try:
+            await staging.open()
+            await source.open()
+            return await Rebuild(
+                self._codec,
+                source,
+                staging,
+                RebuildOptions(
+                    rules=self._rules,
+                    stream=self._settings.stream,
+                    apply=apply,
+                    accept_trimmed=accept_trimmed,
+                    show=show,
+                    endpoint_id=endpoint_id,
+                ),
+                progress,
+            ).run()
+        finally:
+            await source.close()
+            await staging.close()
+
     async def status(self) -> Status:
         """Return what the projector can say of itself."""
         async with self._opened_source() as source:
@@ -108,9 +148,9 @@ class Runtime:
                 rules_version=self._rules.version,
             )
 
-    async def census(self) -> query.Census:
+    async def census(self) -> Census:
         """Count the endpoints of each kind."""
-        return await query.census(self._database_url)
+        return Census(*await query.census(self._database_url))
 
     async def dead_letters(self) -> list[query.ListedDeadLetter]:
         """Return the dead letters that wait for somebody."""
@@ -162,18 +202,18 @@ class Runtime:
 
     @asynccontextmanager
     async def _opened_source(self) -> AsyncIterator[JetStreamSource]:
-        source = self._source()
+        source = self._source(consumer=None)
         await source.open()
         try:
             yield source
         finally:
             await source.close()
 
-    def _source(self) -> JetStreamSource:
+    def _source(self, consumer: str | None) -> JetStreamSource:
         return JetStreamSource(
             self._broker,
             stream=self._settings.stream,
-            consumer=self._settings.consumer,
+            consumer=consumer,
             filters=subjects.filters(self._settings.originators),
             batch_size=self._settings.batch_size,
         )

@@ -15,21 +15,26 @@ _AS_WIDE_AS_NEEDED = 10_000
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows below the names of their columns, and how many there are."""
-    console = Console(soft_wrap=True)
+    console = _console()
     table = Table(box=ROUNDED if console.is_terminal else ASCII)
     for column in columns:
         table.add_column(Text(column), no_wrap=not console.is_terminal)
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
-    console.print(table, width=None if console.is_terminal else _AS_WIDE_AS_NEEDED)
+    console.print(table)
     console.print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})", highlight=False)
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
     """Print names with their values."""
-    width = max(map(len, pairs))
+    console, width = _console(), max(map(len, pairs))
     for name, value in pairs.items():
-        Console(soft_wrap=True).print(f"{name:<{width}}  {_cell(value)}", markup=False, highlight=False)
+        console.print(f"{name:<{width}}  {_cell(value)}", markup=False, highlight=False)
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=_AS_WIDE_AS_NEEDED)
 
 
 def _cell(value: Any) -> str:

@@ -16,10 +16,9 @@ from rich.text import Text
 
 from projector import resources
 from projector.app.projection import Outcome
-from projector.app.status import Status
+from projector.app.status import Census, Status
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import TransientError
-from projector.storage.query import Census
 
 _RATE_WINDOW_S = 10.0
 _VERSIONS_SHOWN = 8

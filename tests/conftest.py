@@ -3,14 +3,22 @@
 import asyncio
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import asyncpg
+import nats
 import pytest
+from nats.aio.client import Client
 
+from projector import resources
 from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.stream import subjects
+from projector.stream.codec import Codec
+from projector.stream.connection import Broker
+from projector.stream.provision import create_stream
 
 QUICK = {
     "fsync": "off",
@@ -99,3 +107,81 @@ async def _execute(server: EmbeddedPostgres, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def other_database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> AsyncIterator[str]:
+    """A second migrated one, for whatever a result is compared with."""
+    async with _database(postgres_server, template=migrated_template) as url:
+        yield url
+
+
+STREAM = "KAA_ENDPOINT_EVENTS"
+
+Wire: TypeAlias = tuple[str, bytes]
+"""Subject and payload of a message."""
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="session")
+def codec() -> Codec:
+    return Codec("kaa-2017-04", resources.folder("schemas"))
+
+
+@pytest.fixture(scope="session")
+def event(codec: Codec) -> Callable[..., Wire]:
+    """Builds the message of an event type from its record; what that leaves out takes a harmless value."""
+    harmless = {"timestamp": 1_700_000_000_000, "previousAppVersionName": "", "removed": [], "added": [], "updated": []}
+
+    def build(event_type: str, endpoint_id: str = "", *, originator: str = "kpc", **record: Any) -> Wire:
+        payload = codec.encode(event_type, harmless | {"endpointId": endpoint_id} | record)
+        return subjects.build(originator, event_type), payload
+
+    return build
+
+
+@pytest.fixture
+async def nats_client(nats_url: str) -> AsyncIterator[Client]:
+    """A client that outlives whatever a test does to the server."""
+
+    async def expect(error: Exception) -> None:
+        del error
+
+    async with await nats.connect(
+        nats_url, error_cb=expect, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def stream(nats_url: str) -> str:
+    """The stream as `projector init` creates it."""
+    await create_stream(Broker(urls=(nats_url,)), STREAM)
+    return STREAM
+
+
+@pytest.fixture
+def publish(nats_client: Client) -> Callable[..., Awaitable[int]]:
+    """Publishes messages in order, and returns the position of the last one when all are stored."""
+
+    async def publish(*messages: Wire, headers: dict[str, str] | None = None) -> int:
+        jetstream = nats_client.jetstream()
+        stored = [await jetstream.publish_async(subject, payload, headers=headers) for subject, payload in messages]
+        return max(acknowledgement.seq for acknowledgement in await asyncio.gather(*stored))
+
+    return publish
+
+
+@pytest.fixture(scope="session")
+def query() -> Callable[..., Awaitable[Rows]]:
+    """Asks a database something, or tells it."""
+
+    async def query(url: str, sql: str, *arguments: Any) -> Rows:
+        connection = await asyncpg.connect(url)
+        try:
+            return [tuple(row) for row in await connection.fetch(sql, *arguments)]
+        finally:
+            await connection.close()
+
+    return query

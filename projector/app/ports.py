@@ -89,6 +89,10 @@ class Source(Protocol):
         """Return what the stream holds now."""
         ...
 
+    async def behind(self, position: int) -> int:
+        """Return how many messages of ours the stream holds behind a position."""
+        ...
+
     async def message(self, position: int) -> Message | None:
         """Return the message at a position, if the stream still has it."""
         ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from projector.domain.messages import StreamState
 
@@ -61,6 +61,13 @@ class Status:
     dead_letters: int
     skipped: Mapping[str, int]
     projection_version: str
+
+
+class Census(NamedTuple):
+    """How many endpoints there are of each kind, the most frequent first."""
+
+    by_status: Mapping[str, int]
+    by_version: Mapping[str, int]
 
 
 async def status(

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from projector.domain import stamps
 from projector.domain.events import AppVersionUpdated, Connected, Registered
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Register, Stamp, supersedes, take
+from projector.domain.stamps import Register, Stamp, register_before, supersedes, take
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ def update_version(state: Application, event: AppVersionUpdated) -> Application 
     return Application(version, previous, state.registered)
 
 
+def before(state: Application, position: int) -> Application:
+    """Forget what was set from a position on."""
+    return Application(
+        register_before(state.version, position),
+        register_before(state.previous, position),
+        stamps.before(state.registered, position),
+    )
+
+
 def _take_version(state: Application, name: str, stamp: Stamp) -> Register[str] | None:
     return take(state.version, name, stamp) if name else state.version
 
@@ -51,4 +61,5 @@ FACET = Facet(
     state=Application,
     initial=Application(),
     reducers={Connected: connect, Registered: register, AppVersionUpdated: update_version},
+    before=before,
 )

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from projector.domain.events import ConfigApplied, ConfigAvailable
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Register, take
+from projector.domain.stamps import Register, register_before, take
 
 Status: TypeAlias = Literal["none", "pending", "applied"]
 
@@ -44,9 +44,15 @@ def apply(state: Configuration, event: ConfigApplied) -> Configuration | Rejecti
     return LATE if applied is state.applied else Configuration(state.available, applied)
 
 
+def before(state: Configuration, position: int) -> Configuration:
+    """Forget what was announced or confirmed from a position on."""
+    return Configuration(register_before(state.available, position), register_before(state.applied, position))
+
+
 FACET = Facet(
     name="configuration",
     state=Configuration,
     initial=Configuration(),
     reducers={ConfigAvailable: announce, ConfigApplied: apply},
+    before=before,
 )

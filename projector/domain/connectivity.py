@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from projector.domain import stamps
 from projector.domain.events import Connected, Disconnected
 from projector.domain.facets import FENCED, LATE, Facet, Rejection
 from projector.domain.stamps import Stamp, from_other_replica, supersedes
@@ -53,9 +54,15 @@ def disconnect(state: Connectivity, event: Disconnected) -> Connectivity | Rejec
     return Connectivity(opened, event.stamp)
 
 
+def before(state: Connectivity, position: int) -> Connectivity:
+    """Forget the connects and disconnects from a position on."""
+    return Connectivity(stamps.before(state.connected, position), stamps.before(state.disconnected, position))
+
+
 FACET = Facet(
     name="connectivity",
     state=Connectivity,
     initial=Connectivity(),
     reducers={Connected: connect, Disconnected: disconnect},
+    before=before,
 )

@@ -35,3 +35,5 @@ class Facet(Generic[S]):
     initial: S
     reducers: Mapping[type[Any], Callable[[S, Any], S | Rejection]]
     """By type of event; a reducer is pure and returns a new state, or why there is none."""
+    before: Callable[[S, int], S]
+    """What is left of a state when everything that was set at a position or behind it is forgotten."""

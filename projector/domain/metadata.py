@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from projector.domain import stamps
 from projector.domain.events import Json, MetadataUpdated
 from projector.domain.facets import LATE, Facet, Rejection
 from projector.domain.stamps import Stamp, supersedes
@@ -50,9 +51,16 @@ def update(state: Metadata, event: MetadataUpdated) -> Metadata | Rejection:
     return Metadata(keys, state.changed) if taken else LATE
 
 
+def before(state: Metadata, position: int) -> Metadata:
+    """Forget the keys that were set from a position on."""
+    keys = {name: key for name, key in state.keys.items() if key.stamp.position < position}
+    return Metadata(keys, stamps.before(state.changed, position))
+
+
 FACET = Facet(
     name="metadata",
     state=Metadata,
     initial=Metadata(),
     reducers={MetadataUpdated: update},
+    before=before,
 )

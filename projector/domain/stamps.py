@@ -62,6 +62,16 @@ def from_other_replica(one: Stamp, other: Stamp) -> bool:
     )
 
 
+def before(held: Stamp | None, position: int) -> Stamp | None:
+    """Return a stamp if it is of an earlier position, else None."""
+    return held if held is not None and held.position < position else None
+
+
+def register_before(held: Register[T] | None, position: int) -> Register[T] | None:
+    """Return a register if it was set at an earlier position, else None."""
+    return held if held is not None and held.stamp.position < position else None
+
+
 def take(held: Register[T] | None, value: T, stamp: Stamp) -> Register[T] | None:
     """Return the register after an attempt to set it: a new one, or the very one held."""
     if held is not None and not supersedes(stamp, held.stamp):

@@ -1,6 +1,6 @@
 """Questions about the tables, which must not change anything."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -35,13 +35,6 @@ class Summary(NamedTuple):
     endpoints: int
     dead_letters: int
     """Those that are neither resolved nor discarded."""
-
-
-class Census(NamedTuple):
-    """How many endpoints there are of each kind, the most frequent first."""
-
-    by_status: Mapping[str, int]
-    by_version: Mapping[str, int]
 
 
 class ListedDeadLetter(NamedTuple):
@@ -102,8 +95,8 @@ async def summary(url: str) -> Summary:
     )
 
 
-async def census(url: str) -> Census:
-    """Count the endpoints of each kind; this reads the whole table.
+async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Count the endpoints by status and by version, the most frequent first; this reads the whole table.
 
     Raises:
         NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
@@ -115,9 +108,9 @@ async def census(url: str) -> Census:
         return {row[0]: row[1] for row in rows}
 
     async with _reading(url) as connection:
-        return Census(
-            by_status=await count_by(connection, endpoint_state.c.connectivity_status),
-            by_version=await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
+        return (
+            await count_by(connection, endpoint_state.c.connectivity_status),
+            await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
         )
 
 

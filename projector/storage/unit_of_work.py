@@ -17,7 +17,7 @@ from projector.storage.failures import translated
 from projector.storage.text import storable
 from projector.storage.wire import REGISTER_DECODERS
 
-W = TypeVar("W", bound="UnitOfWork")
+W = TypeVar("W")
 
 _PARTS = cycle(range(1_000_000))  # far more than one transaction has
 _LOADED_AT_ONCE = 10_000  # endpoint ids in one parameter: a single event may name 100,000

@@ -37,14 +37,18 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 class JetStreamSource:
     """The messages of one stream that match the subject filters, from a position on."""
 
-    def __init__(self, broker: Broker, *, stream: str, consumer: str, filters: Sequence[str], batch_size: int) -> None:
+    def __init__(
+        self, broker: Broker, *, stream: str, consumer: str | None, filters: Sequence[str], batch_size: int
+    ) -> None:
         """Remember what to follow: nothing is opened yet.
 
+        `consumer` is the name of the durable consumer; without one, messages are replayed and never acknowledged.
         `batch_size` is the most messages that `next` returns; twice as many may wait in memory.
         """
         self._broker = broker
         self._stream = stream
-        self._consumer = consumer
+        self._durable = consumer
+        self._consumer = consumer or ""
         self._filters = tuple(filters)
         self._batch_size = batch_size
         self._client: Client | None = None
@@ -60,7 +64,9 @@ class JetStreamSource:
         """
         await self.close()
         self._reset()
-        self._client = await connect(self._broker, name=f"projector {self._consumer}", on_closed=self._on_closed)
+        self._client = await connect(
+            self._broker, name=f"projector {self._durable or 'replay'}", on_closed=self._on_closed
+        )
 
     async def close(self) -> None:
         """Disconnect; what waits in memory is forgotten."""
@@ -95,17 +101,9 @@ class JetStreamSource:
             StreamMissingError: there is no such stream.
             BrokerUnavailableError: as its name says.
         """
-        # Only a consumer counts what matches its filters; this one is gone as soon as it has.
-        wanted = ConsumerConfig(
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=position + 1,
-            ack_policy=AckPolicy.NONE,
-            inactive_threshold=_HEARTBEAT_S,
-            mem_storage=True,
-            **self._filter_config(),
-        )
         async with translated():
-            info = await self._create_consumer(wanted)
+            # Only a consumer counts what matches its filters; this one is gone as soon as it has.
+            info = await self._replay_from(position)
             await self._jetstream.delete_consumer(self._stream, info.name)
         return info.num_pending or 0
 
@@ -134,8 +132,11 @@ class JetStreamSource:
             BrokerUnavailableError: as its name says.
         """
         async with translated():
-            info = await self._consumer_at(after)
+            info = await (
+                self._replay_from(after) if self._durable is None else self._consumer_at(self._durable, after)
+            )
             self._reset()
+            self._consumer = info.name
             self._consumer_seq = info.delivered.consumer_seq if info.delivered else 0
             self._inbox = self._connected.new_inbox()
             await self._connected.subscribe(self._inbox, cb=self._receive)
@@ -197,11 +198,24 @@ class JetStreamSource:
         self._consumer_seq = 0
         self._heard_at = 0.0
 
-    async def _consumer_at(self, after: int) -> ConsumerInfo:
-        """Return the consumer, standing behind a position with nothing in flight."""
+    async def _replay_from(self, after: int) -> ConsumerInfo:
+        """Return a new consumer that acknowledges nothing and goes when it is not used."""
+        return await self._create_consumer(
+            ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=after + 1,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=_PULL_EXPIRES_S,
+                mem_storage=True,
+                **self._filter_config(),
+            )
+        )
+
+    async def _consumer_at(self, durable: str, after: int) -> ConsumerInfo:
+        """Return the durable consumer, standing behind a position with nothing in flight."""
         jetstream = self._jetstream
         wanted = ConsumerConfig(
-            durable_name=self._consumer,
+            durable_name=durable,
             description="Endpoint state projector; its place is that of the checkpoint in Postgres",
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=after + 1,
@@ -211,13 +225,13 @@ class JetStreamSource:
             **self._filter_config(),
         )
         try:
-            found: ConsumerInfo = await jetstream.consumer_info(self._stream, self._consumer)
+            found: ConsumerInfo = await jetstream.consumer_info(self._stream, durable)
         except nats.js.errors.NotFoundError:
             pass
         else:
             if _stands_at(found, after) and _same_purpose(found.config, wanted):
                 return found
-            await jetstream.delete_consumer(self._stream, self._consumer)
+            await jetstream.delete_consumer(self._stream, durable)
         return await self._create_consumer(wanted)
 
     async def _create_consumer(self, config: ConsumerConfig) -> ConsumerInfo:

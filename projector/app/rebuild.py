@@ -1,0 +1,270 @@
+"""Rebuild and verify: replay the stream into staging tables, and compare what it implies with what is there.
+
+It is the live path with another source and another end.
+The live table stays as it is, and everybody goes on reading and folding, until one short transaction:
+it holds the checkpoint, folds the last messages, compares the rows that may differ,
+and, for a rebuild, changes those that do.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from projector.app.ports import Decoder, Source, Transactions
+from projector.app.projection import Batch, Projection
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.events import Event
+from projector.domain.messages import Message, StreamState
+from projector.errors import StreamTrimmedError
+
+_LINGER_S = 0.05
+_NEAR_ENOUGH = 2000
+"""Messages that may be left for the last transaction: a fraction of a second."""
+
+
+class Differences(Protocol):
+    """How the table is not what the stream implies; implemented by `storage.staging.Differences`."""
+
+    @property
+    def missing(self) -> int:
+        """Rows that should be there."""
+        ...
+
+    @property
+    def extra(self) -> int:
+        """Rows that should not be there."""
+        ...
+
+    @property
+    def different(self) -> int:
+        """Rows with a wrong value."""
+        ...
+
+
+class Finish(Protocol):
+    """The last transaction; implemented by `storage.staging.Finish`."""
+
+    async def hold(self) -> Checkpoint | None:
+        """Keep every projector from folding; return the live checkpoint."""
+        ...
+
+    async def differences(self, *, show: int, endpoint_id: str | None) -> Any:
+        """Return how the live table is not what the stream implies."""
+        ...
+
+    async def apply(self, checkpoint: Checkpoint, first: int) -> None:
+        """Change the rows that differ, settle the dead letters, move the checkpoint."""
+        ...
+
+
+class Staging(Transactions, Protocol):
+    """The staging tables; implemented by `storage.staging.Staging`."""
+
+    async def lead(self) -> bool:
+        """Become the one projector that works, if no daemon is."""
+        ...
+
+    async def checkpoint(self) -> Checkpoint | None:
+        """Return the live checkpoint."""
+        ...
+
+    async def seed(self, first: int) -> None:
+        """Begin with what the live table knows from before a position."""
+        ...
+
+    async def compare(self) -> None:
+        """Find the rows that may differ."""
+        ...
+
+    def finish(self) -> AbstractAsyncContextManager[Finish]:
+        """Begin the last transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildOptions:
+    """What to do."""
+
+    rules: Rules
+    stream: str
+    apply: bool
+    """False: change nothing, only compare."""
+    accept_trimmed: bool = False
+    show: int = 0
+    """How many rows that differ to show."""
+    endpoint_id: str | None = None
+    """Show this endpoint, and the messages about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """A message that named the endpoint that was asked for."""
+
+    message: Message
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a rebuild found and did."""
+
+    replayed: int
+    """Messages."""
+    position: int
+    """Up to which table and stream were compared."""
+    differences: Any
+    mentions: Sequence[Mention]
+
+    @property
+    def clean(self) -> bool:
+        """Whether the table is what the stream implies."""
+        return not (self.differences.missing or self.differences.extra or self.differences.different)
+
+
+Progress = Callable[[int, int], None]
+"""Hears the position reached and the one to reach."""
+
+
+class Rebuild:
+    """One rebuild or verification."""
+
+    def __init__(
+        self, decoder: Decoder, source: Source, staging: Staging, options: RebuildOptions, progress: Progress
+    ) -> None:
+        """Take an opened source, which replays, and opened staging tables."""
+        self._decoder = decoder
+        self._replay = Replay(source)
+        self._source = source
+        self._staging = staging
+        self._options = options
+        self._progress = progress
+        self._mentions: list[Mention] = []
+        self._replayed = 0
+
+    async def run(self) -> Report:
+        """Do it.
+
+        Raises:
+            StreamTrimmedError: the beginning of the stream is gone, and that was not accepted.
+            TransientError, FatalError: nothing was changed.
+        """
+        state = await self._source.state()
+        projection = Projection(self._decoder, self._staging, await self._origin(state))
+        # Without a daemon we are the one projector that works, and may go to the end of the stream.
+        leading = await self._staging.lead()
+        await self._replay.begin(projection.checkpoint.position)
+        while await self._catch_up(projection, leading=leading) > _NEAR_ENOUGH:
+            pass
+        await self._staging.compare()
+        await self._catch_up(projection, leading=leading)
+        return await self._finish(projection, state, leading=leading)
+
+    async def _origin(self, state: StreamState) -> Checkpoint:
+        """Return the checkpoint that the replay begins from."""
+        if state.first > 1:
+            if not self._options.accept_trimmed:
+                raise StreamTrimmedError(self._options.stream, first=state.first)
+            await self._staging.seed(state.first)
+        return Checkpoint(
+            stream=self._options.stream,
+            stream_created_at=state.created_at,
+            rules=self._options.rules,
+            position=state.first - 1,
+        )
+
+    async def _catch_up(self, projection: Projection, *, leading: bool) -> int:
+        """Fold up to where the live table is, or the stream if nobody else folds; return how many messages that was."""
+        before = self._replayed
+        live = await self._staging.checkpoint()
+        await self._fold(projection, await self._target(live, leading=leading))
+        return self._replayed - before
+
+    async def _target(self, live: Checkpoint | None, *, leading: bool) -> int:
+        if leading:
+            return (await self._source.state()).last
+        return 0 if live is None else live.position
+
+    async def _fold(self, projection: Projection, target: int) -> None:
+        async for messages in self._replay.until(target):
+            batch = projection.decode(messages)
+            self._note(batch)
+            await projection.process(batch)
+            self._replayed += len(messages)
+            self._progress(projection.checkpoint.position, target)
+
+    def _note(self, batch: Batch) -> None:
+        """Keep what the batch says about the endpoint that was asked for."""
+        wanted = self._options.endpoint_id
+        if wanted is None:
+            return
+        messages: Mapping[int, Message] = {message.position: message for message in batch.messages}
+        self._mentions += [
+            Mention(message=messages[event.stamp.position], event=event)
+            for event in batch.events
+            if wanted in event.endpoint_ids
+        ]
+
+    async def _finish(self, projection: Projection, state: StreamState, *, leading: bool) -> Report:
+        async with self._staging.finish() as end:
+            live = await end.hold()
+            await self._fold(projection, await self._target(live, leading=leading))
+            folded = projection.checkpoint
+            differences = await end.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
+            if self._options.apply:
+                await end.apply(_checkpoint(folded, live, leading=leading), state.first)
+        return Report(
+            replayed=self._replayed,
+            position=folded.position,
+            differences=differences,
+            mentions=self._mentions,
+        )
+
+
+class Replay:
+    """The messages of a source up to positions that are named one after the other."""
+
+    def __init__(self, source: Source) -> None:
+        """Read from an opened source."""
+        self._source = source
+        self._left: Sequence[Message] = ()
+        self._seen = 0
+        self._pending = 0
+
+    async def begin(self, after: int) -> None:
+        """Go on behind a position."""
+        self._left = ()
+        self._seen = after
+        self._pending = await self._source.position(after)
+
+    async def until(self, target: int) -> AsyncIterator[Sequence[Message]]:
+        """Yield batches of messages up to a position; what came with them from behind it is kept for the next time."""
+        while True:
+            if not self._left:
+                if not await self._more(target):
+                    return
+                delivery = await self._source.next(_LINGER_S)
+                self._left, self._pending = delivery.messages, delivery.pending
+                self._seen = delivery.messages[-1].position
+            wanted = [message for message in self._left if message.position <= target]
+            self._left = self._left[len(wanted) :]
+            if wanted:
+                yield wanted
+            if self._left:
+                return
+
+    async def _more(self, target: int) -> bool:
+        """Tell whether there is anything to wait for; what was pending may have been long ago."""
+        if not self._pending and self._seen < target:
+            self._pending = await self._source.behind(self._seen)
+        return self._pending > 0 and self._seen < target
+
+
+def _checkpoint(folded: Checkpoint, live: Checkpoint | None, *, leading: bool) -> Checkpoint:
+    """Return the checkpoint to leave behind.
+
+    While a daemon works its position is what the table was compared at, and it stays.
+    """
+    if leading or live is None or live.position < folded.position:
+        return folded
+    return replace(folded, position=live.position, anchor=live.anchor)

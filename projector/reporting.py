@@ -1,0 +1,69 @@
+"""What a rebuild or a verification found, for people and for programs."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from projector import tabular
+from projector.app.rebuild import Mention, Report
+
+
+def print_report(report: Report, *, applied: bool) -> None:
+    """Print what was compared, what differed in which columns, and the rows that were to be shown."""
+    found = report.differences
+    typer.echo(f"replayed {report.replayed} messages up to position {report.position}; compared {found.compared} rows")
+    if report.clean:
+        typer.echo("0 differences: the table is what the stream implies")
+    else:
+        total = found.missing + found.extra + found.different
+        done = ("inserted", "deleted", "updated") if applied else ("missing", "extra", "different")
+        typer.echo(
+            f"{total} differences: {found.missing} rows {done[0]}, {found.extra} {done[1]}, {found.different} {done[2]}"
+        )
+        if found.by_column:
+            tabular.print_rows(("column", "rows"), list(found.by_column.items()))
+    for row in found.shown:
+        typer.echo(f"\nendpoint {row.endpoint_id} ({row.kind})")
+        tabular.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
+    if report.mentions:
+        typer.echo("\nthe messages that made it so")
+        columns = tuple(_mention(report.mentions[0]))
+        tabular.print_rows(columns, [tuple(_mention(mention).values()) for mention in report.mentions])
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """Return the same as an object to print as JSON."""
+    found = report.differences
+    return {
+        "clean": report.clean,
+        "replayed": report.replayed,
+        "position": report.position,
+        "compared": found.compared,
+        "missing": found.missing,
+        "extra": found.extra,
+        "different": found.different,
+        "by_column": dict(found.by_column),
+        "rows": [
+            {
+                "endpoint_id": row.endpoint_id,
+                "kind": row.kind,
+                "columns": {name: {"found": pair[0], "implied": pair[1]} for name, pair in row.columns.items()},
+            }
+            for row in found.shown
+        ],
+        "messages": [_mention(mention) for mention in report.mentions],
+    }
+
+
+def _mention(mention: Mention) -> dict[str, Any]:
+    event = mention.event
+    stamp = event.stamp
+    return {
+        "position": stamp.position,
+        "occurred_at": datetime.fromtimestamp(stamp.occurred_at / 1000, UTC),
+        "subject": mention.message.subject,
+        "replica": stamp.replica,
+        "event": type(event).__name__,
+        "says": {name: value for name, value in event._asdict().items() if name not in ("stamp", "endpoint_ids")},
+    }

@@ -1,0 +1,324 @@
+"""Where a rebuild builds the table anew, beside the one that everybody reads, and how the two are compared.
+
+The staging tables are unlogged: they are worth nothing after a crash, and the next rebuild drops them.
+They object to what the live table objects to, since they have its constraints and indexes.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple
+
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.endpoint import FACETS, Endpoint
+from projector.errors import RebuildRunningError
+from projector.storage import checkpoints, migrate, statements
+from projector.storage.connection import connect
+from projector.storage.failures import translated
+from projector.storage.store import WRITER_SETTINGS
+from projector.storage.tables import endpoint_state
+from projector.storage.unit_of_work import UnitOfWork, transaction
+from projector.storage.wire import REGISTER_DECODERS, decode_json, set_codecs
+
+_TABLE = "endpoint_state_rebuild"
+_DEAD_LETTER_TABLE = "dead_letter_rebuild"
+_COLUMNS = tuple(column.name for column in endpoint_state.columns)
+_OTHERS = _COLUMNS[1:]
+_SEEDED_AT_ONCE = 5000
+
+_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
+_LOCK_NAME = "projector rebuild"
+_WHO_HOLDS_LOCK = """
+SELECT format('%s, process %s, since %s', activity.application_name, activity.pid,
+              to_char(activity.backend_start, 'YYYY-MM-DD HH24:MI:SS OF'))
+FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
+WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+  AND (lock.classid::bigint << 32 | lock.objid::bigint) = hashtextextended($1, 0)
+"""
+
+_PREPARE = f"""
+DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};
+CREATE UNLOGGED TABLE {_TABLE} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMMENTS) WITH (fillfactor = 80);
+CREATE UNLOGGED TABLE {_DEAD_LETTER_TABLE} (LIKE dead_letter INCLUDING DEFAULTS INCLUDING INDEXES);
+CREATE TEMPORARY TABLE endpoint_candidate (endpoint_id text PRIMARY KEY);
+"""
+_DROP = f"DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE}"
+
+
+def _row(alias: str) -> str:
+    return f"ROW({', '.join(f'{alias}.{name}' for name in _COLUMNS)})"
+
+
+# A comparison of everything needs plans that read everything.
+_ANY_PLAN = "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on"
+
+_COMPARE = f"""
+INSERT INTO endpoint_candidate
+SELECT endpoint_id
+FROM endpoint_state AS found FULL JOIN {_TABLE} AS implied USING (endpoint_id)
+WHERE {_row("found")} IS DISTINCT FROM {_row("implied")}
+"""  # noqa: S608 - names of ours
+
+_ADD_CANDIDATES = "INSERT INTO endpoint_candidate SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
+
+_FIND_DIFFERENCES = f"""
+CREATE TEMPORARY TABLE endpoint_difference ON COMMIT DROP AS
+SELECT candidate.endpoint_id,
+       CASE WHEN found.endpoint_id IS NULL THEN 'missing'
+            WHEN implied.endpoint_id IS NULL THEN 'extra'
+            ELSE 'different' END AS kind,
+       array_remove(ARRAY[{
+    ", ".join(f"CASE WHEN found.{name} IS DISTINCT FROM implied.{name} THEN '{name}' END" for name in _OTHERS)
+}], NULL) AS columns
+FROM endpoint_candidate AS candidate
+LEFT JOIN endpoint_state AS found USING (endpoint_id)
+LEFT JOIN {_TABLE} AS implied USING (endpoint_id)
+WHERE {_row("found")} IS DISTINCT FROM {_row("implied")}
+"""  # noqa: S608 - names of ours
+
+_COUNT_KINDS = "SELECT kind, count(*) FROM endpoint_difference GROUP BY kind"
+_COUNT_COLUMNS = """
+SELECT name, count(*) FROM endpoint_difference, unnest(columns) AS name
+WHERE kind = 'different' GROUP BY name ORDER BY count(*) DESC, name
+"""
+_COUNT_ROWS = f"SELECT count(*) FROM {_TABLE}"  # noqa: S608 - a name of ours
+_SHOW = f"""
+SELECT difference.endpoint_id, difference.kind, difference.columns, to_jsonb(found), to_jsonb(implied)
+FROM endpoint_difference AS difference
+LEFT JOIN endpoint_state AS found USING (endpoint_id)
+LEFT JOIN {_TABLE} AS implied USING (endpoint_id)
+WHERE $1::text IS NULL OR endpoint_id = $1
+ORDER BY endpoint_id LIMIT $2
+"""  # noqa: S608 - names of ours
+
+_APPLY = (
+    """
+    DELETE FROM endpoint_state USING endpoint_difference AS difference
+    WHERE difference.kind = 'extra' AND endpoint_state.endpoint_id = difference.endpoint_id
+    """,
+    f"""
+    UPDATE endpoint_state AS found SET {", ".join(f"{name} = implied.{name}" for name in _OTHERS)}
+    FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id)
+    WHERE difference.kind = 'different' AND found.endpoint_id = difference.endpoint_id
+    """,  # noqa: S608 - names of ours
+    f"""
+    INSERT INTO endpoint_state ({", ".join(_COLUMNS)})
+    SELECT {", ".join(f"implied.{name}" for name in _COLUMNS)}
+    FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id)
+    WHERE difference.kind = 'missing'
+    """,  # noqa: S608 - names of ours
+)
+
+_RESOLVE_DEAD_LETTERS = f"""
+UPDATE dead_letter SET state = 'resolved', closed_at = now()
+WHERE state = 'parked' AND stream = $1 AND position BETWEEN $2 AND $3
+  AND NOT EXISTS (
+      SELECT FROM {_DEAD_LETTER_TABLE} AS again
+      WHERE again.stream = dead_letter.stream AND again.position = dead_letter.position
+  )
+"""  # noqa: S608 - names of ours
+_PARK_DEAD_LETTERS = f"""
+INSERT INTO dead_letter AS known SELECT * FROM {_DEAD_LETTER_TABLE}
+ON CONFLICT (stream, position) DO UPDATE
+SET state = 'parked', closed_at = NULL, reason = excluded.reason, detail = excluded.detail
+WHERE known.state <> 'discarded'
+"""  # noqa: S608 - names of ours
+
+
+class RowDifference(NamedTuple):
+    """How one row is not what the stream implies."""
+
+    endpoint_id: str
+    kind: str
+    """`missing`, `extra` or `different`."""
+    columns: Mapping[str, tuple[Any, Any]]
+    """What was found and what is implied, by column that differs."""
+
+
+class Differences(NamedTuple):
+    """How the table is not what the stream implies."""
+
+    compared: int
+    """Rows on either side."""
+    missing: int
+    extra: int
+    different: int
+    by_column: Mapping[str, int]
+    """Rows on both sides that differ, by column."""
+    shown: Sequence[RowDifference]
+
+
+class _StagingUnitOfWork(UnitOfWork):
+    """The same verbs on the staging tables; their checkpoint is nobody else's, so there is none to hold or move."""
+
+    _table = _TABLE
+    _dead_letter_table = _DEAD_LETTER_TABLE
+
+    def __init__(self, connection: Any, touched: set[str]) -> None:
+        super().__init__(connection)
+        self._touched = touched
+
+    async def hold(self, checkpoint: Checkpoint) -> None:
+        """Do nothing."""
+
+    async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Write what changed, and remember whose rows these are."""
+        await super().save(endpoints)
+        self._touched.update(endpoints)
+
+    async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
+        """Do nothing."""
+
+
+class Staging:
+    """The staging tables, for one rebuild at a time."""
+
+    def __init__(self, url: str) -> None:
+        """Remember where the database is: nothing is opened yet."""
+        self._url = url
+        self._connection: Any = None
+        self._touched: set[str] = set()
+        self._compared = False
+
+    async def open(self) -> None:
+        """Connect, keep every other rebuild out, and make empty tables.
+
+        Raises:
+            RebuildRunningError: another one is under way.
+            NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+        """
+        self._connection = connection = await connect(
+            self._url, purpose="rebuild", settings={**WRITER_SETTINGS, "synchronous_commit": "off"}
+        )
+        with translated():
+            await migrate.check(connection)
+            if not await connection.fetchval(_LOCK, _LOCK_NAME):
+                raise RebuildRunningError(await connection.fetchval(_WHO_HOLDS_LOCK, _LOCK_NAME) or "unknown")
+            await set_codecs(connection)
+            await connection.execute(_PREPARE)
+            await connection.execute(statements.STAGE)
+
+    async def close(self) -> None:
+        """Drop the tables and disconnect."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            with translated():
+                await connection.execute(_DROP)
+        finally:
+            connection.terminate()
+
+    async def lead(self) -> bool:
+        """Become the one projector that works, if no daemon is; see `checkpoints.lead`."""
+        with translated():
+            return await checkpoints.lead(self._connection)
+
+    async def checkpoint(self) -> Checkpoint | None:
+        """Return the live checkpoint."""
+        with translated():
+            return await checkpoints.read(self._connection)
+
+    def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Begin a transaction on the staging tables."""
+        touched = self._touched if self._compared else set[str]()
+        return transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, touched))
+
+    async def seed(self, first: int) -> None:
+        """Begin with what the live table knows from before a position.
+
+        The stream implies the rest; a position of a register that was overwritten since is not known any more,
+        and what overwrote it is in the stream.
+        """
+        registers = ", ".join(f"{facet.name}_registers" for facet in FACETS)
+        async with transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, set())) as work:
+            cursor = self._connection.cursor(
+                f"SELECT endpoint_id, last_event_seq, last_event_at, {registers} FROM endpoint_state",  # noqa: S608 - names of ours
+                prefetch=_SEEDED_AT_ONCE,
+            )
+            seeds: dict[str, Endpoint] = {}
+            async for endpoint_id, last_event_seq, last_event_at, *values in cursor:
+                seed = _seed(values, first, last_event_seq, last_event_at)
+                if seed is not None:
+                    seeds[endpoint_id] = seed
+                if len(seeds) >= _SEEDED_AT_ONCE:
+                    await work.save(seeds)
+                    seeds.clear()
+            await work.save(seeds)
+
+    async def compare(self) -> None:
+        """Find the rows that may differ, while everybody goes on; from now on what is folded may differ too."""
+        self._touched.clear()
+        self._compared = True
+        async with transaction(self._connection, UnitOfWork):
+            await self._connection.execute(_ANY_PLAN)
+            await self._connection.execute("DELETE FROM endpoint_candidate")
+            await self._connection.execute(_COMPARE)
+
+    @asynccontextmanager
+    async def finish(self) -> AsyncIterator["Finish"]:
+        """Begin the transaction in which the live table is held still, compared and changed."""
+        async with transaction(self._connection, lambda connection: Finish(connection, self._touched)) as end:
+            yield end
+
+
+class Finish:
+    """The verbs of the last transaction of a rebuild."""
+
+    def __init__(self, connection: Any, touched: Iterable[str]) -> None:
+        """Work on a connection; `touched` are the endpoints folded since `Staging.compare`."""
+        self._connection = connection
+        self._touched = touched
+
+    async def hold(self) -> Checkpoint | None:
+        """Keep every projector from folding until the transaction ends; return the live checkpoint."""
+        return await checkpoints.read(self._connection, hold=True)
+
+    async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
+        """Return how the live table is not what the stream implies, with so many rows or that endpoint's shown."""
+        connection = self._connection
+        await connection.execute(_ADD_CANDIDATES, list(self._touched))
+        await connection.execute(_FIND_DIFFERENCES)
+        kinds = dict(await connection.fetch(_COUNT_KINDS))
+        shown = await connection.fetch(_SHOW, endpoint_id, 1 if endpoint_id is not None else show)
+        return Differences(
+            compared=await connection.fetchval(_COUNT_ROWS) + kinds.get("extra", 0),
+            missing=kinds.get("missing", 0),
+            extra=kinds.get("extra", 0),
+            different=kinds.get("different", 0),
+            by_column=dict(await connection.fetch(_COUNT_COLUMNS)),
+            shown=[_row_difference(*row) for row in shown],
+        )
+
+    async def apply(self, checkpoint: Checkpoint, first: int) -> None:
+        """Change the rows that differ and no others, settle the dead letters, and move the checkpoint.
+
+        `first` is the first position that was replayed.
+        """
+        for statement in _APPLY:
+            await self._connection.execute(statement)
+        await self._connection.execute(_RESOLVE_DEAD_LETTERS, checkpoint.stream, first, checkpoint.position)
+        await self._connection.execute(_PARK_DEAD_LETTERS)
+        await checkpoints.replace(self._connection, checkpoint)
+
+
+def _seed(values: Sequence[bytes | None], first: int, last_event_seq: int, last_event_at: int) -> Endpoint | None:
+    """Return what is known of an endpoint from before a position; None if that is nothing."""
+    states = [
+        facet.initial if value is None else facet.before(decoder.decode(value), first)
+        for facet, decoder, value in zip(FACETS, REGISTER_DECODERS, values, strict=True)
+    ]
+    changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)
+    if not changed:
+        return None
+    # Where a later event named the endpoint, the replay comes to it and says when that was.
+    seed = Endpoint(states, last_event_seq, last_event_at) if last_event_seq < first else Endpoint(states)
+    seed.changed = changed
+    return seed
+
+
+def _row_difference(
+    endpoint_id: str, kind: str, columns: Sequence[str], found: bytes | None, implied: bytes | None
+) -> RowDifference:
+    before = decode_json(found) if found is not None else {}
+    after = decode_json(implied) if implied is not None else {}
+    return RowDifference(endpoint_id, kind, {name: (before.get(name), after.get(name)) for name in columns})
