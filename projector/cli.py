@@ -13,7 +13,9 @@ import uvloop
 from rich.console import Console
 
 from projector import __version__, demo, journal, reporting, resources, tabular
+from projector.app.dead_letters import Retried
 from projector.app.rebuild import Report
+from projector.domain.messages import Selection
 from projector.errors import ProjectorError, SettingError
 from projector.options import with_settings
 from projector.progress import replay_progress
@@ -147,9 +149,12 @@ def status(settings: Settings, as_json: Json = False) -> None:
     """Say how far the projection is and whether anything needs attention."""
     answer = dataclasses.asdict(_run(Runtime(settings).status()))
     if as_json:
-        typer.echo(json.dumps(answer))
+        typer.echo(json.dumps(answer, default=str))
         return
-    answer["skipped"] = ", ".join(f"{kind} {count}" for kind, count in answer["skipped"].items()) or "none"
+    for counts in ("skipped", "dead_letters_by_reason"):
+        answer[counts] = ", ".join(f"{kind} {count}" for kind, count in answer[counts].items()) or "none"
+    active = answer["active"]
+    answer["active"] = f"{active['application']} since {active['since']}" if active else "nobody"
     tabular.print_pairs(answer)
 
 
@@ -164,6 +169,55 @@ def list_dead_letters(settings: Settings, as_json: Json = False) -> None:
         tabular.print_rows(tuple(found[0]), [tuple(letter.values()) for letter in found])
     else:
         typer.echo("no dead letters")
+
+
+Positions = Annotated[list[int] | None, typer.Argument(help="Stream sequences of the messages.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="All that wait for somebody.")]
+
+
+@dead_letters.command()
+@with_settings
+def show(settings: Settings, position: Annotated[int, typer.Argument(help="Stream sequence of the message.")]) -> None:
+    """Show a message: why it was parked, its fields as far as they can be read, and its bytes."""
+    letter, fields = _run(Runtime(settings).dead_letter(position))
+    tabular.print_pairs({**letter._asdict(), "fields": fields})
+
+
+@dead_letters.command("retry")
+@with_settings
+def retry_dead_letters(
+    settings: Settings,
+    positions: Positions = None,
+    everything: All = False,
+    reason: Annotated[str | None, typer.Option(help="Those parked for this reason.")] = None,
+) -> None:
+    """Fold messages again, as live ones with their own position; exit 1 if any is parked again."""
+    parked_again = 0
+
+    def report(retried: Retried) -> None:
+        nonlocal parked_again
+        if retried.parked_again is None:
+            typer.echo(f"{retried.position} resolved")
+        else:
+            parked_again += 1
+            typer.echo(f"{retried.position} parked again: {retried.parked_again.reason}: {retried.parked_again.detail}")
+
+    _run(Runtime(settings).retry(_selection(positions, everything=everything, reason=reason), report))
+    if parked_again:
+        raise typer.Exit(EXIT_DIFFERENCE)
+
+
+@dead_letters.command("discard")
+@with_settings
+def discard_dead_letters(
+    settings: Settings,
+    reason: Annotated[str, typer.Option(help="Why nobody needs them.", show_default=False)],
+    positions: Positions = None,
+    everything: All = False,
+) -> None:
+    """Close messages that will never be folded; they stay in dead_letter with the reason."""
+    closed = _run(Runtime(settings).discard(_selection(positions, everything=everything), reason))
+    typer.echo(f"{closed} discarded")
 
 
 @app.command()
@@ -208,6 +262,12 @@ def dev(
     """
     plan = demo.Plan(folder=data or resources.data_folder(), endpoints=endpoints, rate=rate, duration_s=duration)
     _run(demo.run(plan))
+
+
+def _selection(positions: list[int] | None, *, everything: bool, reason: str | None = None) -> Selection:
+    if not positions and not everything and reason is None:
+        raise typer.BadParameter("say which: positions, or --all")
+    return Selection(positions or (), reason)
 
 
 def _replay(settings: Settings, *, quiet: bool = False, **options: Any) -> Report:

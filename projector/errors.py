@@ -18,7 +18,8 @@ ProjectorError
     ├── RulesChangedError
     ├── DamagedRowError
     ├── StreamTrimmedError
-    └── RebuildRunningError
+    ├── RebuildRunningError
+    └── NoDeadLetterError
 
 Every error keeps its facts as attributes.
 Its text reaches a person as one line, and that of a fatal one ends in what to do next.
@@ -183,3 +184,13 @@ class RebuildRunningError(FatalError):
     def __init__(self, who: str) -> None:
         super().__init__(f"a rebuild or verification is under way: {who}; wait for it, or end it")
         self.who = who
+
+
+class NoDeadLetterError(FatalError):
+    """There is no dead letter at this position."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            f"there is no dead letter at position {position}; see `projector dead-letters list`"
+        )
+        self.position = position

@@ -6,17 +6,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from projector import resources, rules
+from projector.app.dead_letters import Retried, retry
 from projector.app.live import Live, LiveOptions, Observer
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
 from projector.app.status import Census, Status
 from projector.app.status import status as app_status
 from projector.domain.checkpoint import Rules
+from projector.domain.messages import Selection
 from projector.journal import Journal, log
 from projector.settings import Settings, masked, servers
 from projector.simulator import Fleet
-from projector.storage import migrate, query
+from projector.storage import dead_letters, migrate, query
+from projector.storage.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.stream import subjects
@@ -152,9 +156,28 @@ class Runtime:
         """Count the endpoints of each kind."""
         return Census(*await query.census(self._database_url))
 
-    async def dead_letters(self) -> list[query.ListedDeadLetter]:
+    async def dead_letters(self) -> list[ListedDeadLetter]:
         """Return the dead letters that wait for somebody."""
-        return await query.dead_letters(self._database_url)
+        return await dead_letters.listed(self._database_url, self._settings.stream)
+
+    async def dead_letter(self, position: int) -> tuple[StoredDeadLetter, dict[str, Any]]:
+        """Return a dead letter, and its fields as far as they can be read."""
+        letter = await dead_letters.shown(self._database_url, self._settings.stream, position)
+        return letter, self._codec.explain(letter.subject, letter.payload)
+
+    async def retry(self, selection: Selection, report: Callable[[Retried], None]) -> None:
+        """Fold dead letters, and report what came of each."""
+        store = dead_letters.Retry(self._database_url, self._settings.stream)
+        try:
+            await store.open()
+            async for retried in retry(self._codec, store, selection, stream=self._settings.stream, rules=self._rules):
+                report(retried)
+        finally:
+            await store.close()
+
+    async def discard(self, selection: Selection, note: str) -> int:
+        """Close dead letters that nobody will retry; return how many."""
+        return await dead_letters.discard(self._database_url, self._settings.stream, selection, note)
 
     async def sql(self, statement: str) -> query.Answer:
         """Run one statement that may only read."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from projector.domain.messages import StreamState
 
@@ -31,8 +31,13 @@ class Summary(Protocol):
         ...
 
     @property
-    def dead_letters(self) -> int:
-        """Dead letters neither resolved nor discarded."""
+    def dead_letters(self) -> Mapping[str, int]:
+        """Dead letters neither resolved nor discarded, by reason."""
+        ...
+
+    @property
+    def active(self) -> Mapping[str, Any] | None:
+        """The process that works, and since when."""
         ...
 
 
@@ -59,8 +64,10 @@ class Status:
     lag_messages: int
     endpoints: int
     dead_letters: int
+    dead_letters_by_reason: Mapping[str, int]
     skipped: Mapping[str, int]
     projection_version: str
+    active: Mapping[str, Any] | None
 
 
 class Census(NamedTuple):
@@ -87,7 +94,9 @@ async def status(
         checkpoint_seq=summary.position,
         lag_messages=await gauge.behind(summary.position) if state.last > summary.position else 0,
         endpoints=summary.endpoints,
-        dead_letters=summary.dead_letters,
+        dead_letters=sum(summary.dead_letters.values()),
+        dead_letters_by_reason=summary.dead_letters,
         skipped=summary.skipped,
         projection_version=summary.rules_version or rules_version,
+        active=summary.active,
     )

@@ -54,3 +54,10 @@ class Delivery(NamedTuple):
     """Messages of ours that the stream held behind the last of these when it was sent."""
     acknowledge_to: str
     """Where to acknowledge all of them at once."""
+
+
+class Selection(NamedTuple):
+    """Which of the parked dead letters are meant; all of them if nothing is said."""
+
+    positions: Sequence[int] = ()
+    reason: str | None = None

@@ -36,15 +36,16 @@ def update(state: Metadata, event: MetadataUpdated) -> Metadata | Rejection:
     stamp = event.stamp
     keys = dict(state.keys)
     taken = False
-    for name in event.removed:
-        held = keys.get(name)
-        if held is None or supersedes(stamp, held.stamp):
-            keys[name] = Key(present=False, value=None, stamp=stamp)
-            taken = True
+    # What is present comes first, since a stamp does not supersede itself: a key that is in both stays.
     for name, value in event.present.items():
         held = keys.get(name)
         if held is None or supersedes(stamp, held.stamp):
             keys[name] = Key(present=True, value=value, stamp=stamp)
+            taken = True
+    for name in event.removed:
+        held = keys.get(name)
+        if held is None or supersedes(stamp, held.stamp):
+            keys[name] = Key(present=False, value=None, stamp=stamp)
             taken = True
     if supersedes(stamp, state.changed):
         return Metadata(keys, stamp)

@@ -1,4 +1,4 @@
-"""The row of the checkpoint, and the lock that says who moves it."""
+"""The row of the checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,18 +35,6 @@ UPDATE projector_checkpoint
 SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, advanced_at = now()
 WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
 """
-
-
-async def lead(connection: Any) -> bool:
-    """Try to become the one projector that works; it lasts as long as the connection.
-
-    This lock is the courtesy that keeps a second projector waiting;
-    what keeps it from doing harm is the compare-and-set on the checkpoint.
-    """
-    granted: bool = await connection.fetchval(
-        "SELECT pg_try_advisory_lock(hashtextextended($1, $2))", f"projector {PROJECTION}", SHARD
-    )
-    return granted
 
 
 async def read(connection: Any, *, hold: bool = False) -> Checkpoint | None:

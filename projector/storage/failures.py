@@ -32,7 +32,7 @@ def translate(error: BaseException) -> ProjectorError | None:
         error = error.orig.__cause__ or error.orig
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error)
-    if isinstance(error, asyncpg.exceptions.DataError | asyncpg.exceptions.UnsupportedClientFeatureError):
+    if isinstance(error, UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
         return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError | TimeoutError):
         return DatabaseUnavailableError(f"Postgres is not reachable: {_line(error)}")

@@ -2,16 +2,16 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projector.storage import migrate
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
+from projector.storage.locks import LEADER, LEADER_LOCK
 from projector.storage.tables import dead_letter, endpoint_state, projector_checkpoint
 
 _READ_ONLY = {"default_transaction_read_only": "on"}
@@ -33,22 +33,10 @@ class Summary(NamedTuple):
     """None as long as nothing was ever folded."""
     skipped: dict[str, int]
     endpoints: int
-    dead_letters: int
-    """Those that are neither resolved nor discarded."""
-
-
-class ListedDeadLetter(NamedTuple):
-    """A dead letter without its content."""
-
-    position: int
-    reason: str
-    detail: str
-    subject: str
-    payload_bytes: int
-    stored_at: datetime
-    parked_at: datetime
-    attempts: int
-    state: str
+    dead_letters: dict[str, int]
+    """Those that are neither resolved nor discarded, by reason."""
+    active: dict[str, Any] | None
+    """The process that works, as Postgres sees it: application, process id, address and since when."""
 
 
 async def query(url: str, sql: str) -> Answer:
@@ -74,7 +62,7 @@ async def summary(url: str) -> Summary:
     Raises:
         NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
-    async with _reading(url) as connection:
+    async with reading(url) as connection:
         checkpoint = (
             await connection.execute(
                 select(projector_checkpoint).where(
@@ -83,15 +71,22 @@ async def summary(url: str) -> Summary:
             )
         ).one_or_none()
         endpoints = await connection.scalar(select(func.count()).select_from(endpoint_state))
-        parked = await connection.scalar(
-            select(func.count()).select_from(dead_letter).where(dead_letter.c.state == "parked")
+        parked = await connection.execute(
+            select(dead_letter.c.reason, func.count())
+            .where(dead_letter.c.state == "parked")
+            .group_by(dead_letter.c.reason)
+            .order_by(dead_letter.c.reason)
         )
+        by_reason = {row[0]: row[1] for row in parked}
+        leader = await connection.execute(text(LEADER), {"name": LEADER_LOCK, "shard": SHARD})
+        active = leader.mappings().one_or_none()
     return Summary(
         position=checkpoint.position if checkpoint else 0,
         rules_version=checkpoint.rules_version if checkpoint else None,
         skipped=checkpoint.skipped if checkpoint else {},
         endpoints=endpoints or 0,
-        dead_letters=parked or 0,
+        dead_letters=by_reason,
+        active=None if active is None else dict(active),
     )
 
 
@@ -107,41 +102,20 @@ async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
         rows = await connection.execute(select(column, count).group_by(column).order_by(count.desc(), column))
         return {row[0]: row[1] for row in rows}
 
-    async with _reading(url) as connection:
+    async with reading(url) as connection:
         return (
             await count_by(connection, endpoint_state.c.connectivity_status),
             await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
         )
 
 
-async def dead_letters(url: str) -> list[ListedDeadLetter]:
-    """Return the dead letters that are neither resolved nor discarded, in stream order.
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[AsyncConnection]:
+    """Open a connection that can only read, to a database that has the tables of this version.
 
     Raises:
         NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
-    table = dead_letter.c
-    async with _reading(url) as connection:
-        rows = await connection.execute(
-            select(
-                table.position,
-                table.reason,
-                table.detail,
-                table.subject,
-                func.length(table.payload),
-                table.stored_at,
-                table.parked_at,
-                table.attempts,
-                table.state,
-            )
-            .where(table.state == "parked")
-            .order_by(table.stream, table.position)
-        )
-        return [ListedDeadLetter(*row) for row in rows]
-
-
-@asynccontextmanager
-async def _reading(url: str) -> AsyncIterator[AsyncConnection]:
     async with engine_connection(url, purpose="report", settings=_READ_ONLY) as connection:
         await migrate.check((await connection.get_raw_connection()).driver_connection)
         yield connection

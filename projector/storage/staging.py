@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import FACETS, Endpoint
-from projector.errors import RebuildRunningError
-from projector.storage import checkpoints, migrate, statements
+from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.store import WRITER_SETTINGS
@@ -24,16 +23,6 @@ _DEAD_LETTER_TABLE = "dead_letter_rebuild"
 _COLUMNS = tuple(column.name for column in endpoint_state.columns)
 _OTHERS = _COLUMNS[1:]
 _SEEDED_AT_ONCE = 5000
-
-_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
-_LOCK_NAME = "projector rebuild"
-_WHO_HOLDS_LOCK = """
-SELECT format('%s, process %s, since %s', activity.application_name, activity.pid,
-              to_char(activity.backend_start, 'YYYY-MM-DD HH24:MI:SS OF'))
-FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
-WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
-  AND (lock.classid::bigint << 32 | lock.objid::bigint) = hashtextextended($1, 0)
-"""
 
 _PREPARE = f"""
 DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};
@@ -191,8 +180,7 @@ class Staging:
         )
         with translated():
             await migrate.check(connection)
-            if not await connection.fetchval(_LOCK, _LOCK_NAME):
-                raise RebuildRunningError(await connection.fetchval(_WHO_HOLDS_LOCK, _LOCK_NAME) or "unknown")
+            await locks.keep_rebuilds_out(connection)
             await set_codecs(connection)
             await connection.execute(_PREPARE)
             await connection.execute(statements.STAGE)
@@ -209,9 +197,9 @@ class Staging:
             connection.terminate()
 
     async def lead(self) -> bool:
-        """Become the one projector that works, if no daemon is; see `checkpoints.lead`."""
+        """Become the one projector that works, if no daemon is; see `locks.lead`."""
         with translated():
-            return await checkpoints.lead(self._connection)
+            return await locks.lead(self._connection)
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the live checkpoint."""

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from projector.domain.checkpoint import Checkpoint
-from projector.storage import checkpoints, migrate, statements
+from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.unit_of_work import UnitOfWork, transaction
@@ -59,9 +59,9 @@ class Store:
             self._connection = None
 
     async def lead(self) -> bool:
-        """Try to become the one projector that works; see `checkpoints.lead`."""
+        """Try to become the one projector that works; see `locks.lead`."""
         with translated():
-            return await checkpoints.lead(self._connection)
+            return await locks.lead(self._connection)
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on `endpoint_state`; see `unit_of_work.transaction`."""

@@ -1,8 +1,23 @@
 """Text as Postgres can hold it."""
 
+import re
+
+_ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
+
 
 def storable(text: str) -> str:
-    r"""Return a text for a person to read, with what Postgres cannot hold written as escapes (`\x00`, `\xff`)."""
+    r"""Return a text for people, with what Postgres cannot hold written as escapes (`\x00`, `\xff`)."""
     if "\0" not in text and text.isprintable():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", r"\x00")
+
+
+def escape(text: str) -> str:
+    r"""Return a text that Postgres can hold and `unescape` turns back: as `storable`, and a backslash doubled."""
+    return storable(text.replace("\\", "\\\\"))
+
+
+def unescape(text: str) -> str:
+    """Return the text that `escape` was given."""
+    raw = _ESCAPE.sub(lambda match: "\\" if match[1] is None else chr(0xDC00 + int(match[1], 16)), text)
+    return raw.replace("\udc00", "\0")

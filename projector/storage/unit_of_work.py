@@ -14,7 +14,7 @@ from projector.domain.messages import DeadLetter
 from projector.errors import CheckpointMovedError, DamagedRowError, RulesChangedError
 from projector.storage import checkpoints, statements
 from projector.storage.failures import translated
-from projector.storage.text import storable
+from projector.storage.text import escape, storable
 from projector.storage.wire import REGISTER_DECODERS
 
 W = TypeVar("W")
@@ -98,7 +98,7 @@ class UnitOfWork:
                 (
                     stream,
                     message.position,
-                    storable(message.subject),
+                    escape(message.subject),
                     None
                     if message.headers is None
                     else {storable(name): storable(value) for name, value in message.headers.items()},

@@ -73,15 +73,18 @@ class Codec:
         )
         return route.translate(record, stamp)
 
-    def record(self, message: Message) -> Record | None:
-        """Return the wire record of a message, for a person to read; None where it does not decode."""
-        route = self._find_route(message.subject)
-        if isinstance(route, Skipped):
-            return None
-        try:
-            return _read(route, message.payload)
-        except PoisonError:
-            return None
+    def explain(self, subject: str, payload: bytes) -> Record:
+        """Return the fields of a payload that can be read, for a person; those behind a fault are missing."""
+        parsed = subjects.parse(subject)
+        schema = None if parsed is None else self._schemas.get(parsed.type)
+        record: Record = {}
+        source = BytesIO(payload)
+        for field in () if schema is None else schema["fields"]:
+            try:
+                record[field["name"]] = fastavro.schemaless_reader(source, fastavro.parse_schema(field["type"]), None)
+            except Exception:  # noqa: BLE001 - the reader raises whatever the bytes provoke
+                break
+        return record
 
     def encode(self, event_type: str, record: Record) -> bytes:
         """Return the payload of a record of an event type; what the record leaves out takes its default."""
@@ -95,7 +98,7 @@ class Codec:
             return Skipped("(foreign subject)")
         event_type = self.revision.event_types.get(parsed.type)
         if event_type is None:
-            return Skipped(parsed.type)
+            return Skipped(_printable(parsed.type) or "(no type)")
         originator = checked_text(parsed.originator, "the originator in the subject")
         return _Route(originator, parsed.type, self._schemas[parsed.type], event_type.translate)
 
@@ -103,7 +106,7 @@ class Codec:
 def _load(path: Path, event_type: EventType) -> Any:
     try:
         return fastavro.parse_schema(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, SchemaParseException) as error:
+    except (OSError, ValueError, LookupError, TypeError, SchemaParseException) as error:
         raise SettingError(f"schema {event_type.schema!r} cannot be read from {path}: {error}") from error
 
 
@@ -124,3 +127,8 @@ def _read(route: _Route, payload: bytes) -> Record:
             "it is probably of another revision of the protocol",
         )
     return record
+
+
+def _printable(name: str) -> str:
+    """Return the name of a type that nobody knows, so that it can be kept and shown whatever it is made of."""
+    return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode("ascii")

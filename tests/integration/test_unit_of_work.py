@@ -1,6 +1,7 @@
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,32 +14,35 @@ from projector.domain.endpoint import FACETS, Endpoint
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.metadata import Key, Metadata
 from projector.domain.stamps import Register, Stamp
-from projector.errors import CheckpointMovedError, DatabaseUnavailableError
+from projector.errors import CheckpointMovedError, PoisonError
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.store import Store
 
 EVERY_FACET = (1 << len(FACETS)) - 1
+EPOCH = datetime.fromtimestamp(0, UTC)
+T = 1_700_000_000_000
 
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
-Transaction = Callable[[], AbstractAsyncContextManager[Any]]
-Folded = Callable[..., Awaitable[dict[str, Endpoint]]]
+OpenStore = Callable[[], Awaitable[Store]]
+Save = Callable[[Mapping[str, Endpoint]], Awaitable[None]]
+Load = Callable[..., Awaitable[dict[str, Endpoint]]]
 
 every_set_of_facets = pytest.mark.parametrize("facets", range(EVERY_FACET + 1), ids="{:04b}".format)
 
 
 def stamp(position: int, replica: str | None = "kpc-0") -> Stamp:
-    return Stamp(position, 1_700_000_000_000 + position, "kpc", replica)
+    return Stamp(position, T + position, "kpc", replica)
 
 
 def states(first: int) -> tuple[Any, ...]:
-    """One state of each facet, with every register set, by events from a position on."""
+    """A state of each facet, whose registers were set from a position on."""
     return (
         Connectivity(stamp(first), stamp(first + 1, None)),
-        Application(Register('kettle "V1" \\ ☕', stamp(first)), Register(None, stamp(first + 1)), stamp(first + 2)),
+        Application(Register('"V1" \\ ☕', stamp(first)), Register(None, stamp(first + 1)), stamp(first + 2)),
         Metadata(
             {
                 "site": Key(present=True, value=None, stamp=stamp(first)),
-                "ключ\t": Key(present=True, value={"nested": [1, 2.5, "x", None, True]}, stamp=stamp(first + 1)),
+                "ключ\t": Key(present=True, value={"a": [1, 2.5, "x", None, True]}, stamp=stamp(first + 1)),
                 "gone": Key(present=False, value=None, stamp=stamp(first + 2, None)),
             },
             stamp(first + 2),
@@ -47,26 +51,45 @@ def states(first: int) -> tuple[Any, ...]:
     )
 
 
-def endpoint(facets: int, first: int) -> Endpoint:
-    """An endpoint whose facets of a set were changed by events from a position on."""
-    changed = Endpoint.unseen()
+def endpoint(facets: int = EVERY_FACET, *, first: int = 1) -> Endpoint:
+    """An endpoint of which a set of facets was changed, from a position on."""
+    found = Endpoint.unseen()
+    change(found, facets, first=first)
+    return found
+
+
+def change(found: Endpoint, facets: int, *, first: int) -> None:
     for index, state in enumerate(states(first)):
         if facets >> index & 1:
-            changed.states[index] = state
-    changed.changed = facets
-    changed.last_event_seq, changed.last_event_at = first + 2, 1_700_000_000_002 + first
-    return changed
+            found.states[index] = state
+    found.changed = facets
+    found.last_event_seq, found.last_event_at = first + 2, T + first + 2
+
+
+def facts(found: Endpoint) -> tuple[Any, ...]:
+    return (*found.states, found.last_event_seq, found.last_event_at)
+
+
+async def columns(query: Query, url: str, endpoint_id: str) -> dict[str, Any]:
+    """The columns of a row that people query, times in Unix ms."""
+    names = [column.name for facet in FACET_COLUMNS for column in facet.columns]
+    ((*row,),) = await query(
+        url, f"SELECT {', '.join(names)} FROM endpoint_state WHERE endpoint_id = $1", endpoint_id
+    )
+    return {
+        name: (value - EPOCH) // timedelta(milliseconds=1) if isinstance(value, datetime) else value
+        for name, value in zip(names, row, strict=True)
+    }
 
 
 @pytest.fixture
-async def open_store(database_url: str) -> AsyncIterator[Callable[[], Awaitable[Store]]]:
+async def open_store(database_url: str) -> AsyncIterator[OpenStore]:
     opened = []
 
     async def open_store() -> Store:
-        store = Store(database_url)
-        opened.append(store)
-        await store.open()
-        return store
+        opened.append(Store(database_url))
+        await opened[-1].open()
+        return opened[-1]
 
     yield open_store
     for store in opened:
@@ -74,12 +97,12 @@ async def open_store(database_url: str) -> AsyncIterator[Callable[[], Awaitable[
 
 
 @pytest.fixture
-async def store(open_store: Callable[[], Awaitable[Store]]) -> Store:
+async def store(open_store: OpenStore) -> Store:
     return await open_store()
 
 
 @pytest.fixture
-def save(store: Store) -> Callable[[Mapping[str, Endpoint]], Awaitable[None]]:
+def save(store: Store) -> Save:
     async def save(endpoints: Mapping[str, Endpoint]) -> None:
         async with store.transaction() as work:
             await work.save(endpoints)
@@ -88,9 +111,253 @@ def save(store: Store) -> Callable[[Mapping[str, Endpoint]], Awaitable[None]]:
 
 
 @pytest.fixture
-def load(store: Store) -> Callable[..., Awaitable[Any]]:
+def load(store: Store) -> Load:
     async def load(*endpoint_ids: str, facets: int = EVERY_FACET) -> dict[str, Endpoint]:
         async with store.transaction() as work:
             return await work.load(dict.fromkeys(endpoint_ids, facets))
 
     return load
+
+
+@every_set_of_facets
+async def test_a_new_row_keeps_the_facets_that_changed(save: Save, load: Load, facets: int) -> None:
+    await save({"e": endpoint(facets)})
+    assert facts((await load("e"))["e"]) == facts(endpoint(facets))
+
+
+@every_set_of_facets
+async def test_changing_some_facets_leaves_the_others_as_they_were(save: Save, load: Load, facets: int) -> None:
+    await save({"e": endpoint()})
+    working_copy = (await load("e", facets=facets))["e"]
+    change(working_copy, facets, first=50)
+    await save({"e": working_copy})
+    expected = endpoint()
+    change(expected, facets, first=50)
+    assert facts((await load("e"))["e"]) == facts(expected)
+
+
+async def test_facets_that_were_not_asked_for_are_not_loaded(save: Save, load: Load) -> None:
+    await save({"e": endpoint()})
+    assert (await load("e", facets=0b0101))["e"].states == [states(1)[0], None, states(1)[2], None]
+
+
+async def test_rows_of_different_sets_of_facets_are_saved_in_one_transaction(save: Save, load: Load) -> None:
+    mixed = {f"e{facets}": endpoint(facets, first=facets + 1) for facets in range(EVERY_FACET + 1)}
+    await save(mixed)
+    loaded = await load(*mixed)
+    assert {name: facts(found) for name, found in loaded.items()} == {
+        name: facts(found) for name, found in mixed.items()
+    }
+
+
+async def test_the_columns_that_people_query_follow_the_registers(save: Save, query: Query, database_url: str) -> None:
+    await save({"e": endpoint(first=7)})
+    assert await columns(query, database_url, "e") == {
+        "connectivity_status": "disconnected",
+        "connectivity_changed_at": T + 8,
+        "connected_at": T + 7,
+        "disconnected_at": T + 8,
+        "connected_originator": "kpc",
+        "connected_replica": "kpc-0",
+        "app_version": '"V1" \\ ☕',
+        "app_version_changed_at": T + 7,
+        "previous_app_version": None,
+        "registered_at": T + 9,
+        "metadata": '{"site": null, "ключ\\t": {"a": [1, 2.5, "x", null, true]}}',
+        "metadata_changed_at": T + 9,
+        "config_status": "pending",
+        "config_available_id": "c7",
+        "config_available_at": T + 7,
+        "config_applied_id": "c0",
+        "config_applied_at": T + 8,
+        "config_pending_id": "c7",
+    }
+
+
+async def test_an_endpoint_without_a_row_is_loaded_as_unseen(load: Load) -> None:
+    assert facts((await load("nobody"))["nobody"]) == facts(Endpoint.unseen())
+
+
+async def test_an_endpoint_that_only_a_rejected_event_named_gets_a_row_of_defaults(
+    save: Save, query: Query, database_url: str
+) -> None:
+    await save({"e": endpoint(facets=0)})
+    row = await columns(query, database_url, "e")
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "connectivity_status": "unknown",
+        "metadata": "{}",
+        "config_status": "none",
+    }
+
+
+async def test_an_event_that_changed_nothing_still_becomes_the_last_one(save: Save, load: Load) -> None:
+    await save({"e": endpoint(first=1)})
+    working_copy = (await load("e", facets=0b1))["e"]
+    working_copy.last_event_seq, working_copy.last_event_at = 90, T - 5
+    await save({"e": working_copy})
+    after = (await load("e"))["e"]
+    assert facts(after) == (*states(1), 90, T - 5)
+
+
+async def test_25_000_endpoints_named_by_one_event_are_loaded_and_saved_together(save: Save, load: Load) -> None:
+    names = [f"endpoint-{number}" for number in range(25_000)]
+    await save({name: endpoint(0b1, first=3) for name in names[::2]})
+    loaded = await load(*names, facets=0b1)
+    assert {loaded[name].last_event_seq for name in names[::2]} == {5}
+    assert {loaded[name].last_event_seq for name in names[1::2]} == {0}
+    for found in loaded.values():
+        change(found, 0b1, first=40)
+    await save(loaded)
+    assert {found.states[0] for found in (await load(*names, facets=0b1)).values()} == {states(40)[0]}
+
+
+async def test_two_batches_on_one_connection_do_not_see_each_others_changes(
+    save: Save, query: Query, database_url: str
+) -> None:
+    await save({"e1": endpoint(first=1)})
+    await query(database_url, "DELETE FROM endpoint_state")
+    await save({"e2": endpoint(first=1)})
+    assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == [("e2",)]
+
+
+async def test_an_error_in_the_block_takes_rows_dead_letters_and_checkpoint_back(
+    store: Store, query: Query, database_url: str
+) -> None:
+    await store.begin(CHECKPOINT)
+    with pytest.raises(ZeroDivisionError):
+        async with store.transaction() as work:
+            await work.save({"e": endpoint()})
+            await work.park("S", [DEAD_LETTER])
+            await work.advance(CHECKPOINT, replace(CHECKPOINT, position=5))
+            raise ZeroDivisionError
+    assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == []
+    assert await query(database_url, "SELECT position FROM dead_letter") == []
+    assert await store.checkpoint() == CHECKPOINT
+
+
+async def test_a_connection_is_good_again_after_what_postgres_objected_to(save: Save, load: Load) -> None:
+    with pytest.raises(PoisonError, match="database-rejected"):
+        await save({"e": endpoint(), "nul\0": endpoint()})
+    await save({"e": endpoint(first=20)})
+    assert facts((await load("e"))["e"]) == facts(endpoint(first=20))
+
+
+DEAD_LETTER = DeadLetter(
+    Message(9, T + 9, "kaa.v1.events.k\udcffpc.x", b"\x00\xff", {"Nats-Msg-Id": "a\0b", "é": "\udc80"}),
+    "malformed-payload",
+    "stopped at \0",
+)
+
+
+async def test_a_dead_letter_keeps_the_message_with_what_postgres_cannot_hold_as_escapes(
+    store: Store, query: Query, database_url: str
+) -> None:
+    async with store.transaction() as work:
+        await work.park("S", [DEAD_LETTER])
+    assert await query(
+        database_url,
+        "SELECT stream, position, subject, headers, payload, stored_at, reason, detail, state, attempts, closed_at "
+        "FROM dead_letter",
+    ) == [
+        (
+            "S",
+            9,
+            r"kaa.v1.events.k\xffpc.x",
+            r'{"é": "\\x80", "Nats-Msg-Id": "a\\x00b"}',
+            b"\x00\xff",
+            EPOCH + timedelta(milliseconds=T + 9),
+            "malformed-payload",
+            r"stopped at \x00",
+            "parked",
+            1,
+            None,
+        )
+    ]
+
+
+async def test_parking_a_message_again_counts_the_attempt_and_renews_the_reason(
+    store: Store, query: Query, database_url: str
+) -> None:
+    for reason in ("malformed-payload", "database-rejected", "trailing-bytes"):
+        async with store.transaction() as work:
+            await work.park("S", [DEAD_LETTER._replace(reason=reason, detail=f"because of {reason}")])
+    assert await query(database_url, "SELECT reason, detail, attempts FROM dead_letter") == [
+        ("trailing-bytes", "because of trailing-bytes", 3)
+    ]
+
+
+CHECKPOINT = Checkpoint(
+    stream="S", stream_created_at=T, rules=Rules(version="r1", revision="kaa-2017-04", originators=("epr", "kpc"))
+)
+
+
+async def test_a_checkpoint_is_read_as_it_was_advanced(store: Store) -> None:
+    assert await store.checkpoint() is None
+    await store.begin(CHECKPOINT)
+    assert await store.checkpoint() == CHECKPOINT
+    after = replace(
+        CHECKPOINT,
+        position=2**53 + 1,
+        anchor=Anchor(stored_at=T + 1, payload_hash=bytes(range(32))),
+        skipped={"connectivity.suspended": 3, 'odd "type" ☕': 1},
+    )
+    async with store.transaction() as work:
+        await work.advance(CHECKPOINT, after)
+    assert await store.checkpoint() == after
+
+
+async def test_the_first_checkpoint_does_not_replace_that_of_a_quicker_projector(store: Store) -> None:
+    await store.begin(CHECKPOINT)
+    await store.begin(replace(CHECKPOINT, stream_created_at=T + 1, position=7))
+    assert await store.checkpoint() == CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    "believed",
+    [replace(CHECKPOINT, position=4), replace(CHECKPOINT, stream="OTHER")],
+    ids=["other position", "other stream"],
+)
+async def test_advancing_from_a_checkpoint_that_is_elsewhere_is_refused(store: Store, believed: Checkpoint) -> None:
+    await store.begin(CHECKPOINT)
+    for verb in ("hold", "advance"):
+        with pytest.raises(CheckpointMovedError):
+            async with store.transaction() as work:
+                arguments = (believed,) if verb == "hold" else (believed, replace(believed, position=9))
+                await getattr(work, verb)(*arguments)
+    assert await store.checkpoint() == CHECKPOINT
+
+
+async def waits_for_a_lock(query: Query, url: str) -> None:
+    """Return once some writer waits for another."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while not await query(url, waiting):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("first_commits", [True, False], ids=["commits", "rolls back"])
+async def test_who_holds_the_checkpoint_makes_a_second_projector_wait_for_the_outcome(
+    open_store: OpenStore, query: Query, database_url: str, first_commits: bool
+) -> None:
+    first, second = await open_store(), await open_store()
+    await first.begin(CHECKPOINT)
+
+    async def hold() -> None:
+        async with second.transaction() as work:
+            await work.hold(CHECKPOINT)
+
+    try:
+        async with first.transaction() as work:
+            await work.hold(CHECKPOINT)
+            holding = asyncio.create_task(hold())
+            await waits_for_a_lock(query, database_url)
+            assert not holding.done()
+            await work.advance(CHECKPOINT, replace(CHECKPOINT, position=5))
+            if not first_commits:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        await holding
+    else:
+        with pytest.raises(CheckpointMovedError) as refused:
+            await holding
+        assert (refused.value.expected, refused.value.found) == (0, 5)

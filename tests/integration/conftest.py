@@ -1,0 +1,41 @@
+"""A Postgres that tests may end, and what drives the daemon's loop."""
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projector.embedded import EmbeddedPostgres
+from projector.storage.migrate import upgrade
+
+
+@pytest.fixture(scope="session")
+def _spare_postgres() -> Iterator[EmbeddedPostgres]:
+    with (
+        tempfile.TemporaryDirectory(prefix="pr-", dir="/tmp") as folder,  # noqa: S108 - made by tempfile
+        EmbeddedPostgres(Path(folder), {"fsync": "off", "full_page_writes": "off"}) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def spare_postgres(_spare_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
+    """A server that a test may end and start again; it lays out its data only once for all of them."""
+    if _spare_postgres._process is None:
+        _spare_postgres.start()
+    return _spare_postgres
+
+
+@pytest.fixture
+async def spare_database_url(
+    spare_postgres: EmbeddedPostgres, query: Callable[..., Awaitable[list[tuple[Any, ...]]]]
+) -> AsyncIterator[str]:
+    name = f"test_{secrets.token_hex(4)}"
+    await query(spare_postgres.url, f"CREATE DATABASE {name}")
+    await upgrade(spare_postgres.url_of(name))
+    yield spare_postgres.url_of(name)
+    if spare_postgres._process is not None:
+        await query(spare_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
