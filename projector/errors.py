@@ -190,7 +190,5 @@ class NoDeadLetterError(FatalError):
     """There is no dead letter at this position."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(
-            f"there is no dead letter at position {position}; see `projector dead-letters list`"
-        )
+        super().__init__(f"there is no dead letter at position {position}; see `projector dead-letters list`")
         self.position = position

@@ -57,7 +57,14 @@ class Runtime:
         schemas = resources.folder("schemas")
         self._settings = settings
         self._database_url = settings.database_url.get_secret_value()
-        self._broker = Broker(urls=servers(settings.nats_url), credentials=settings.nats_credentials)
+        self._broker = Broker(
+            urls=servers(settings.nats_url),
+            credentials=settings.nats_credentials,
+            nkey=settings.nats_nkey,
+            tls_ca=settings.nats_tls_ca,
+            tls_certificate=settings.nats_tls_certificate,
+            tls_key=settings.nats_tls_key,
+        )
         self._codec = Codec(settings.revision, schemas)
         self._rules = Rules(
             version=rules.version(settings.revision, schemas),

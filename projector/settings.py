@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated, Any, Self
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,6 +26,7 @@ CONFIG_NAME = "projector.toml"
 _NAME = r"^[^\s.*>/\\]+$"  # what JetStream allows in the name of a stream or a consumer
 _TOKEN = re.compile(r"[^\s.*>]+")
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+_ENCRYPTED_SSL_MODES = ("require", "verify-ca", "verify-full")
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
 
 
@@ -38,6 +40,12 @@ class Settings(BaseSettings):
         description="NATS server, or several separated by commas: nats://[user:password@]host:port.",
     )
     nats_credentials: FilePath | None = Field(default=None, description="File with the NATS user's credentials.")
+    nats_nkey: FilePath | None = Field(default=None, description="File with the NATS user's nkey seed.")
+    nats_tls_ca: FilePath | None = Field(
+        default=None, description="Certificates to trust for NATS, instead of the system's."
+    )
+    nats_tls_certificate: FilePath | None = Field(default=None, description="Our certificate, where NATS asks for one.")
+    nats_tls_key: FilePath | None = Field(default=None, description="The key of our certificate.")
     stream: str = Field(default="KAA_ENDPOINT_EVENTS", pattern=_NAME, description="JetStream stream to follow.")
     consumer: str = Field(
         default="endpoint-state-projector", pattern=_NAME, description="Durable consumer to follow it with."
@@ -50,6 +58,9 @@ class Settings(BaseSettings):
     )
     revision: str = Field(default="kaa-2017-04", description="Revision of the event protocol.")
     batch_size: int = Field(default=8000, ge=1, le=100_000, description="Most messages folded in one transaction.")
+    allow_plaintext_passwords: bool = Field(
+        default=False, description="Send passwords to other machines although the connection is not encrypted."
+    )
     linger_ms: int = Field(default=5, ge=0, le=1000, description="How long a batch may wait to become full.")
 
     @field_validator("originators", mode="before")
@@ -77,6 +88,23 @@ class Settings(BaseSettings):
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
         _check_url(value.get_secret_value(), _POSTGRES_SCHEMES)
         return value
+
+    @model_validator(mode="after")
+    def _check_passwords_are_safe(self) -> Self:
+        if self.allow_plaintext_passwords:
+            return self
+        encrypted = self.nats_tls_ca is not None or self.nats_tls_certificate is not None
+        for url in servers(self.nats_url):
+            parts = urlsplit(url)
+            if parts.username is not None and not encrypted and parts.scheme not in ("tls", "wss"):
+                _check_loopback(parts.hostname, "PROJECTOR_NATS_URL", "tls:// instead of nats://")
+        parts = urlsplit(self.database_url.get_secret_value())
+        query = dict(parse_qsl(parts.query))
+        password = parts.password or query.get("password") or os.environ.get("PGPASSWORD")
+        if password and query.get("sslmode", os.environ.get("PGSSLMODE")) not in _ENCRYPTED_SSL_MODES:
+            for host in (query.get("host") or parts.hostname or "").split(","):
+                _check_loopback(host, "PROJECTOR_DATABASE_URL", "?sslmode=verify-full")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -150,6 +178,21 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> None:
     urlsplit(url).port  # noqa: B018 - raises ValueError where it is not a number
 
 
+def _check_loopback(host: str | None, variable: str, remedy: str) -> None:
+    """Refuse a password on its way to another machine in the clear."""
+    if not host or host.startswith("/") or host == "localhost":
+        return
+    try:
+        if ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise ValueError(
+        f"{variable}: the password would go to {host} unencrypted; use {remedy}, "
+        "or set PROJECTOR_ALLOW_PLAINTEXT_PASSWORDS=true"
+    )
+
+
 def _explain(error: ValidationError) -> Iterable[str]:
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -158,6 +201,8 @@ def _explain(error: ValidationError) -> Iterable[str]:
             yield f"{variable} is not set: {Settings.model_fields[name].description}"
         elif problem["type"] == "extra_forbidden":
             yield f"{name!r} is no setting; known are {', '.join(Settings.model_fields)}"
+        elif not name:
+            yield problem["msg"].removeprefix("Value error, ")
         else:
             value = problem["input"]
             shown = masked(str(value)) if name.endswith("_url") else str(value)

@@ -134,9 +134,13 @@ class Live:
         if not pending:
             self._observer.caught_up(checkpoint)
         upcoming = asyncio.create_task(self._next(projection))
+        watch = asyncio.create_task(self._store.watch())
         try:
             while pending or not self._options.until_caught_up:
-                delivery, batch = await upcoming
+                await asyncio.wait((upcoming, watch), return_when=asyncio.FIRST_COMPLETED)
+                if watch.done():
+                    watch.result()
+                delivery, batch = upcoming.result()
                 # The next batch is fetched and decoded while this one is folded and committed.
                 upcoming = asyncio.create_task(self._next(projection))
                 await self._fold(projection, delivery, batch, behind=pending > 0)
@@ -145,7 +149,8 @@ class Live:
                     return
         finally:
             upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            watch.cancel()
+            await asyncio.gather(upcoming, watch, return_exceptions=True)
 
     async def _lead(self) -> None:
         """Connect to the database, and become the one projector that works on it."""

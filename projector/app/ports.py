@@ -65,6 +65,10 @@ class Store(Transactions, Protocol):
         """Try to become the one projector that works; it lasts as long as the connection."""
         ...
 
+    async def watch(self) -> None:
+        """Keep the lead; this ends only by raising that it is lost."""
+        ...
+
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""
         ...

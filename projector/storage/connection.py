@@ -15,8 +15,12 @@ _CONNECT_TIMEOUT_S = 10.0
 Connection = asyncpg.Connection
 
 
-async def connect(url: str, *, purpose: str, settings: Mapping[str, str] | None = None) -> Any:
+async def connect(
+    url: str, *, purpose: str, settings: Mapping[str, str] | None = None, command_timeout_s: float | None = None
+) -> Any:
     """Open a connection; `purpose` shows in `pg_stat_activity.application_name`.
+
+    `command_timeout_s` ends waiting for a server that has vanished, so it is to be longer than the server's own limits.
 
     Raises:
         DatabaseUnavailableError: the server cannot be reached now.
@@ -26,6 +30,7 @@ async def connect(url: str, *, purpose: str, settings: Mapping[str, str] | None 
         return await asyncpg.connect(
             url,
             timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
             server_settings={"application_name": f"projector {purpose}", **(settings or {})},
         )
 

@@ -1,7 +1,10 @@
 """The writer's connection, and what is read and written outside the transactions of batches."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from projector.domain.checkpoint import Checkpoint
@@ -19,10 +22,25 @@ WRITER_SETTINGS: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    # A paused or vanished projector must not hold the checkpoint for ever.
-    "idle_in_transaction_session_timeout": "10s",
+    # Nobody may hold the checkpoint for long, or wait for it in vain.
+    "idle_in_transaction_session_timeout": "8s",
     "lock_timeout": "10s",
+    # A machine that has vanished is noticed within seconds.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
 }
+
+_LEADER_SETTINGS: Mapping[str, str] = {
+    **WRITER_SETTINGS,
+    # The lock of the one that works lasts as long as its connection,
+    # which a paused process would keep for ever: one that works is heard of every few seconds.
+    "idle_session_timeout": "8s",
+    "statement_timeout": "60s",
+}
+_COMMAND_TIMEOUT_S = 70.0
+_PING_EVERY_S = 2.0
+_PING_TIMEOUT_S = 4.0
 
 
 class Store:
@@ -32,6 +50,7 @@ class Store:
         """Remember where the database is: nothing is opened yet."""
         self._url = url
         self._connection: Any = None
+        self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect, or connect anew.
@@ -41,7 +60,12 @@ class Store:
             DatabaseUnavailableError, DatabaseRefusedError: as their names say.
         """
         await self.close()
-        connection = await connect(self._url, purpose="writer", settings=WRITER_SETTINGS)
+        connection = await connect(
+            self._url,
+            purpose=f"writer {_process()}",
+            settings=_LEADER_SETTINGS,
+            command_timeout_s=_COMMAND_TIMEOUT_S,
+        )
         try:
             with translated():
                 await migrate.check(connection)
@@ -63,9 +87,23 @@ class Store:
         with translated():
             return await locks.lead(self._connection)
 
-    def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    async def watch(self) -> None:
+        """Keep the connection alive while nothing else uses it; this ends only when the connection is lost.
+
+        Raises:
+            DatabaseUnavailableError: it is lost, and with it the lead.
+        """
+        while True:
+            await asyncio.sleep(_PING_EVERY_S)
+            async with self._turn:
+                with translated():
+                    await self._connection.execute("SELECT 1", timeout=_PING_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on `endpoint_state`; see `unit_of_work.transaction`."""
-        return transaction(self._connection, UnitOfWork)
+        async with self._turn, transaction(self._connection, UnitOfWork) as work:
+            yield work
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""
@@ -76,3 +114,8 @@ class Store:
         """Write the first checkpoint, unless another projector was quicker."""
         with translated():
             await checkpoints.begin(self._connection, checkpoint)
+
+
+def _process() -> str:
+    """Return what tells this process from others, as far as it fits into a connection's name."""
+    return f"{socket.gethostname()[:30]}:{os.getpid()}"

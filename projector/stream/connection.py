@@ -1,6 +1,8 @@
 """The connection to NATS, and what its errors mean."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +10,14 @@ from typing import Any
 
 import nats.errors
 import nats.js.errors
+import nats.protocol.parser
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from projector.errors import BrokerRefusedError, BrokerUnavailableError, ProjectorError
+from projector.errors import BrokerRefusedError, BrokerUnavailableError, ProjectorError, SettingError
 
 _CONNECT_TIMEOUT_S = 5
+_TRY_AGAIN_S = 0.05
 _PING_INTERVAL_S = 5  # two unanswered ones end a half-open connection
 
 
@@ -24,6 +28,43 @@ class Broker:
     urls: tuple[str, ...]
     """May hold a user and a password or a token: never to be shown."""
     credentials: Path | None = None
+    """A user's JWT and seed."""
+    nkey: Path | None = None
+    """A user's seed."""
+    tls_ca: Path | None = None
+    """Certificates to trust, instead of the system's."""
+    tls_certificate: Path | None = None
+    """Our own, for servers that ask for one, with its key."""
+    tls_key: Path | None = None
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether nothing may be said before the connection is encrypted."""
+        return any(url.startswith(("tls://", "wss://")) for url in self.urls) or any(
+            (self.tls_ca, self.tls_certificate, self.tls_key)
+        )
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return how to encrypt.
+
+        Raises:
+            SettingError: a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_certificate is not None:
+                context.load_cert_chain(self.tls_certificate, self.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingError(f"the TLS files of PROJECTOR_NATS_TLS_… cannot be used: {error}") from error
+        return context
+
+
+# The library ends a subject at any white space, the protocol at a blank or a tab only:
+# a message whose subject has a form feed would end the connection each time it is delivered.
+nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)\r\n")
+nats.protocol.parser.HMSG_RE = re.compile(
+    rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n"
+)
 
 
 class _Client(Client):
@@ -33,6 +74,14 @@ class _Client(Client):
     The stock client's read loop ends on the first and stays connected, deaf:
     https://github.com/nats-io/nats.py, `Client._read_loop`.
     """
+
+    requires_tls = False
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.
+        if initial_connection and self.requires_tls and not info.get("tls_required"):
+            raise BrokerRefusedError("TLS is required by the settings, and the NATS server does not offer it")
+        await super()._process_info(info, initial_connection)
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -64,40 +113,56 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
         BrokerRefusedError: they will not let us in.
     """
     client = _Client()
-    with_credentials: dict[str, Any] = (
-        {} if broker.credentials is None else {"user_credentials": str(broker.credentials)}
-    )
-    async with translated():
+    client.requires_tls = broker.requires_tls
+    login: dict[str, Any] = {}
+    if broker.credentials is not None:
+        login["user_credentials"] = str(broker.credentials)
+    if broker.nkey is not None:
+        login["nkeys_seed"] = str(broker.nkey)
+    if broker.requires_tls:
+        login["tls"] = broker.tls_context()
+    failures: list[Exception] = []
+
+    async def remember(error: Exception) -> None:
+        # While connecting, only this says what was wrong with a server; later, the call that failed or on_closed does.
+        failures[:] = [error]
+
+    async with translated(failures):
         await client.connect(
             servers=list(broker.urls),
             name=name,
             allow_reconnect=False,
+            # Nor does it wait for a server: by default it would try each for two minutes. 0 would be for ever.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             connect_timeout=_CONNECT_TIMEOUT_S,
             ping_interval=_PING_INTERVAL_S,
-            error_cb=_ignore,  # what fails reaches us through the call that failed, or through on_closed
+            max_reconnect_attempts=1,  # of each server while connecting, not of the connection
+            reconnect_time_wait=_TRY_AGAIN_S,
+            error_cb=remember,
             closed_cb=on_closed,
-            **with_credentials,
+            **login,
         )
     return client
 
 
 @asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    """Raise errors of the client as errors of the three families."""
+async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
+    """Raise errors of the client as errors of the three families; the last of `failures` says more than theirs."""
     try:
         yield
     except ProjectorError:
         raise
-    except (nats.errors.AuthorizationError, nats.errors.InvalidUserCredentialsError) as error:
-        raise BrokerRefusedError(f"NATS will not let us in: {error}; check PROJECTOR_NATS_CREDENTIALS") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        if "authorization" in str(error).lower():
-            raise BrokerRefusedError(f"NATS will not let us in: {error}; check PROJECTOR_NATS_CREDENTIALS") from error
-        raise BrokerUnavailableError(f"NATS is not reachable: {_line(error)}") from error
-
-
-async def _ignore(error: Exception) -> None:
-    del error
+        cause = failures[-1] if failures else error
+        reason = _line(cause)
+        refused = isinstance(cause, nats.errors.AuthorizationError | nats.errors.InvalidUserCredentialsError)
+        if refused or "authorization" in reason.lower():
+            raise BrokerRefusedError(
+                f"NATS will not let us in: {reason}; check user and password in PROJECTOR_NATS_URL, "
+                "or PROJECTOR_NATS_CREDENTIALS"
+            ) from error
+        raise BrokerUnavailableError(f"NATS is not reachable: {reason}") from error
 
 
 def _line(error: BaseException) -> str:

@@ -1,29 +1,29 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
+from nats.js.api import AckPolicy, ConsumerConfig
 
-from projector.domain.messages import Delivery, Message
+from projector.domain.messages import Message
 from projector.embedded import EmbeddedNats
-from projector.errors import BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
+from projector.errors import BrokerRefusedError, BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
 from projector.stream import source as source_module
 from projector.stream import subjects
 from projector.stream.connection import Broker
 from projector.stream.source import JetStreamSource
 
 CONSUMER = "test"
+SUBJECT = "kaa.v1.events.kpc.endpoint.connectivity.connected"
 PATIENCE_S = 10
 
 Publish = Callable[..., Awaitable[int]]
 OpenSource = Callable[..., Awaitable[JetStreamSource]]
-
-pytestmark = pytest.mark.usefixtures("stream")
+RawPublish = Callable[[bytes], Awaitable[None]]
 
 
 @pytest.fixture
@@ -32,16 +32,13 @@ def jetstream(nats_client: Client) -> JetStreamContext:
 
 
 @pytest.fixture
-async def open_source(nats_url: str) -> AsyncIterator[OpenSource]:
+async def open_source(nats_url: str, stream: str) -> AsyncIterator[OpenSource]:
     opened = []
 
-    async def open_source(*originators: str, batch_size: int = 100, stream: str = "KAA_ENDPOINT_EVENTS") -> JetStreamSource:
+    async def open_source(*originators: str, batch_size: int = 100) -> JetStreamSource:
+        filters = subjects.filters(originators)
         source = JetStreamSource(
-            Broker(urls=(nats_url,)),
-            stream=stream,
-            consumer=CONSUMER,
-            filters=subjects.filters(originators),
-            batch_size=batch_size,
+            Broker(urls=(nats_url,)), stream=stream, consumer=CONSUMER, filters=filters, batch_size=batch_size
         )
         opened.append(source)
         await source.open()
@@ -53,17 +50,382 @@ async def open_source(nats_url: str) -> AsyncIterator[OpenSource]:
 
 
 @pytest.fixture
-async def raw_publish(nats_url: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+async def raw_publish(nats_url: str) -> AsyncIterator[RawPublish]:
     """Speaks the protocol itself, to say what no client library would."""
     where = urlsplit(nats_url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
 
     async def raw_publish(line: bytes) -> None:
-        writer.write(line + b"PING\r\n")
+        writer.write(line + b"\r\nPING\r\n")
         async with asyncio.timeout(PATIENCE_S):
-            assert (await reader.readuntil(b"PONG\r\n")).count(b"-ERR") == 0
+            assert b"-ERR" not in await reader.readuntil(b"PONG\r\n")
 
     yield raw_publish
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that expire, and heartbeats that are overdue, in a fraction of a second."""
+    monkeypatch.setattr(source_module, "_HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(source_module, "_PULL_EXPIRES_S", 0.3)
+    monkeypatch.setattr(source_module, "_OVERDUE_S", 2.0)
+
+
+def numbered(first: int, last: int) -> list[tuple[str, bytes]]:
+    return [(SUBJECT, b"%d" % number) for number in range(first, last + 1)]
+
+
+async def take(source: JetStreamSource, count: int) -> list[Message]:
+    """The next messages, acknowledged."""
+    taken: list[Message] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(taken) < count:
+            delivery = await source.next(0)
+            taken += delivery.messages
+            await source.acknowledge(delivery)
+    return taken
+
+
+def positions(messages: list[Message]) -> list[int]:
+    return [message.position for message in messages]
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_messages_come_in_order_with_the_time_at_which_the_broker_stored_them(
+    open_source: OpenSource, publish: Publish, nats_client: Client, stream: str
+) -> None:
+    await publish(*numbered(1, 250))
+    source = await open_source(batch_size=100)
+    assert await source.position(0) == 250
+    taken = await take(source, 250)
+    assert [(message.position, message.payload) for message in taken] == [(n, b"%d" % n) for n in range(1, 251)]
+    for message in taken[::20]:
+        request = json.dumps({"seq": message.position}).encode()
+        answer = await nats_client.request(f"$JS.API.STREAM.MSG.GET.{stream}", request)
+        seconds, _, fraction = json.loads(answer.data)["message"]["time"].rstrip("Z").partition(".")
+        ms = int(f"{fraction:0<3}"[:3])  # whatever is below a millisecond is cut off
+        assert message.stored_at == datetime.fromisoformat(f"{seconds}+00:00").timestamp() * 1000 + ms
+
+
+async def test_a_message_that_is_fetched_is_the_one_that_was_delivered(
+    open_source: OpenSource, publish: Publish
+) -> None:
+    await publish((SUBJECT, b""), *numbered(1, 3))
+    await publish((SUBJECT, b"\0\xff"), headers={"Nats-Msg-Id": "x", "Other": "y: z"})
+    source = await open_source()
+    await source.position(0)
+    for message in await take(source, 5):
+        assert await source.message(message.position) == message
+    assert await source.message(6) is None
+
+
+async def test_a_batch_is_never_larger_than_it_may_be_and_says_how_many_wait_behind_it(
+    open_source: OpenSource, publish: Publish
+) -> None:
+    await publish(*numbered(1, 45))
+    source = await open_source(batch_size=20)
+    await source.position(0)
+    deliveries = [await source.next(60) for _ in range(2)]
+    deliveries.append(await source.next(0.01))
+    assert [len(delivery.messages) for delivery in deliveries] == [20, 20, 5]
+    assert [delivery.pending for delivery in deliveries] == [25, 5, 0]
+
+
+async def test_a_batch_that_is_not_full_waits_no_longer_than_it_may(open_source: OpenSource, publish: Publish) -> None:
+    source = await open_source(batch_size=3)
+    await source.position(0)
+    waiting = asyncio.create_task(source.next(3600))
+    await publish(*numbered(1, 2))
+
+    async def both_arrived() -> bool:
+        return len(source._buffer) == 2
+
+    await until(both_arrived)
+    assert not waiting.done()
+    await publish(*numbered(3, 3))
+    async with asyncio.timeout(PATIENCE_S):
+        assert positions(list((await waiting).messages)) == [1, 2, 3]
+        await publish(*numbered(4, 4))
+        assert positions(list((await source.next(0.01)).messages)) == [4]
+
+
+async def test_an_acknowledgement_moves_the_consumer_over_everything_before_it(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    await publish(*numbered(1, 45))
+    source = await open_source(batch_size=20)
+    await source.position(0)
+    await source.next(60)
+    await source.acknowledge(await source.next(60))
+
+    async def floor_is_at_40() -> bool:
+        info = await jetstream.consumer_info(stream, CONSUMER)
+        return info.ack_floor is not None and info.ack_floor.stream_seq == 40
+
+    await until(floor_is_at_40)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "following"), [(10, [11, 12, 13]), (30, [31, 32, 33]), (47, [48, 49, 50]), (50, [])]
+)
+async def test_a_consumer_that_is_elsewhere_is_moved_to_the_checkpoint(
+    open_source: OpenSource, publish: Publish, checkpoint: int, following: list[int]
+) -> None:
+    await publish(*numbered(1, 50))
+    first = await open_source(batch_size=15)
+    await first.position(0)
+    await take(first, 30)
+    await first.close()
+
+    source = await open_source(batch_size=3)
+    assert await source.position(checkpoint) == 50 - checkpoint
+    if following:
+        assert positions(await take(source, 3)) == following
+    await publish(*numbered(51, 51))
+    assert positions(await take(source, 1 if not following else 51 - following[-1]))[-1] == 51
+
+
+async def test_a_consumer_that_stands_at_the_checkpoint_is_kept(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    await publish(*numbered(1, 50))
+    first = await open_source()
+    await first.position(0)
+    await take(first, 50)
+    await first.close()
+    before = await jetstream.consumer_info(stream, CONSUMER)
+    assert await (await open_source()).position(50) == 0
+    assert (await jetstream.consumer_info(stream, CONSUMER)).created == before.created
+
+
+async def test_what_was_delivered_but_never_acknowledged_is_not_delivered_again_behind_the_checkpoint(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    await publish(*numbered(1, 50))
+    first = await open_source()
+    await first.position(0)
+    await first.next(0.1)
+    await first.close()
+    source = await open_source()
+    assert await source.position(50) == 0
+    assert (await jetstream.consumer_info(stream, CONSUMER)).num_ack_pending == 0
+    await publish(*numbered(51, 51))
+    assert positions(await take(source, 1)) == [51]
+
+
+async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    await publish(("kaa.v1.events.epr.endpoint.lifecycle.registered", b""), *numbered(2, 3))
+    await jetstream.add_consumer(
+        stream,
+        ConsumerConfig(durable_name=CONSUMER, ack_policy=AckPolicy.EXPLICIT, filter_subject="kaa.v1.events.epr.>"),
+    )
+    source = await open_source()
+    assert await source.position(0) == 3
+    assert positions(await take(source, 3)) == [1, 2, 3]
+
+
+async def test_only_the_events_of_the_named_originators_come(open_source: OpenSource, publish: Publish) -> None:
+    names = ["a", "b", "c", "ab", "b", "a"]
+    await publish(*((subjects.build(name, "config.updated"), b"") for name in names))
+    source = await open_source("a", "c")
+    assert await source.behind(0) == 3
+    assert await source.behind(1) == 2
+    assert await source.position(0) == 3
+    assert positions(await take(source, 3)) == [1, 3, 6]
+    await source.close()
+    again = await open_source("a", "c")
+    assert await again.position(3) == 1
+    assert positions(await take(again, 1)) == [6]
+
+
+async def test_changed_originators_change_what_an_existing_consumer_selects(
+    open_source: OpenSource, publish: Publish
+) -> None:
+    await publish(*((subjects.build(name, "config.updated"), b"") for name in "abc"))
+    await (await open_source("a")).position(0)
+    source = await open_source("b", "c")
+    assert await source.position(0) == 2
+    assert positions(await take(source, 2)) == [2, 3]
+
+
+async def test_counting_what_waits_leaves_no_consumer_behind(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    await publish(*numbered(1, 9))
+    source = await open_source()
+    assert [await source.behind(position) for position in (0, 4, 9, 20)] == [9, 5, 0, 0]
+    assert await jetstream.consumers_info(stream) == []
+
+
+async def test_the_state_of_a_stream_says_what_it_holds(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    source = await open_source()
+    empty = await source.state()
+    assert (empty.first, empty.last) == (1, 0)
+    await publish(*numbered(1, 5))
+    assert await source.state() == empty._replace(last=5)
+    await jetstream.purge_stream(stream, seq=4)
+    assert await source.state() == empty._replace(first=4, last=5)
+    await jetstream.purge_stream(stream)
+    assert await source.state() == empty._replace(first=6, last=5)
+
+
+async def test_a_stream_that_does_not_exist_is_fatal_and_says_how_to_create_it(
+    open_source: OpenSource, jetstream: JetStreamContext, stream: str
+) -> None:
+    source = await open_source()
+    await jetstream.delete_stream(stream)
+    for question in (source.state(), source.position(0), source.behind(0)):
+        with pytest.raises(StreamMissingError, match=r"KAA_ENDPOINT_EVENTS.*projector init"):
+            await question
+
+
+async def test_a_consumer_that_is_deleted_interrupts_delivery_until_the_source_is_positioned_again(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    source = await open_source()
+    await source.position(0)
+    waiting = asyncio.create_task(source.next(0))
+    await jetstream.delete_consumer(stream, CONSUMER)
+    with pytest.raises(DeliveryInterruptedError, match=CONSUMER):
+        await waiting
+    await publish(*numbered(1, 2))
+    with pytest.raises(DeliveryInterruptedError, match=CONSUMER):
+        await source.next(0)
+    assert await source.position(0) == 2
+    assert positions(await take(source, 2)) == [1, 2]
+
+
+async def test_a_hole_that_another_client_of_the_consumer_leaves_interrupts_delivery(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    source = await open_source(batch_size=1)
+    await source.position(0)
+    thief = await jetstream.pull_subscribe_bind(CONSUMER, stream)
+    await publish(*numbered(1, 2))  # fills what the source has requested
+    stealing = asyncio.create_task(thief.fetch(1, timeout=PATIENCE_S))
+
+    async def the_thief_waits() -> bool:
+        return (await jetstream.consumer_info(stream, CONSUMER)).num_waiting == 1
+
+    await until(the_thief_waits)
+    await publish(*numbered(3, 3))
+    assert [message.metadata.sequence.stream for message in await stealing] == [3]
+    assert positions(await take(source, 2)) == [1, 2]
+    await publish(*numbered(4, 4))
+    with pytest.raises(DeliveryInterruptedError, match="sent 4 after 2"):
+        await source.next(0)
+
+
+async def test_a_redelivery_interrupts_delivery(
+    open_source: OpenSource, publish: Publish, nats_client: Client
+) -> None:
+    source = await open_source(batch_size=2)
+    await source.position(0)
+    await publish(*numbered(1, 2))
+    delivery = await source.next(60)
+    await nats_client.publish(delivery.acknowledge_to, b"-NAK")
+    with pytest.raises(DeliveryInterruptedError, match="delivery 2"):
+        await source.next(0)
+
+
+async def test_a_broker_that_dies_is_noticed_at_once_and_the_source_goes_on_when_it_is_back(
+    open_source: OpenSource, publish: Publish, nats_server: EmbeddedNats
+) -> None:
+    await publish(*numbered(1, 10))
+    source = await open_source(batch_size=5)
+    await source.position(0)
+    await take(source, 10)
+    waiting = asyncio.create_task(source.next(0))
+    nats_server.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(BrokerUnavailableError):
+            await waiting
+    for question in (source.next(0), source.state(), source.message(1), source.position(0), source.open()):
+        with pytest.raises(BrokerUnavailableError):
+            await question
+    nats_server.start()
+    await source.open()
+    assert await source.position(8) == 2
+    assert positions(await take(source, 2)) == [9, 10]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_broker_that_hangs_is_noticed_by_its_silence(
+    open_source: OpenSource, nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "_OVERDUE_S", 0.3)
+    source = await open_source()
+    await source.position(0)
+    nats_server.pause()
+    with pytest.raises(DeliveryInterruptedError, match="nothing was heard"):
+        await source.next(0)
+    nats_server.resume()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
+    open_source: OpenSource, publish: Publish, nats_client: Client, stream: str
+) -> None:
+    requests = await nats_client.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}")
+    await nats_client.flush()
+    source = await open_source(batch_size=5)
+    await source.position(0)
+    waiting = asyncio.create_task(source.next(0.05))
+    for _ in range(4):
+        await requests.next_msg(timeout=PATIENCE_S)
+    assert not waiting.done()
+    await publish(*numbered(1, 1))
+    assert positions(list((await waiting).messages)) == [1]
+
+
+async def test_messages_too_large_for_one_request_come_all_the_same(
+    open_source: OpenSource, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "_PULL_MAX_BYTES", 1)  # so that twice the largest message is the limit
+    await publish(*((SUBJECT, b"%d" % number * 900_000) for number in range(9)))
+    source = await open_source(batch_size=10)
+    await source.position(0)
+    assert [(message.position, message.payload[:1]) for message in await take(source, 9)] == [
+        (number + 1, b"%d" % number) for number in range(9)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "subject", "headers"),
+    [
+        (b"PUB kaa.v1.events.k\xffpc.endpoint.a.b 1\r\nx", "kaa.v1.events.k\udcffpc.endpoint.a.b", None),
+        (b"PUB kaa.v1.events.k\x0bpc.endpoint.a.b 1\r\nx", "kaa.v1.events.k\x0bpc.endpoint.a.b", None),
+        (b"PUB kaa.v1.events.k\x00pc.endpoint.a.b 1\r\nx", "kaa.v1.events.k\x00pc.endpoint.a.b", None),
+        (b"PUB kaa.v1.events.%s.endpoint.a.b 1\r\nx" % (b"k" * 4000), f"kaa.v1.events.{'k' * 4000}.endpoint.a.b", None),
+        (b"HPUB kaa.v1.events.k.endpoint.a.b 19 20\r\nNATS/1.0\r\nbroken\n\r\nx", "kaa.v1.events.k.endpoint.a.b", None),
+    ],
+    ids=["subject not UTF-8", "vertical tab in the subject", "NUL in the subject", "very long subject", "headers"],
+)
+async def test_a_message_that_the_client_library_cannot_read_does_not_stop_the_source(
+    open_source: OpenSource,
+    publish: Publish,
+    raw_publish: RawPublish,
+    line: bytes,
+    subject: str,
+    headers: dict[str, str] | None,
+) -> None:
+    source = await open_source()
+    await source.position(0)
+    await raw_publish(line)
+    await publish(*numbered(2, 2))
+    odd, following = await take(source, 2)
+    assert (odd.position, odd.subject, odd.payload, odd.headers) == (1, subject, b"x", headers)
+    assert (following.position, following.payload) == (2, b"2")
+    assert await source.message(1) is not None
