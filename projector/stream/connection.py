@@ -17,7 +17,6 @@ from nats.aio.msg import Msg
 from projector.errors import BrokerRefusedError, BrokerUnavailableError, ProjectorError, SettingError
 
 _CONNECT_TIMEOUT_S = 5
-_TRY_AGAIN_S = 0.05
 _PING_INTERVAL_S = 5  # two unanswered ones end a half-open connection
 
 
@@ -132,13 +131,8 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
             servers=list(broker.urls),
             name=name,
             allow_reconnect=False,
-            # Nor does it wait for a server: by default it would try each for two minutes. 0 would be for ever.
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
             connect_timeout=_CONNECT_TIMEOUT_S,
             ping_interval=_PING_INTERVAL_S,
-            max_reconnect_attempts=1,  # of each server while connecting, not of the connection
-            reconnect_time_wait=_TRY_AGAIN_S,
             error_cb=remember,
             closed_cb=on_closed,
             **login,

@@ -1,12 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import islice, pairwise
 from typing import Any
 
 import asyncpg
 import pytest
-from nats.aio.client import Client
+from nats.js import JetStreamContext
 from sqlalchemy import BigInteger, Column, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -17,22 +17,17 @@ from projector.errors import DamagedRowError, RebuildRunningError, StreamTrimmed
 from projector.runtime import Runtime
 from projector.settings import load
 from projector.simulator import Fleet
-from projector.storage.columns import TIME
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects
-from projector.stream.codec import Codec
-
-Wire = tuple[str, bytes]
-Rows = list[tuple[Any, ...]]
-Query = Callable[..., Awaitable[Rows]]
-Publish = Callable[..., Awaitable[int]]
-Event = Callable[..., Wire]
+from projector.stream.source import JetStreamSource
 
 PATIENCE_S = 20
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
-TRANSIENT_TABLES = ("endpoint_state_rebuild", "dead_letter_rebuild")
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 UNKNOWN = (subjects.build("kpc", "future.thing"), b"")
+
+Wire = tuple[str, bytes]
+Rows = list[tuple[Any, ...]]
 
 
 class Witness:
@@ -65,14 +60,14 @@ class Witness:
     def retrying(self, error: TransientError) -> None:
         self.errors.append(error)
 
-    async def until(self, condition: Callable[["Witness"], bool]) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while not condition(self):
+            while not condition():
                 self._news.clear()
                 await self._news.wait()
 
     async def reached(self, position: int) -> None:
-        await self.until(lambda witness: witness.position >= position)
+        await self.until(lambda: self.position >= position)
 
     def _reach(self, checkpoint: Checkpoint) -> None:
         self.position = checkpoint.position
@@ -110,279 +105,146 @@ class Projector:
         return await self._runtime.rebuild(lambda *_: None, apply=False, **options)
 
 
-@pytest.fixture
-def projector(nats_url: str, stream: str, database_url: str) -> Callable[..., Projector]:
-    return lambda **settings: Projector(
-        **{"nats_url": nats_url, "stream": stream, "database_url": database_url, "batch_size": 1000} | settings
-    )
+class World:
+    """A stream and a database, and what people do to them."""
 
+    def __init__(self, jetstream: JetStreamContext, settings: dict[str, str], other_database_url: str) -> None:
+        self.jetstream = jetstream
+        self.database_url = settings["database_url"]
+        self._settings: dict[str, object] = settings | {"batch_size": 1000}
+        self._elsewhere = {"database_url": other_database_url, "consumer": "undisturbed"}
 
-@pytest.fixture
-def undisturbed(projector: Callable[..., Projector], other_database_url: str, query: Query) -> Callable[..., Any]:
-    """What the table is after folding the whole stream once, in a database that nobody disturbs."""
+    def projector(self, **settings: object) -> Projector:
+        return Projector(**(self._settings | settings))
 
-    async def table() -> Rows:
-        await projector(database_url=other_database_url, consumer="undisturbed").run()
-        return await query(other_database_url, "SELECT * FROM endpoint_state ORDER BY endpoint_id")
+    async def sql(self, statement: str, *arguments: object) -> Rows:
+        return await sql(self.database_url, statement, *arguments)
 
-    return table
+    async def table(self) -> Rows:
+        return await self.sql("SELECT * FROM endpoint_state ORDER BY endpoint_id")
 
+    async def row(self, endpoint_id: str, *columns: str) -> tuple[Any, ...]:
+        (row,) = await self.sql(f"SELECT {', '.join(columns)} FROM endpoint_state WHERE endpoint_id = $1", endpoint_id)
+        return row
 
-@pytest.fixture
-def table(database_url: str, query: Query) -> Callable[[], Awaitable[Rows]]:
-    return lambda: query(database_url, "SELECT * FROM endpoint_state ORDER BY endpoint_id")
-
-
-@pytest.fixture
-def versions(database_url: str, query: Query) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Which version of each row is where: both change whenever a row is written."""
-
-    async def versions() -> dict[str, Any]:
-        rows = await query(database_url, "SELECT endpoint_id, xmin::text, ctid::text FROM endpoint_state")
+    async def versions(self) -> dict[str, Any]:
+        """Which version of each row is where: both change whenever a row is written."""
+        rows = await self.sql("SELECT endpoint_id, xmin::text, ctid::text FROM endpoint_state")
         return {endpoint_id: version for endpoint_id, *version in rows}
 
-    return versions
+    async def dead_letters(self) -> Rows:
+        return await self.sql("SELECT position, state, attempts FROM dead_letter ORDER BY stream, position")
 
+    async def checkpoint(self, *columns: str) -> tuple[Any, ...]:
+        (row,) = await self.sql(f"SELECT {', '.join(columns)} FROM projector_checkpoint")
+        return row
 
-@pytest.fixture
-def dead_letters(database_url: str, query: Query) -> Callable[[], Awaitable[Rows]]:
-    return lambda: query(database_url, "SELECT position, state, attempts FROM dead_letter ORDER BY stream, position")
-
-
-@pytest.fixture
-def skipped(database_url: str, query: Query) -> Callable[[], Awaitable[str]]:
-    async def skipped() -> str:
-        return (await query(database_url, "SELECT skipped FROM projector_checkpoint"))[0][0]
-
-    return skipped
-
-
-@pytest.fixture
-def held_at_its_end(database_url: str) -> Callable[[], Any]:
-    """Keeps a rebuild in its last transaction, with everything changed and nothing committed, for a block."""
+    async def undisturbed(self) -> Rows:
+        """What the table is where the whole stream was folded once and nobody interfered."""
+        await self.projector(**self._elsewhere).run()
+        return await sql(str(self._elsewhere["database_url"]), "SELECT * FROM endpoint_state ORDER BY endpoint_id")
 
     @asynccontextmanager
-    async def held(rebuild: Awaitable[Report]) -> AsyncIterator[asyncpg.Connection]:
-        connection = await asyncpg.connect(database_url)
+    async def held_at_its_end(self, rebuild: Awaitable[Report]) -> AsyncIterator[asyncpg.Connection]:
+        """Keep a rebuild in its last transaction for a block: everything is changed, nothing is committed."""
+        connection = await asyncpg.connect(self.database_url)
         task = asyncio.ensure_future(rebuild)
         try:
             async with connection.transaction():
                 await connection.execute("LOCK TABLE dead_letter IN SHARE MODE")
-                await waits(connection, "projector rebuild")
+                done, _ = await asyncio.wait(
+                    {task, asyncio.ensure_future(waits(connection, "projector rebuild"))}, return_when="FIRST_COMPLETED"
+                )
+                if task in done:
+                    raise AssertionError("it never got there") from task.exception()
                 yield connection
             await task
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await connection.close()
+            connection.terminate()
 
-    return held
+
+@pytest.fixture
+def world(nats_client: Any, nats_url: str, stream: str, database_url: str, other_database_url: str) -> World:
+    settings = {"nats_url": nats_url, "stream": stream, "database_url": database_url}
+    return World(nats_client.jetstream(), settings, other_database_url)
+
+
+@pytest.fixture
+def life(event: Callable[..., Wire]) -> Callable[..., list[Wire]]:
+    """Builds, for each endpoint, eight events that leave no column of it empty."""
+
+    def life(*endpoint_ids: str) -> list[Wire]:
+        return [
+            message
+            for one in endpoint_ids
+            for message in (
+                event("lifecycle.registered", one, appVersionName="kettle-1"),
+                event("connectivity.connected", one, appVersionName="kettle-1", originatorReplicaId="kpc-0"),
+                event("connectivity.disconnected", endpointIds=[one], originatorReplicaId="kpc-0"),
+                event(
+                    "lifecycle.appversion-updated", one, appVersionName="kettle-2", previousAppVersionName="kettle-1"
+                ),
+                event("metadata.updated", one, added=["site", "room"]),
+                event("config.new-available", one, configId="c1"),
+                event("config.updated", one, configId="c1"),
+                event("config.new-available", one, configId="c2"),
+            )
+        ]
+
+    return life
+
+
+@pytest.fixture
+def fleet(codec: Any) -> Callable[..., list[Wire]]:
+    """Builds the first events in the life of a fleet."""
+
+    def fleet(events: int, *, endpoints: int = 40) -> list[Wire]:
+        simulated = Fleet(endpoints=endpoints, seed=7, start_at=1_700_000_000_000, interval_ms=100).events()
+        return [
+            (subjects.build(one.originator, one.event_type), codec.encode(one.event_type, one.record))
+            for one in islice(simulated, events)
+        ]
+
+    return fleet
+
+
+async def sql(url: str, statement: str, *arguments: object) -> Rows:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+    finally:
+        await connection.close()
 
 
 async def waits(connection: asyncpg.Connection, application: str) -> None:
     """Return when a connection waits for a lock that somebody else has."""
-    asked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'"
+    asked = """
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'
+    """
     async with asyncio.timeout(PATIENCE_S):
         while not await connection.fetch(asked, application):
             pass
 
 
-def figures(report: Report) -> tuple[int, int, int]:
-    found = report.differences
-    return found.missing, found.extra, found.different
-
-
-def life(event: Event, endpoint_id: str) -> list[Wire]:
-    """Events that leave no column of an endpoint empty."""
-    return [
-        event("lifecycle.registered", endpoint_id, appVersionName="kettle-1"),
-        event("connectivity.connected", endpoint_id, appVersionName="kettle-1", originatorReplicaId="kpc-0"),
-        event("connectivity.disconnected", endpointIds=[endpoint_id], originatorReplicaId="kpc-0"),
-        event("lifecycle.appversion-updated", endpoint_id, appVersionName="kettle-2", previousAppVersionName="kettle-1"),
-        event("metadata.updated", endpoint_id, added=["site", "room"]),
-        event("config.new-available", endpoint_id, configId="c1"),
-        event("config.updated", endpoint_id, configId="c1"),
-        event("config.new-available", endpoint_id, configId="c2"),
-    ]
-
-
-def lives(event: Event, *endpoint_ids: str) -> list[Wire]:
-    return [message for endpoint_id in endpoint_ids for message in life(event, endpoint_id)]
-
-
-def fleet(codec: Codec, events: int, *, endpoints: int = 40) -> list[Wire]:
-    """The first events in the life of a fleet."""
-    simulated = Fleet(endpoints=endpoints, seed=7, start_at=1_700_000_000_000, interval_ms=100).events()
-    return [
-        (subjects.build(one.originator, one.event_type), codec.encode(one.event_type, one.record))
-        for one in islice(simulated, events)
-    ]
-
-
-def forged(column: Column[Any]) -> str:
-    """SQL for another value than the one in a column."""
-    match column.type:
-        case Text():
-            return f"{column.name} || '?'"
-        case BigInteger():
-            return f"{column.name} + 1"
-        case JSONB():
-            return "'[[1]]'"
-    assert column.type is TIME
-    return f"{column.name} + interval '1 millisecond'"
-
-
-def emptied(column: Column[Any]) -> str:
-    """SQL for as little as a column can hold."""
-    if column.nullable:
-        return "NULL"
-    match column.type:
-        case Text():
-            return "''"
-        case BigInteger():
-            return "0"
-        case JSONB():
-            return "'{}'"
-    assert column.type is TIME
-    return "'-infinity'"
-
-
-async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(
-    projector: Callable[..., Projector], publish: Publish, codec: Codec, versions: Any, database_url: str, query: Query
-) -> None:
-    position = await publish(*fleet(codec, 500))
-    await projector().run()
-    before = await versions()
-    for replay in (projector().verify, projector().rebuild):
-        report = await replay()
-        assert report.clean
-        assert (report.replayed, report.position, report.differences.compared) == (500, position, len(before))
-    assert await versions() == before
-    assert await query(database_url, "SELECT to_regclass(name) FROM unnest($1::text[]) AS name", TRANSIENT_TABLES) == [
-        (None,),
-        (None,),
-    ]
-
-
-@pytest.mark.parametrize("corrupt", [forged, emptied])
-async def test_one_wrong_cell_in_each_column_is_found_and_mended(
-    corrupt: Callable[[Column[Any]], str],
-    projector: Callable[..., Projector],
-    publish: Publish,
-    event: Event,
-    table: Any,
-    versions: Any,
-    database_url: str,
-    query: Query,
-) -> None:
-    await publish(*lives(event, *COLUMNS, "bystander"))
-    await projector().run()
-    right, before = await table(), await versions()
-    for name, column in COLUMNS.items():
-        await query(database_url, f"UPDATE endpoint_state SET {name} = {corrupt(column)} WHERE endpoint_id = $1", name)
-    for replay in (projector().verify, projector().rebuild):
-        report = await replay(show=100)
-        assert figures(report) == (0, 0, len(COLUMNS))
-        assert report.differences.by_column == dict.fromkeys(COLUMNS, 1)
-        assert {row.endpoint_id: [*row.columns] for row in report.differences.shown} == {
-            name: [name] for name in COLUMNS
-        }
-    assert await table() == right
-    assert (await projector().verify()).clean
-    assert (await versions())["bystander"] == before["bystander"]
-
-
-async def test_rows_deleted_invented_and_renamed_are_found_and_mended(
-    projector: Callable[..., Projector],
-    publish: Publish,
-    event: Event,
-    table: Any,
-    versions: Any,
-    database_url: str,
-    query: Query,
-) -> None:
-    await publish(*lives(event, "deleted", "renamed", "stays"))
-    await projector().run()
-    right, before = await table(), await versions()
-    await query(database_url, "DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
-    await query(database_url, "UPDATE endpoint_state SET endpoint_id = 'name' WHERE endpoint_id = 'renamed'")
-    await query(
-        database_url,
-        "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('invented', 3, now())",
-    )
-    for replay in (projector().verify, projector().rebuild):
-        report = await replay(show=9)
-        assert figures(report) == (2, 2, 0)
-        assert [(row.endpoint_id, row.kind) for row in report.differences.shown] == [
-            ("deleted", "missing"),
-            ("invented", "extra"),
-            ("name", "extra"),
-            ("renamed", "missing"),
-        ]
-    assert await table() == right
-    assert (await projector().verify()).clean
-    assert (await versions())["stays"] == before["stays"]
-
-
-async def test_one_endpoint_is_shown_with_the_messages_about_it_and_no_others(
-    projector: Callable[..., Projector], publish: Publish, event: Event, database_url: str, query: Query
-) -> None:
-    await publish(*lives(event, "other", "asked"))
-    await publish(event("connectivity.disconnected", endpointIds=["other", "asked"]))
-    await projector().run()
-    await query(database_url, "UPDATE endpoint_state SET app_version = 'kettle-9'")
-    report = await projector().verify(endpoint_id="asked")
-    assert figures(report) == (0, 0, 2)
-    (shown,) = report.differences.shown
-    assert (shown.endpoint_id, dict(shown.columns)) == ("asked", {"app_version": ("kettle-9", "kettle-2")})
-    assert [mention.message.position for mention in report.mentions] == [*range(9, 18)]
-
-
-async def test_what_users_hang_on_the_table_survives_and_the_trigger_fires_for_rows_that_differ_only(
-    projector: Callable[..., Projector], publish: Publish, event: Event, database_url: str, query: Query
-) -> None:
-    await publish(*lives(event, "deleted", "wrong", "right"))
-    await projector().run()
-    for statement in (
-        "CREATE VIEW versions AS SELECT endpoint_id, app_version FROM endpoint_state",
-        "CREATE INDEX users_index ON endpoint_state (app_version)",
-        "CREATE TABLE heard (what text, endpoint_id text)",
-        """
-        CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN INSERT INTO heard VALUES (tg_op, coalesce(new.endpoint_id, old.endpoint_id)); RETURN NULL; END $$
-        """,
-        "GRANT SELECT ON endpoint_state TO pg_monitor",
-        "UPDATE endpoint_state SET app_version = 'kettle-9' WHERE endpoint_id = 'wrong'",
-        "DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'",
-        "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('foreign', 3, now())",
-        """
-        CREATE TRIGGER users_trigger AFTER INSERT OR UPDATE OR DELETE ON endpoint_state
-        FOR EACH ROW EXECUTE FUNCTION hear()
-        """,
-    ):
-        await query(database_url, statement)
-    kept = """
-    SELECT 'endpoint_state'::regclass::oid, pg_get_indexdef('users_index'::regclass),
-           has_table_privilege('pg_monitor', 'endpoint_state', 'SELECT')
-    """
-    before = await query(database_url, kept)
-    assert figures(await projector().rebuild()) == (1, 1, 1)
-    assert await query(database_url, kept) == before
-    assert sorted(await query(database_url, "TABLE heard")) == [
-        ("DELETE", "foreign"),
-        ("INSERT", "deleted"),
-        ("UPDATE", "wrong"),
-    ]
-    assert await query(database_url, "SELECT * FROM versions WHERE app_version = 'kettle-2' ORDER BY 1") == [
-        ("deleted", "kettle-2"),
-        ("right", "kettle-2"),
-        ("wrong", "kettle-2"),
-    ]
+@asynccontextmanager
+async def in_background(work: Any) -> AsyncIterator[None]:
+    """Have something done for the length of a block; if it fails, so does the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        if not isinstance(result, asyncio.CancelledError):
+            raise AssertionError("it ended before its time") from result
 
 
 @asynccontextmanager
 async def counting_rows(url: str) -> AsyncIterator[list[int]]:
-    """Count rows without pause; a statement that fails fails the block."""
+    """Count rows without pause."""
     counts: list[int] = []
 
     async def count() -> None:
@@ -397,134 +259,484 @@ async def counting_rows(url: str) -> AsyncIterator[list[int]]:
         yield counts
 
 
-@asynccontextmanager
-async def in_background(work: Any) -> AsyncIterator[None]:
-    """Have something done for the length of a block, or until it ends; its failure fails the block."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        (result,) = await asyncio.gather(task, return_exceptions=True)
-        if not isinstance(result, asyncio.CancelledError | None):
-            raise result
+def figures(report: Report) -> tuple[int, int, int]:
+    found = report.differences
+    return found.missing, found.extra, found.different
+
+
+def forged(column: Column[Any]) -> str:
+    """SQL for another value than the one in a column."""
+    match column.type:
+        case Text():
+            return f"{column.name} || '?'"
+        case BigInteger():
+            return f"{column.name} + 1"
+        case JSONB():
+            return "'[[1]]'"
+    return f"{column.name} + interval '1 millisecond'"
+
+
+def emptied(column: Column[Any]) -> str:
+    """SQL for as little as a column can hold."""
+    if column.nullable:
+        return "NULL"
+    match column.type:
+        case Text():
+            return "''"
+        case BigInteger():
+            return "0"
+        case JSONB():
+            return "'{}'"
+    return "'-infinity'"
+
+
+INVENT = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('invented', 3, now())"
+
+
+async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, publish: Any, fleet: Any) -> None:
+    position = await publish(*fleet(500))
+    await world.projector().run()
+    before = await world.versions()
+    for replay in (world.projector().verify, world.projector().rebuild):
+        report = await replay()
+        assert report.clean
+        assert (report.replayed, report.position, report.differences.compared) == (500, position, len(before))
+    assert await world.versions() == before
+    assert await world.sql("SELECT relname FROM pg_class WHERE relname LIKE '%rebuild%'") == []
+
+
+@pytest.mark.parametrize("corrupt", [forged, emptied])
+async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
+    corrupt: Callable[[Column[Any]], str], world: World, publish: Any, life: Any
+) -> None:
+    await publish(*life(*COLUMNS, "bystander"))
+    await world.projector().run()
+    right, before = await world.table(), await world.versions()
+    for name, column in COLUMNS.items():
+        await world.sql(f"UPDATE endpoint_state SET {name} = {corrupt(column)} WHERE endpoint_id = $1", name)
+    for replay in (world.projector().verify, world.projector().rebuild):
+        report = await replay(show=100)
+        assert figures(report) == (0, 0, len(COLUMNS))
+        assert report.differences.by_column == dict.fromkeys(COLUMNS, 1)
+        shown = {row.endpoint_id: [*row.columns] for row in report.differences.shown}
+        assert shown == {name: [name] for name in COLUMNS}
+    assert await world.table() == right
+    assert (await world.projector().verify()).clean
+    assert (await world.versions())["bystander"] == before["bystander"]
+
+
+async def test_rows_deleted_invented_and_renamed_are_found_and_mended(world: World, publish: Any, life: Any) -> None:
+    await publish(*life("deleted", "renamed", "stays"))
+    await world.projector().run()
+    right, before = await world.table(), await world.versions()
+    await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
+    await world.sql("UPDATE endpoint_state SET endpoint_id = 'name' WHERE endpoint_id = 'renamed'")
+    await world.sql(INVENT)
+    for replay in (world.projector().verify, world.projector().rebuild):
+        report = await replay(show=9)
+        assert figures(report) == (2, 2, 0)
+        assert [(row.endpoint_id, row.kind) for row in report.differences.shown] == [
+            ("deleted", "missing"),
+            ("invented", "extra"),
+            ("name", "extra"),
+            ("renamed", "missing"),
+        ]
+    assert await world.table() == right
+    assert (await world.projector().verify()).clean
+    assert (await world.versions())["stays"] == before["stays"]
+
+
+async def test_one_endpoint_is_shown_with_the_messages_about_it_and_no_others(
+    world: World, publish: Any, event: Any, life: Any
+) -> None:
+    await publish(*life("other", "asked"), event("connectivity.disconnected", endpointIds=["other", "asked"]))
+    await world.projector().run()
+    await world.sql("UPDATE endpoint_state SET app_version = 'kettle-9'")
+    report = await world.projector().verify(endpoint_id="asked")
+    assert figures(report) == (0, 0, 2)
+    (shown,) = report.differences.shown
+    assert (shown.endpoint_id, dict(shown.columns)) == ("asked", {"app_version": ("kettle-9", "kettle-2")})
+    assert [mention.message.position for mention in report.mentions] == [*range(9, 18)]
+
+
+async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_rows_that_differ(
+    world: World, publish: Any, life: Any
+) -> None:
+    await publish(*life("deleted", "wrong", "right"))
+    await world.projector().run()
+    for statement in (
+        "CREATE VIEW versions AS SELECT endpoint_id, app_version FROM endpoint_state",
+        "CREATE INDEX users_index ON endpoint_state (app_version)",
+        "GRANT SELECT ON endpoint_state TO pg_monitor",
+        "CREATE TABLE heard (what text, endpoint_id text)",
+        """
+        CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO heard VALUES (tg_op, coalesce(new.endpoint_id, old.endpoint_id)); RETURN NULL; END $$
+        """,
+        "UPDATE endpoint_state SET app_version = 'kettle-9' WHERE endpoint_id = 'wrong'",
+        "DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'",
+        INVENT,
+        """
+        CREATE TRIGGER users_trigger AFTER INSERT OR UPDATE OR DELETE ON endpoint_state
+        FOR EACH ROW EXECUTE FUNCTION hear()
+        """,
+    ):
+        await world.sql(statement)
+    kept = """
+    SELECT 'endpoint_state'::regclass::oid, pg_get_indexdef('users_index'::regclass),
+           has_table_privilege('pg_monitor', 'endpoint_state', 'SELECT')
+    """
+    before = await world.sql(kept)
+    assert figures(await world.projector().rebuild()) == (1, 1, 1)
+    assert await world.sql(kept) == before
+    assert sorted(await world.sql("TABLE heard")) == [("DELETE", "invented"), ("INSERT", "deleted"), ("UPDATE", "wrong")]
+    right = [("deleted", "kettle-2"), ("right", "kettle-2"), ("wrong", "kettle-2")]
+    assert await world.sql("SELECT * FROM versions WHERE app_version = 'kettle-2' ORDER BY 1") == right
 
 
 async def test_beside_a_working_daemon_nothing_is_lost_or_repeated_and_readers_never_see_fewer_rows(
-    projector: Callable[..., Projector],
-    publish: Publish,
-    event: Event,
-    codec: Codec,
-    table: Any,
-    undisturbed: Any,
-    database_url: str,
-    query: Query,
+    world: World, publish: Any, event: Any, fleet: Any
 ) -> None:
-    folded, arriving = fleet(codec, 3000, endpoints=400), iter(fleet(codec, 20_000, endpoints=400)[3000:])
-    position = await publish(event("lifecycle.registered", "deleted", appVersionName="1"), *folded)
+    life = fleet(30_000, endpoints=3000)
+    arriving = iter(life[3000:])
+    position = await publish(event("lifecycle.registered", "deleted", appVersionName="1"), *life[:3000])
     published = 0
 
     async def arrive() -> None:
-        nonlocal published, position
+        nonlocal position, published
         while True:
             position = await publish(*islice(arriving, 10))
             published += 10
 
-    async with projector(batch_size=100).daemon() as witness:
+    async with world.projector(batch_size=100).daemon() as witness:
         await witness.reached(position)
-        await query(database_url, "DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
-        async with in_background(arrive()), counting_rows(database_url) as counts:
-            for _ in range(3):
-                report = await projector(batch_size=100).rebuild()
-                assert figures(report) in [(1, 0, 0), (0, 0, 0)], report.differences
+        await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
+        async with in_background(arrive()), counting_rows(world.database_url) as counts:
+            reports = [await world.projector(batch_size=100).rebuild() for _ in range(3)]
         await witness.reached(position)
-        assert witness.errors == []
-        assert witness.sessions == 1
+        assert (witness.errors, witness.sessions) == ([], 1)
+    assert [figures(report) for report in reports] == [(1, 0, 0), (0, 0, 0), (0, 0, 0)]
     assert published > 100
     assert all(before <= after for before, after in pairwise(counts))
-    assert counts[-1] > counts[0]
-    assert await table() == await undisturbed()
+    assert await world.table() == await world.undisturbed()
 
 
-async def test_a_daemon_that_is_held_by_the_last_transaction_goes_on_after_it_in_the_same_session(
-    projector: Callable[..., Projector],
-    publish: Publish,
-    event: Event,
-    table: Any,
-    undisturbed: Any,
-    held_at_its_end: Any,
-    database_url: str,
-    query: Query,
+async def test_a_daemon_held_by_the_last_transaction_goes_on_after_it_in_the_same_session(
+    world: World, publish: Any, event: Any, life: Any
 ) -> None:
-    position = await publish(*lives(event, "a", "b"))
-    async with projector().daemon() as witness:
+    position = await publish(*life("a", "b"))
+    async with world.projector().daemon() as witness:
         await witness.reached(position)
-        await query(database_url, "DELETE FROM endpoint_state")
-        async with held_at_its_end(projector().rebuild()) as connection:
+        await world.sql("DELETE FROM endpoint_state")
+        async with world.held_at_its_end(world.projector().rebuild()) as connection:
             position = await publish(event("config.updated", "a", configId="c2"))
             await waits(connection, "projector writer")
-            assert await table() == []
+            assert await world.table() == []
         await witness.reached(position)
-        assert witness.errors == []
-        assert witness.sessions == 1
-    assert await table() == await undisturbed()
+        assert (witness.errors, witness.sessions) == ([], 1)
+    assert await world.table() == await world.undisturbed()
 
 
 async def test_without_a_daemon_the_checkpoint_is_left_where_reading_stopped(
-    projector: Callable[..., Projector], publish: Publish, event: Event, codec: Codec, table: Any, undisturbed: Any
+    world: World, publish: Any, event: Any, fleet: Any
 ) -> None:
-    await publish(*fleet(codec, 50))
-    await projector().run()
-    position = await publish(*fleet(codec, 100)[50:])
-    report = await projector().rebuild()
-    assert report.position == position
-    assert await table() == await undisturbed()
-    witness = await projector().run()
+    life = fleet(100)
+    await publish(*life[:50])
+    await world.projector().run()
+    position = await publish(*life[50:])
+    assert (await world.projector().rebuild()).position == position
+    assert await world.table() == await world.undisturbed()
+    witness = await world.projector().run()
     assert (witness.position, witness.commits) == (position, 0)
-    assert (await projector().verify()).clean
+    assert (await world.projector().verify()).clean
     await publish(event("lifecycle.registered", "later", appVersionName="1"))
-    assert (await projector().run()).commits == 1
-    assert await table() == await undisturbed()
+    assert (await world.projector().run()).commits == 1
+    assert await world.table() == await world.undisturbed()
 
 
-async def test_where_nothing_ever_ran_a_rebuild_builds_everything(
-    projector: Callable[..., Projector], publish: Publish, codec: Codec, table: Any, undisturbed: Any
-) -> None:
-    position = await publish(*fleet(codec, 100))
-    report = await projector().rebuild()
-    right = await undisturbed()
+async def test_where_nothing_ever_ran_a_rebuild_builds_everything(world: World, publish: Any, fleet: Any) -> None:
+    position = await publish(*fleet(100))
+    report = await world.projector().rebuild()
+    right = await world.undisturbed()
     assert figures(report) == (len(right), 0, 0)
-    assert await table() == right
-    witness = await projector().run()
+    assert await world.table() == right
+    witness = await world.projector().run()
     assert (witness.position, witness.commits) == (position, 0)
 
 
-async def test_an_empty_stream_implies_an_empty_table(
-    projector: Callable[..., Projector], publish: Publish, event: Event, table: Any, database_url: str, query: Query
-) -> None:
-    await query(
-        database_url,
-        "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('foreign', 3, now())",
-    )
-    assert figures(await projector().rebuild()) == (0, 1, 0)
-    assert await table() == []
+async def test_an_empty_stream_implies_an_empty_table(world: World, publish: Any, event: Any) -> None:
+    await world.sql(INVENT)
+    assert figures(await world.projector().rebuild()) == (0, 1, 0)
+    assert await world.table() == []
     await publish(event("lifecycle.registered", "first", appVersionName="1"))
-    assert (await projector().run()).commits == 1
+    assert (await world.projector().run()).commits == 1
 
 
 async def test_a_daemon_started_during_a_rebuild_stands_by_and_takes_over_after_it(
-    projector: Callable[..., Projector],
-    publish: Publish,
-    event: Event,
-    table: Any,
-    undisturbed: Any,
-    held_at_its_end: Any,
+    world: World, publish: Any, event: Any, life: Any
 ) -> None:
-    await publish(*lives(event, "a"))
-    async with projector().daemon() as witness:
-        pass
-    async with held_at_its_end(projector().rebuild()), asyncio.TaskGroup() as tasks:
-        del tasks
-    async with projector().daemon() as witness:
-        await witness.reached(1)
-    del undisturbed, table
+    position = await publish(*life("a"))
+    async with AsyncExitStack() as stack:
+        async with world.held_at_its_end(world.projector().rebuild()):
+            witness = await stack.enter_async_context(world.projector().daemon())
+            await witness.until(lambda: witness.waiting)
+            await publish(event("config.updated", "a", configId="c2"))
+            assert await world.sql("TABLE projector_checkpoint") == []
+        assert await world.checkpoint("position") == (position,)
+        await witness.reached(position + 1)
+        assert (witness.errors, witness.sessions) == ([], 1)
+    assert await world.table() == await world.undisturbed()
+
+
+async def test_a_second_rebuild_is_refused_by_name_and_the_first_is_none_the_worse(
+    world: World, publish: Any, life: Any
+) -> None:
+    await publish(*life("a"))
+    async with world.held_at_its_end(world.projector().rebuild()) as connection:
+        ((pid,),) = await connection.fetch(
+            """
+            SELECT pid FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'projector rebuild'
+            """
+        )
+        for replay in (world.projector().rebuild, world.projector().verify):
+            with pytest.raises(RebuildRunningError, match=f"projector rebuild, process {pid}, since 20"):
+                await replay()
+    assert await world.table() == await world.undisturbed()
+
+
+async def test_a_refused_rebuild_leaves_the_tables_of_the_one_under_way_alone(
+    world: World, publish: Any, life: Any
+) -> None:
+    await publish(*life("a"))
+    async with AsyncExitStack() as stack:
+        await world.projector().run()
+        connection = await asyncpg.connect(world.database_url)
+        stack.push_async_callback(connection.close)
+        rebuild = asyncio.ensure_future(world.projector().rebuild())
+        async with connection.transaction():
+            # Between two transactions of its own the rebuild holds no lock on its tables.
+            await connection.execute("LOCK TABLE projector_checkpoint IN ACCESS EXCLUSIVE MODE")
+            await waits(connection, "projector rebuild")
+            with pytest.raises(RebuildRunningError):
+                await world.projector().rebuild()
+        assert (await rebuild).clean
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+async def test_the_size_of_batches_makes_no_difference(batch_size: int, world: World, publish: Any, fleet: Any) -> None:
+    await publish(*fleet(300), MALFORMED, UNKNOWN)
+    await world.projector(batch_size=batch_size).rebuild()
+    assert await world.table() == await world.undisturbed()
+    assert await world.dead_letters() == [(301, "parked", 1)]
+    assert (await world.projector().verify()).clean
+
+
+async def test_a_dead_letter_that_folds_by_now_is_resolved(world: World, publish: Any, event: Any) -> None:
+    await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (app_version <> 'forbidden')")
+    await publish(
+        event("lifecycle.registered", "a", appVersionName="1"),
+        event("lifecycle.registered", "b", appVersionName="forbidden"),
+    )
+    await world.projector().run()
+    assert await world.dead_letters() == [(2, "parked", 1)]
+    await world.sql("ALTER TABLE endpoint_state DROP CONSTRAINT users")
+    assert figures(await world.projector().rebuild()) == (1, 0, 0)
+    assert await world.row("b", "app_version") == ("forbidden",)
+    assert await world.sql("SELECT state, closed_at IS NOT NULL FROM dead_letter") == [("resolved", True)]
+
+
+async def test_a_verification_settles_no_dead_letter(world: World, publish: Any, life: Any) -> None:
+    await publish(*life("a"))
+    await world.projector().run()
+    await wrongly_parked(world, 1)
+    assert (await world.projector().verify()).clean
+    assert await world.dead_letters() == [(1, "parked", 1)]
+
+
+async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publish: Any, life: Any) -> None:
+    await publish(MALFORMED, MALFORMED, MALFORMED, *life("a"))
+    await world.projector().run()
+    await world.sql("UPDATE dead_letter SET state = 'discarded', note = 'known' WHERE position = 2")
+    await world.sql("UPDATE dead_letter SET state = 'resolved' WHERE position = 3")
+    await wrongly_parked(world, 4)
+    await wrongly_parked(world, 5, state="discarded")
+    await wrongly_parked(world, 6, stream="OTHER")
+    before = await world.sql("SELECT * FROM dead_letter WHERE position IN (1, 2, 6)")
+    assert (await world.projector().rebuild()).clean
+    assert await world.sql("SELECT * FROM dead_letter WHERE position IN (1, 2, 6)") == before
+    assert await world.dead_letters() == [
+        (1, "parked", 1),
+        (2, "discarded", 1),
+        (3, "parked", 1),
+        (4, "resolved", 1),
+        (5, "discarded", 1),
+        (6, "parked", 1),
+    ]
+
+
+async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_resolved(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("a"), MALFORMED, *life("b"))
+    await world.projector().run()
+    await world.jetstream.delete_msg(stream, 9)
+    assert (await world.projector().rebuild()).clean
+    assert await world.dead_letters() == [(9, "parked", 1)]
+
+
+async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebuild_once(
+    world: World, publish: Any, fleet: Any, life: Any
+) -> None:
+    await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (endpoint_id <> 'unwanted')")
+    await publish(*fleet(100), *life("unwanted")[:1], *fleet(200)[100:])
+    await world.projector().run()
+    assert await world.dead_letters() == [(101, "parked", 1)]
+    before = await world.versions()
+    assert (await world.projector().rebuild()).clean
+    assert await world.versions() == before
+    assert await world.dead_letters() == [(101, "parked", 1)]
+
+
+async def test_a_trigger_of_a_user_parks_the_same_message_live_and_in_a_rebuild(
+    world: World, publish: Any, life: Any
+) -> None:
+    for statement in (
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF new.endpoint_id = 'unwanted' THEN RAISE 'no'; END IF; RETURN new; END $$
+        """,
+        "CREATE TRIGGER users BEFORE INSERT ON endpoint_state FOR EACH ROW EXECUTE FUNCTION refuse()",
+    ):
+        await world.sql(statement)
+    await publish(*life("a"), *life("unwanted")[:1])
+    await world.projector().run()
+    assert await world.dead_letters() == [(9, "parked", 1)]
+    assert (await world.projector().rebuild()).clean
+
+
+async def test_skipped_messages_are_counted_anew(world: World, publish: Any, life: Any) -> None:
+    await publish(UNKNOWN, *life("a"), UNKNOWN)
+    await world.projector().run()
+    assert await world.checkpoint("skipped") == ('{"future.thing": 2}',)
+    await world.sql("""UPDATE projector_checkpoint SET skipped = '{"future.thing": 7, "past.thing": 1}'""")
+    await world.projector().rebuild()
+    assert await world.checkpoint("skipped") == ('{"future.thing": 2}',)
+    await publish(UNKNOWN)
+    await world.projector().run()
+    assert await world.checkpoint("skipped") == ('{"future.thing": 3}',)
+
+
+async def test_skipped_messages_are_counted_once_beside_a_working_daemon(
+    world: World, publish: Any, life: Any
+) -> None:
+    position = await publish(UNKNOWN, *life("a"))
+    async with world.projector().daemon() as witness:
+        await witness.reached(position)
+        await world.projector().rebuild()
+        position = await publish(UNKNOWN)
+        await witness.reached(position)
+    assert await world.checkpoint("skipped") == ('{"future.thing": 2}',)
+
+
+async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("a", "b"))
+    await world.projector().run()
+    await world.jetstream.purge_stream(stream, seq=4)
+    await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'a'")
+    before = await world.table()
+    for replay in (world.projector().rebuild, world.projector().verify):
+        with pytest.raises(StreamTrimmedError, match="begins at position 4, 3 are gone; with --accept-trimmed"):
+            await replay()
+    assert await world.table() == before
+
+
+@pytest.mark.parametrize("gone", range(8))
+async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_replayed(
+    gone: int, world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("old", "partly"))
+    await world.projector().run()
+    right, before = await world.table(), await world.versions()
+    await world.jetstream.purge_stream(stream, seq=9 + gone)
+    assert (await world.projector().rebuild(accept_trimmed=True)).clean
+    assert await world.versions() == before
+    derived = [column for column in COLUMNS.values() if "registers" not in column.name and "last" not in column.name]
+    for column in derived:
+        await world.sql(f"UPDATE endpoint_state SET {column.name} = {forged(column)}")
+    await world.sql(INVENT)
+    report = await world.projector().rebuild(accept_trimmed=True)
+    assert figures(report) == (0, 1, 2)
+    assert report.differences.by_column == {column.name: 2 for column in derived}
+    assert await world.table() == right
+
+
+async def test_a_trimmed_stream_mends_registers_and_rows_that_it_still_implies(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("old", "deleted", "damaged"))
+    await world.projector().run()
+    right = await world.table()
+    await world.jetstream.purge_stream(stream, seq=9)
+    await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
+    await world.sql("UPDATE endpoint_state SET application_registers = NULL WHERE endpoint_id = 'damaged'")
+    assert figures(await world.projector().rebuild(accept_trimmed=True)) == (1, 0, 1)
+    assert await world.table() == right
+    assert (await world.projector().run()).commits == 0
+
+
+async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_trimmed(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("damaged", "b"))
+    await world.projector().run()
+    await world.jetstream.purge_stream(stream, seq=9)
+    await world.sql("UPDATE endpoint_state SET application_registers = '[[1]]' WHERE endpoint_id = 'damaged'")
+    with pytest.raises(DamagedRowError, match="damaged"):
+        await world.projector().rebuild(accept_trimmed=True)
+
+
+@pytest.mark.parametrize("gone", [100, 200, 300, 399, 400])
+async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone(
+    gone: int, world: World, publish: Any, stream: str, fleet: Any
+) -> None:
+    await publish(*fleet(400))
+    await world.projector().run()
+    await world.jetstream.purge_stream(stream, seq=gone + 1)
+    report = await world.projector().verify(accept_trimmed=True, show=100)
+    assert report.clean, report.differences
+
+
+async def test_retention_that_overtakes_the_beginning_of_a_replay_loses_nothing_in_silence(
+    world: World, publish: Any, stream: str, life: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(*life("a", "b"))
+    await world.projector().run()
+    right = await world.table()
+    position = JetStreamSource.position
+
+    async def overtaken(source: JetStreamSource, after: int) -> int:
+        await world.jetstream.purge_stream(stream, seq=9)
+        return await position(source, after)
+
+    monkeypatch.setattr(JetStreamSource, "position", overtaken)
+    with pytest.raises(StreamTrimmedError):
+        await world.projector().rebuild()
+    assert await world.table() == right
+
+
+async def test_a_message_parked_in_a_recreated_stream_is_kept_instead_of_the_one_it_replaces(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(MALFORMED, MALFORMED, *life("a"))
+    await world.projector().run()
+    await world.sql("UPDATE dead_letter SET state = 'discarded' WHERE position = 2")
+    config = (await world.jetstream.stream_info(stream)).config
+    await world.jetstream.delete_stream(stream)
+    await world.jetstream.add_stream(config)
+    await publish(*[(MALFORMED[0], b"\xfe")] * 2, *life("b"))
+    await world.projector().rebuild()
+    parked = await world.sql("SELECT position, payload FROM dead_letter WHERE state = 'parked' ORDER BY 1")
+    assert parked == [(1, b"\xfe"), (2, b"\xfe")]
