@@ -131,6 +131,9 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
             servers=list(broker.urls),
             name=name,
             allow_reconnect=False,
+            # Nor does it wait for a server: by default it would try each for two minutes, and with 0 for ever.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             connect_timeout=_CONNECT_TIMEOUT_S,
             ping_interval=_PING_INTERVAL_S,
             error_cb=remember,

@@ -144,25 +144,29 @@ class World:
         await self.projector(**self._elsewhere).run()
         return await sql(str(self._elsewhere["database_url"]), "SELECT * FROM endpoint_state ORDER BY endpoint_id")
 
+    async def waits(self, application: str) -> None:
+        """Return when a connection of that name waits for a lock that somebody else has."""
+        asked = """
+        SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'
+        """
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self.sql(asked, application):
+                pass
+
     @asynccontextmanager
-    async def held_at_its_end(self, rebuild: Awaitable[Report]) -> AsyncIterator[asyncpg.Connection]:
-        """Keep a rebuild in its last transaction for a block: everything is changed, nothing is committed."""
-        connection = await asyncpg.connect(self.database_url)
-        task = asyncio.ensure_future(rebuild)
-        try:
-            async with connection.transaction():
-                await connection.execute("LOCK TABLE dead_letter IN SHARE MODE")
-                done, _ = await asyncio.wait(
-                    {task, asyncio.ensure_future(waits(connection, "projector rebuild"))}, return_when="FIRST_COMPLETED"
-                )
-                if task in done:
-                    raise AssertionError("it never got there") from task.exception()
-                yield connection
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            connection.terminate()
+    async def held(self, rebuild: Awaitable[Report], lock: str) -> AsyncIterator[None]:
+        """Keep a rebuild waiting for a lock for the length of a block, after which it must come to its end."""
+        async with asyncio.TaskGroup() as tasks:
+            connection = await asyncpg.connect(self.database_url)
+            try:
+                async with connection.transaction():
+                    await connection.execute(f"LOCK TABLE {lock}")
+                    tasks.create_task(rebuild)
+                    await self.waits("projector rebuild")
+                    yield
+            finally:
+                connection.terminate()
 
 
 @pytest.fixture
@@ -216,17 +220,6 @@ async def sql(url: str, statement: str, *arguments: object) -> Rows:
         return [tuple(row) for row in await connection.fetch(statement, *arguments)]
     finally:
         await connection.close()
-
-
-async def waits(connection: asyncpg.Connection, application: str) -> None:
-    """Return when a connection waits for a lock that somebody else has."""
-    asked = """
-    SELECT FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'
-    """
-    async with asyncio.timeout(PATIENCE_S):
-        while not await connection.fetch(asked, application):
-            pass
 
 
 @asynccontextmanager
