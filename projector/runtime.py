@@ -1,6 +1,7 @@
 """Puts the pieces together: the only place that knows all rooms."""
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +30,8 @@ from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
 from projector.stream.publisher import Publisher
 from projector.stream.source import JetStreamSource
+
+_ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,7 @@ class Runtime:
             revision=self._settings.revision,
             rules=self._rules.version,
         )
+        collect_garbage_less_often()
         live = self.live(accept_gap=accept_gap, until_caught_up=until_caught_up)
         with stopped_by_signals(live.stop):
             await live.run()
@@ -126,6 +130,7 @@ class Runtime:
             RebuildRunningError, StreamTrimmedError: as their names say.
             TransientError, FatalError: nothing was changed.
         """
+        collect_garbage_less_often()
         staging = Staging(self._database_url)
         source = self._source(consumer=None)
         try:
@@ -247,6 +252,17 @@ class Runtime:
             filters=subjects.filters(self._settings.originators),
             batch_size=self._settings.batch_size,
         )
+
+
+def collect_garbage_less_often() -> None:
+    """Spare the folding most of the cyclic garbage collection.
+
+    It makes many objects and hardly a cycle among them:
+    looking for cycles as often as by default took a third of all the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 50, 100)
 
 
 @contextmanager

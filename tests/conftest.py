@@ -185,3 +185,15 @@ def query() -> Callable[..., Awaitable[Rows]]:
             await connection.close()
 
     return query
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Awaitable[None]]:
+    """Returns once a condition holds that nobody announces, or fails after some patience."""
+
+    async def eventually(condition: Callable[[], Awaitable[object]], *, patience_s: float = 20) -> None:
+        async with asyncio.timeout(patience_s):
+            while not await condition():  # noqa: ASYNC110 - see above
+                await asyncio.sleep(0.01)
+
+    return eventually

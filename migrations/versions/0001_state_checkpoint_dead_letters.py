@@ -219,6 +219,13 @@ def upgrade() -> None:
             comment="Messages of unknown types so far, by group and type",
         ),
         sa.Column(
+            "generation",
+            sa.BigInteger(),
+            server_default="0",
+            nullable=False,
+            comment="How often rows were changed other than by folding on, by a rebuild or a retry",
+        ),
+        sa.Column(
             "advanced_at",
             TIME,
             server_default=sa.text("now()"),

@@ -7,11 +7,15 @@ there is one way to recover, and it is the way to start.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 import stamina
 
+from projector.app.conveyor import convey
 from projector.app.ports import Decoder, Source, Store
 from projector.app.projection import Batch, Outcome, Projection
 from projector.app.trust import check_rules, check_source
@@ -72,13 +76,13 @@ class Live:
         self._options = options
         self._work: asyncio.Task[None] | None = None
         self._stopping = False
-        self._folding = False
+        self._projection: Projection | None = None
         self._progressed = False
 
     def stop(self) -> None:
         """Finish the batch in hand, and let `run` return."""
         self._stopping = True
-        if self._work is not None and not self._folding:
+        if self._work is not None and not (self._projection and self._projection.committing):
             self._work.cancel()
 
     async def run(self) -> None:
@@ -129,28 +133,19 @@ class Live:
         check_rules(checkpoint, self._options.rules)
         await check_source(self._source, checkpoint, accept_gap=self._options.accept_gap)
         pending = await self._source.position(checkpoint.position)
-        projection = Projection(self._decoder, self._store, checkpoint)
+        self._projection = Projection(self._decoder, self._store, checkpoint)
         self._observer.active(checkpoint)
         if not pending:
             self._observer.caught_up(checkpoint)
-        upcoming = asyncio.create_task(self._next(projection))
+        folding = asyncio.create_task(self._fold(self._projection, pending))
         watch = asyncio.create_task(self._store.watch())
         try:
-            while pending or not self._options.until_caught_up:
-                await asyncio.wait((upcoming, watch), return_when=asyncio.FIRST_COMPLETED)
-                if watch.done():
-                    watch.result()
-                delivery, batch = upcoming.result()
-                # The next batch is fetched and decoded while this one is folded and committed.
-                upcoming = asyncio.create_task(self._next(projection))
-                await self._fold(projection, delivery, batch, behind=pending > 0)
-                pending = delivery.pending
-                if self._stopping:
-                    return
+            await asyncio.wait((folding, watch), return_when=asyncio.FIRST_COMPLETED)
+            await (folding if folding.done() else watch)
         finally:
-            upcoming.cancel()
+            folding.cancel()
             watch.cancel()
-            await asyncio.gather(upcoming, watch, return_exceptions=True)
+            await asyncio.gather(folding, watch, return_exceptions=True)
 
     async def _lead(self) -> None:
         """Connect to the database, and become the one projector that works on it."""
@@ -172,18 +167,28 @@ class Live:
             await self._store.begin(checkpoint)
         return checkpoint
 
-    async def _next(self, projection: Projection) -> tuple[Delivery, Batch]:
-        delivery = await self._source.next(self._options.linger_s)
-        return delivery, projection.decode(delivery.messages)
+    async def _fold(self, projection: Projection, pending: int) -> None:
+        deliveries: deque[Delivery] = deque()
+        batches = self._batches(projection, pending, deliveries)
+        # Left early, the conveyor must let go of the batches before they are closed.
+        async with aclosing(batches), aclosing(convey(projection, self._store.load, batches)) as outcomes:
+            async for outcome in outcomes:
+                delivery = deliveries.popleft()
+                await self._source.acknowledge(delivery)
+                self._progressed = True
+                self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
+                if pending and not delivery.pending:
+                    self._observer.caught_up(projection.checkpoint)
+                pending = delivery.pending
+                if self._stopping:
+                    return
 
-    async def _fold(self, projection: Projection, delivery: Delivery, batch: Batch, *, behind: bool) -> None:
-        self._folding = True
-        try:
-            outcome = await projection.process(batch)
-            self._progressed = True
-            await self._source.acknowledge(delivery)
-        finally:
-            self._folding = False
-        self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
-        if behind and not delivery.pending:
-            self._observer.caught_up(projection.checkpoint)
+    async def _batches(
+        self, projection: Projection, pending: int, deliveries: deque[Delivery]
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield batches as they come, and remember what to acknowledge for each."""
+        while pending or not self._options.until_caught_up:
+            delivery = await self._source.next(self._options.linger_s)
+            pending = delivery.pending
+            deliveries.append(delivery)
+            yield projection.decode(delivery.messages)

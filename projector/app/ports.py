@@ -1,8 +1,8 @@
 """What the application needs of the rooms below, so that it knows no driver."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
@@ -18,11 +18,15 @@ class Decoder(Protocol):
         ...
 
 
+Load: TypeAlias = Callable[[Mapping[str, FacetSet]], Awaitable[dict[str, Endpoint]]]
+"""Reads working copies of endpoints, with the facets that are needed of each."""
+
+
 class UnitOfWork(Protocol):
     """The verbs of one transaction; implemented by `storage.unit_of_work.UnitOfWork`."""
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Keep everybody else from folding from this checkpoint; raises CheckpointMovedError."""
+        """Keep everybody else from folding; raises CheckpointMovedError, RowsChangedError, RulesChangedError."""
         ...
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
@@ -50,7 +54,15 @@ class Transactions(Protocol):
         ...
 
 
-class Store(Transactions, Protocol):
+class Rows(Transactions, Protocol):
+    """Transactions, and reading beside them."""
+
+    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
+        """Return working copies of endpoints as they are committed."""
+        ...
+
+
+class Store(Rows, Protocol):
     """The writer's side of the database; implemented by `storage.store.Store`."""
 
     async def open(self) -> None:

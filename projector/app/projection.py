@@ -1,20 +1,21 @@
 """The one path: decode all, load the endpoints once, fold message by message, save, park, advance.
 
 Live, rebuild and retry differ only in where the messages come from and which transactions they end in.
+Where batches follow one another, the next is loaded and folded while one is committed: see `conveyor`.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from projector.app.ports import Decoder, Transactions
+from projector.app.ports import Decoder, Load, Transactions, UnitOfWork
 from projector.domain.checkpoint import Anchor, Checkpoint
-from projector.domain.endpoint import TOUCHED_FACETS, FacetSet, fold
+from projector.domain.endpoint import TOUCHED_FACETS, Endpoint, FacetSet, fold
 from projector.domain.events import Event
 from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message, Skipped
-from projector.errors import PoisonError
+from projector.errors import PoisonError, RowsChangedError
 
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
@@ -41,11 +42,22 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Folded:
+    """A batch and what it makes of the endpoints it names, ready to be committed."""
+
+    batch: Batch
+    endpoints: Mapping[str, Endpoint]
+    verdicts: Mapping[tuple[type[Any], Verdict], int]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a batch once it was committed."""
 
     verdicts: Mapping[tuple[type[Any], Verdict], int]
     dead_letters: Sequence[DeadLetter] = ()
+    refolded: bool = False
+    """Whether the batch had to be folded anew, so that nothing folded on top of it holds."""
 
 
 class Projection:
@@ -56,6 +68,8 @@ class Projection:
         self._decoder = decoder
         self._transactions = transactions
         self.checkpoint = checkpoint
+        self.committing = False
+        """Whether a transaction is under way that should not be broken off."""
 
     def decode(self, messages: Sequence[Message]) -> Batch:
         """Read messages; what cannot be read becomes a dead letter."""
@@ -78,43 +92,85 @@ class Projection:
     async def process(self, batch: Batch) -> Outcome:
         """Fold a batch and commit it, except for the messages that can never be folded, which are parked.
 
-        What was folded before is left out:
-        once a replica's clock has stepped back, stamps alone do not make a redelivery harmless.
-
         Raises:
             TransientError: nothing happened, or it is not known whether it did;
                 the checkpoint has to be read again before going on.
             FatalError: nothing happened.
         """
-        folded = self.checkpoint.position
-        if batch.messages and batch.messages[0].position <= folded:
-            batch = self.decode([message for message in batch.messages if message.position > folded])
-        if not batch.messages:
-            return Outcome({})
+        batch = self._unfolded(batch, self.checkpoint.position)
         try:
-            return await self._commit(batch)
+            async with self._transactions.transaction() as work:
+                await work.hold(self.checkpoint)
+                after = await self._write(work, await self._fold(batch, work.load, {}))
         except PoisonError as error:
             return await self._isolate(batch, error)
+        self.checkpoint = after.checkpoint
+        return after.outcome
 
-    async def _commit(self, batch: Batch) -> Outcome:
-        before = self.checkpoint
+    async def fold(self, batch: Batch, load: Load, behind: Folded | None) -> Folded:
+        """Fold a batch before the one in front of it is committed.
+
+        `load` reads what is committed; what the batch in front makes of the endpoints that it names is taken from it.
+
+        Raises:
+            TransientError, FatalError: as `load` does.
+        """
+        if behind is None or not behind.batch.messages:
+            return await self._fold(self._unfolded(batch, self.checkpoint.position), load, {})
+        batch = self._unfolded(batch, behind.batch.messages[-1].position)
+        return await self._fold(batch, load, behind.endpoints)
+
+    async def commit(self, folded: Folded) -> Outcome:
+        """Commit a batch that was folded from the present checkpoint on.
+
+        Raises:
+            TransientError, FatalError: as `process`.
+        """
+        self.committing = True
+        try:
+            async with self._transactions.transaction() as work:
+                await work.hold(self.checkpoint)
+                after = await self._write(work, folded)
+        except RowsChangedError as error:
+            self.checkpoint = replace(self.checkpoint, generation=error.generation)
+            return replace(await self.process(folded.batch), refolded=True)
+        except PoisonError as error:
+            return replace(await self._isolate(folded.batch, error), refolded=True)
+        finally:
+            self.committing = False
+        self.checkpoint = after.checkpoint
+        return after.outcome
+
+    def _unfolded(self, batch: Batch, position: int) -> Batch:
+        """Return what of a batch lies behind a position.
+
+        Once a replica's clock has stepped back, stamps alone do not make a redelivery harmless.
+        """
+        if batch.messages and batch.messages[0].position <= position:
+            return self.decode([message for message in batch.messages if message.position > position])
+        return batch
+
+    async def _fold(self, batch: Batch, load: Load, known: Mapping[str, Endpoint]) -> Folded:
+        endpoints = await _load(batch.needed, load, known)
+        return Folded(batch, endpoints, fold(batch.events, endpoints))
+
+    async def _write(self, work: UnitOfWork, folded: Folded) -> "_After":
+        batch, before = folded.batch, self.checkpoint
+        outcome = Outcome(folded.verdicts, batch.dead_letters)
+        if not batch.messages:
+            return _After(before, outcome)
         after = _behind(before, batch)
-        async with self._transactions.transaction() as work:
-            await work.hold(before)
-            endpoints = await work.load(batch.needed)
-            verdicts = fold(batch.events, endpoints)
-            await work.save(endpoints)
-            if batch.dead_letters:
-                await work.park(before.stream, batch.dead_letters)
-            await work.advance(before, after)
-        self.checkpoint = after
-        return Outcome(verdicts, batch.dead_letters)
+        await work.save(folded.endpoints)
+        if batch.dead_letters:
+            await work.park(before.stream, batch.dead_letters)
+        await work.advance(before, after)
+        return _After(after, outcome)
 
     async def _isolate(self, batch: Batch, error: PoisonError) -> Outcome:
         """Halve a batch that Postgres objects to until the culprit stands alone, and park that."""
         if len(batch.messages) == 1:
-            dead_letter = DeadLetter(batch.messages[0], error.reason, error.detail)
-            return await self._commit(Batch(batch.messages, (), (dead_letter,), {}))
+            culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
+            return await self.process(Batch(batch.messages, (), (culprit,), {}))
         middle = len(batch.messages) // 2
         first = await self.process(self.decode(batch.messages[:middle]))
         second = await self.process(self.decode(batch.messages[middle:]))
@@ -122,6 +178,36 @@ class Projection:
             Counter(first.verdicts) + Counter(second.verdicts),
             (*first.dead_letters, *second.dead_letters),
         )
+
+
+class _After(NamedTuple):
+    """Where the checkpoint is once a transaction is committed, and what came of it."""
+
+    checkpoint: Checkpoint
+    outcome: Outcome
+
+
+async def _load(needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+    """Return working copies of endpoints, from those that are known where they have what is needed."""
+    if not known:
+        return await load(needed)
+    copies: dict[str, Endpoint] = {}
+    missing: dict[str, FacetSet] = {}
+    for endpoint_id, facets in needed.items():
+        endpoint = known.get(endpoint_id)
+        if endpoint is None:
+            missing[endpoint_id] = facets
+        else:
+            copies[endpoint_id] = endpoint.copy()
+            if None in endpoint.states and (lacking := endpoint.lacking(facets)):
+                missing[endpoint_id] = lacking
+    for endpoint_id, endpoint in (await load(missing)).items():
+        copy = copies.get(endpoint_id)
+        if copy is None:
+            copies[endpoint_id] = endpoint
+        else:
+            copy.complete(endpoint)
+    return copies
 
 
 def _behind(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:

@@ -6,17 +6,18 @@ it holds the checkpoint, folds the last messages, compares the rows that may dif
 and, for a rebuild, changes those that do.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from projector.app.ports import Decoder, Source, Transactions
+from projector.app.conveyor import convey
+from projector.app.ports import Decoder, Rows, Source
 from projector.app.projection import Batch, Projection
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.events import Event
 from projector.domain.messages import Message, StreamState
-from projector.errors import StreamTrimmedError
+from projector.errors import DeliveryInterruptedError, StreamTrimmedError
 
 _LINGER_S = 0.05
 _NEAR_ENOUGH = 2000
@@ -53,12 +54,12 @@ class Finish(Protocol):
         """Return how the live table is not what the stream implies."""
         ...
 
-    async def apply(self, checkpoint: Checkpoint, first: int) -> None:
+    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
         """Change the rows that differ, settle the dead letters, move the checkpoint."""
         ...
 
 
-class Staging(Transactions, Protocol):
+class Staging(Rows, Protocol):
     """The staging tables; implemented by `storage.staging.Staging`."""
 
     async def lead(self) -> bool:
@@ -67,6 +68,10 @@ class Staging(Transactions, Protocol):
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the live checkpoint."""
+        ...
+
+    async def parked(self, stream: str) -> set[tuple[int, int]]:
+        """Return position and stored time of the dead letters that wait for somebody."""
         ...
 
     async def seed(self, first: int) -> None:
@@ -119,7 +124,7 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether the table is what the stream implies."""
-        return not (self.differences.missing or self.differences.extra or self.differences.different)
+        return _clean(self.differences)
 
 
 Progress = Callable[[int, int], None]
@@ -141,6 +146,8 @@ class Rebuild:
         self._progress = progress
         self._mentions: list[Mention] = []
         self._replayed = 0
+        self._parked: set[tuple[int, int]] = set()
+        self._retried: list[int] = []
 
     async def run(self) -> Report:
         """Do it.
@@ -149,16 +156,18 @@ class Rebuild:
             StreamTrimmedError: the beginning of the stream is gone, and that was not accepted.
             TransientError, FatalError: nothing was changed.
         """
+        await self._replay.begin((await self._source.state()).first - 1)
+        # Retention goes on: where the stream begins is certain only for messages that are in hand.
         state = await self._source.state()
         projection = Projection(self._decoder, self._staging, await self._origin(state))
+        self._parked = await self._staging.parked(self._options.stream)
         # Without a daemon we are the one projector that works, and may go to the end of the stream.
         leading = await self._staging.lead()
-        await self._replay.begin(projection.checkpoint.position)
         while await self._catch_up(projection, leading=leading) > _NEAR_ENOUGH:
             pass
         await self._staging.compare()
         await self._catch_up(projection, leading=leading)
-        return await self._finish(projection, state, leading=leading)
+        return await self._finish(projection, leading=leading)
 
     async def _origin(self, state: StreamState) -> Checkpoint:
         """Return the checkpoint that the replay begins from."""
@@ -186,12 +195,16 @@ class Rebuild:
         return 0 if live is None else live.position
 
     async def _fold(self, projection: Projection, target: int) -> None:
+        async for _ in convey(projection, self._staging.load, self._batches(projection, target)):
+            self._progress(projection.checkpoint.position, target)
+
+    async def _batches(self, projection: Projection, target: int) -> AsyncIterator[Batch]:
         async for messages in self._replay.until(target):
             batch = projection.decode(messages)
             self._note(batch)
-            await projection.process(batch)
+            self._retried += [message[0] for message in messages if message[:2] in self._parked]
             self._replayed += len(messages)
-            self._progress(projection.checkpoint.position, target)
+            yield batch
 
     def _note(self, batch: Batch) -> None:
         """Keep what the batch says about the endpoint that was asked for."""
@@ -205,14 +218,17 @@ class Rebuild:
             if wanted in event.endpoint_ids
         ]
 
-    async def _finish(self, projection: Projection, state: StreamState, *, leading: bool) -> Report:
+    async def _finish(self, projection: Projection, *, leading: bool) -> Report:
         async with self._staging.finish() as end:
             live = await end.hold()
-            await self._fold(projection, await self._target(live, leading=leading))
+            # In the transaction that is under way, what was folded is not to be seen from beside it.
+            async for batch in self._batches(projection, await self._target(live, leading=leading)):
+                await projection.process(batch)
             folded = projection.checkpoint
             differences = await end.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
             if self._options.apply:
-                await end.apply(_checkpoint(folded, live, leading=leading), state.first)
+                after = _checkpoint(folded, live, leading=leading, changed=not _clean(differences))
+                await end.apply(after, self._retried)
         return Report(
             replayed=self._replayed,
             position=folded.position,
@@ -232,10 +248,12 @@ class Replay:
         self._pending = 0
 
     async def begin(self, after: int) -> None:
-        """Go on behind a position."""
+        """Go on behind a position, and have the first messages in hand."""
         self._left = ()
         self._seen = after
         self._pending = await self._source.position(after)
+        if self._pending:
+            await self._read()
 
     async def until(self, target: int) -> AsyncIterator[Sequence[Message]]:
         """Yield batches of messages up to a position; what came with them from behind it is kept for the next time."""
@@ -243,15 +261,23 @@ class Replay:
             if not self._left:
                 if not await self._more(target):
                     return
-                delivery = await self._source.next(_LINGER_S)
-                self._left, self._pending = delivery.messages, delivery.pending
-                self._seen = delivery.messages[-1].position
+                seen = self._seen
+                await self._read()
+                if self._seen - seen > len(self._left) and (await self._source.state()).first > seen + 1:
+                    raise DeliveryInterruptedError(
+                        f"messages behind position {seen} left the stream before they were read"
+                    )
             wanted = [message for message in self._left if message.position <= target]
             self._left = self._left[len(wanted) :]
             if wanted:
                 yield wanted
             if self._left:
                 return
+
+    async def _read(self) -> None:
+        delivery = await self._source.next(_LINGER_S)
+        self._left, self._pending = delivery.messages, delivery.pending
+        self._seen = delivery.messages[-1].position
 
     async def _more(self, target: int) -> bool:
         """Tell whether there is anything to wait for; what was pending may have been long ago."""
@@ -260,11 +286,18 @@ class Replay:
         return self._pending > 0 and self._seen < target
 
 
-def _checkpoint(folded: Checkpoint, live: Checkpoint | None, *, leading: bool) -> Checkpoint:
+def _checkpoint(folded: Checkpoint, live: Checkpoint | None, *, leading: bool, changed: bool) -> Checkpoint:
     """Return the checkpoint to leave behind.
 
     While a daemon works its position is what the table was compared at, and it stays.
     """
-    if leading or live is None or live.position < folded.position:
+    if live is None:
         return folded
-    return replace(folded, position=live.position, anchor=live.anchor)
+    after = replace(folded, generation=live.generation + changed)
+    if leading or live.position < folded.position:
+        return after
+    return replace(after, position=live.position, anchor=live.anchor)
+
+
+def _clean(differences: Differences) -> bool:
+    return not (differences.missing or differences.extra or differences.different)

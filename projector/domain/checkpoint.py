@@ -47,3 +47,5 @@ class Checkpoint:
     """None as long as nothing is folded."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Messages of unknown types so far, by type."""
+    generation: int = 0
+    """How often rows were changed other than by folding on, after which nothing remembered of them holds."""

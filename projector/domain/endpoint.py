@@ -41,6 +41,18 @@ class Endpoint:
         self.last_event_seq = last_event_seq
         self.last_event_at = last_event_at
 
+    def copy(self) -> "Endpoint":
+        """Return a working copy to fold on."""
+        return Endpoint(self.states.copy(), self.last_event_seq, self.last_event_at)
+
+    def lacking(self, facets: FacetSet) -> FacetSet:
+        """Return those of some facets whose state is not known."""
+        return sum(1 << index for index, state in enumerate(self.states) if state is None and facets >> index & 1)
+
+    def complete(self, other: "Endpoint") -> None:
+        """Take the states that are not known from another working copy."""
+        self.states = [theirs if ours is None else ours for ours, theirs in zip(self.states, other.states, strict=True)]
+
     @classmethod
     def unseen(cls) -> "Endpoint":
         """Return an endpoint that no event has named yet."""

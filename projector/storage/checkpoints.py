@@ -13,9 +13,9 @@ _READ = "SELECT * FROM projector_checkpoint WHERE projection = $1 AND shard = $2
 _INSERT = """
 INSERT INTO projector_checkpoint (
     projection, shard, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
-    rules_version, revision, originators, skipped
+    rules_version, revision, originators, skipped, generation
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 _REPLACE = """
 ON CONFLICT (projection, shard) DO UPDATE
@@ -28,6 +28,7 @@ SET stream = excluded.stream,
     revision = excluded.revision,
     originators = excluded.originators,
     skipped = excluded.skipped,
+    generation = excluded.generation,
     advanced_at = now()
 """
 _ADVANCE = """
@@ -70,6 +71,15 @@ async def advance(connection: Any, before: Checkpoint, after: Checkpoint) -> boo
     return status == "UPDATE 1"
 
 
+async def count_change(connection: Any) -> None:
+    """Tell the projector that works that rows were changed behind its back; to be called with the checkpoint held."""
+    await connection.execute(
+        "UPDATE projector_checkpoint SET generation = generation + 1 WHERE projection = $1 AND shard = $2",
+        PROJECTION,
+        SHARD,
+    )
+
+
 def _anchor(checkpoint: Checkpoint) -> tuple[int | None, bytes | None]:
     anchor = checkpoint.anchor
     return (None, None) if anchor is None else (anchor.stored_at, anchor.payload_hash)
@@ -87,6 +97,7 @@ def _to_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
         checkpoint.rules.revision,
         checkpoint.rules.originators,
         checkpoint.skipped,
+        checkpoint.generation,
     )
 
 
@@ -103,4 +114,5 @@ def _from_row(row: Mapping[str, Any]) -> Checkpoint:
         position=row["position"],
         anchor=None if payload_hash is None else Anchor(stored_at=stored_at, payload_hash=payload_hash),
         skipped=decode_json(row["skipped"]),
+        generation=row["generation"],
     )

@@ -187,6 +187,7 @@ class _RetryUnitOfWork(UnitOfWork):
         """Resolve the dead letter unless it was parked again."""
         if not self._parked_again:
             await self._connection.execute(_RESOLVE, before.stream, after.position)
+            await checkpoints.count_change(self._connection)
 
 
 def _of(query: Select[Any], stream: str, selection: Selection) -> Select[Any]:

@@ -4,16 +4,20 @@ The staging tables are unlogged: they are worth nothing after a crash, and the n
 They object to what the live table objects to, since they have its constraints and indexes.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
+from msgspec import ValidationError
+
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import FACETS, Endpoint
+from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.errors import DamagedRowError
 from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.connection import connect
 from projector.storage.failures import translated
-from projector.storage.store import WRITER_SETTINGS
+from projector.storage.loading import load
+from projector.storage.store import WRITER_SETTINGS, open_reader
 from projector.storage.tables import endpoint_state
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import REGISTER_DECODERS, decode_json, set_codecs
@@ -97,9 +101,10 @@ _APPLY = (
     """,  # noqa: S608 - names of ours
 )
 
+_PARKED = "SELECT position, stored_at FROM dead_letter WHERE state = 'parked' AND stream = $1"
 _RESOLVE_DEAD_LETTERS = f"""
 UPDATE dead_letter SET state = 'resolved', closed_at = now()
-WHERE state = 'parked' AND stream = $1 AND position BETWEEN $2 AND $3
+WHERE state = 'parked' AND stream = $1 AND position = ANY($2::bigint[])
   AND NOT EXISTS (
       SELECT FROM {_DEAD_LETTER_TABLE} AS again
       WHERE again.stream = dead_letter.stream AND again.position = dead_letter.position
@@ -108,8 +113,9 @@ WHERE state = 'parked' AND stream = $1 AND position BETWEEN $2 AND $3
 _PARK_DEAD_LETTERS = f"""
 INSERT INTO dead_letter AS known SELECT * FROM {_DEAD_LETTER_TABLE}
 ON CONFLICT (stream, position) DO UPDATE
-SET state = 'parked', closed_at = NULL, reason = excluded.reason, detail = excluded.detail
-WHERE known.state <> 'discarded'
+SET state = 'parked', closed_at = NULL, reason = excluded.reason, detail = excluded.detail,
+    subject = excluded.subject, headers = excluded.headers, payload = excluded.payload, stored_at = excluded.stored_at
+WHERE known.state <> 'discarded' OR known.stored_at <> excluded.stored_at
 """  # noqa: S608 - names of ours
 
 
@@ -165,6 +171,8 @@ class Staging:
         """Remember where the database is: nothing is opened yet."""
         self._url = url
         self._connection: Any = None
+        self._reader: Any = None
+        self._alone = False
         self._touched: set[str] = set()
         self._compared = False
 
@@ -181,18 +189,24 @@ class Staging:
         with translated():
             await migrate.check(connection)
             await locks.keep_rebuilds_out(connection)
+            self._alone = True
             await set_codecs(connection)
             await connection.execute(_PREPARE)
             await connection.execute(statements.STAGE)
+        self._reader = await open_reader(self._url)
 
     async def close(self) -> None:
         """Drop the tables and disconnect."""
         connection, self._connection = self._connection, None
+        if self._reader is not None:
+            self._reader.terminate()
+            self._reader = None
         if connection is None:
             return
         try:
-            with translated():
-                await connection.execute(_DROP)
+            if self._alone:  # else the tables are those of the rebuild that is under way
+                with translated():
+                    await connection.execute(_DROP)
         finally:
             connection.terminate()
 
@@ -206,10 +220,20 @@ class Staging:
         with translated():
             return await checkpoints.read(self._connection)
 
+    async def parked(self, stream: str) -> set[tuple[int, int]]:
+        """Return position and stored time of the dead letters that wait for somebody."""
+        with translated():
+            return {tuple(row) for row in await self._connection.fetch(_PARKED, stream)}
+
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on the staging tables."""
         touched = self._touched if self._compared else set[str]()
         return transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, touched))
+
+    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
+        """Return working copies of endpoints as they are committed in the staging table."""
+        with translated():
+            return await load(self._reader, _TABLE, needed)
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position.
@@ -225,7 +249,7 @@ class Staging:
             )
             seeds: dict[str, Endpoint] = {}
             async for endpoint_id, last_event_seq, last_event_at, *values in cursor:
-                seed = _seed(values, first, last_event_seq, last_event_at)
+                seed = _seed(endpoint_id, values, first, last_event_seq, last_event_at)
                 if seed is not None:
                     seeds[endpoint_id] = seed
                 if len(seeds) >= _SEEDED_AT_ONCE:
@@ -277,24 +301,29 @@ class Finish:
             shown=[_row_difference(*row) for row in shown],
         )
 
-    async def apply(self, checkpoint: Checkpoint, first: int) -> None:
+    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
         """Change the rows that differ and no others, settle the dead letters, and move the checkpoint.
 
-        `first` is the first position that was replayed.
+        `retried` are the positions of dead letters that the replay came to.
         """
         for statement in _APPLY:
             await self._connection.execute(statement)
-        await self._connection.execute(_RESOLVE_DEAD_LETTERS, checkpoint.stream, first, checkpoint.position)
+        await self._connection.execute(_RESOLVE_DEAD_LETTERS, checkpoint.stream, retried)
         await self._connection.execute(_PARK_DEAD_LETTERS)
         await checkpoints.replace(self._connection, checkpoint)
 
 
-def _seed(values: Sequence[bytes | None], first: int, last_event_seq: int, last_event_at: int) -> Endpoint | None:
+def _seed(
+    endpoint_id: str, values: Sequence[bytes | None], first: int, last_event_seq: int, last_event_at: int
+) -> Endpoint | None:
     """Return what is known of an endpoint from before a position; None if that is nothing."""
-    states = [
-        facet.initial if value is None else facet.before(decoder.decode(value), first)
-        for facet, decoder, value in zip(FACETS, REGISTER_DECODERS, values, strict=True)
-    ]
+    states: list[Any] = []
+    for facet, decoder, value in zip(FACETS, REGISTER_DECODERS, values, strict=True):
+        try:
+            states.append(facet.initial if value is None else facet.before(decoder.decode(value), first))
+        except ValidationError as error:
+            evidence = f"{error}; the stream no longer says what they were: restore them, or set them to null"
+            raise DamagedRowError(endpoint_id, facet.name, evidence) from error
     changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)
     if not changed:
         return None

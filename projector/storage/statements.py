@@ -23,7 +23,9 @@ def park(table: str) -> str:
 INSERT INTO {table} AS parked (stream, position, subject, headers, payload, stored_at, reason, detail)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (stream, position) DO UPDATE
-SET reason = excluded.reason, detail = excluded.detail, attempts = parked.attempts + 1
+SET reason = excluded.reason, detail = excluded.detail, attempts = parked.attempts + 1,
+    subject = excluded.subject, headers = excluded.headers, payload = excluded.payload, stored_at = excluded.stored_at,
+    state = CASE WHEN parked.stored_at = excluded.stored_at THEN parked.state ELSE 'parked' END
 """  # noqa: S608 - names of ours
 
 

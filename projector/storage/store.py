@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.endpoint import Endpoint, FacetSet
 from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.connection import connect
 from projector.storage.failures import translated
+from projector.storage.loading import load
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
@@ -50,6 +52,7 @@ class Store:
         """Remember where the database is: nothing is opened yet."""
         self._url = url
         self._connection: Any = None
+        self._reader: Any = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -66,21 +69,25 @@ class Store:
             settings=_LEADER_SETTINGS,
             command_timeout_s=_COMMAND_TIMEOUT_S,
         )
+        reader = None
         try:
             with translated():
                 await migrate.check(connection)
                 await set_codecs(connection)
                 await connection.execute(statements.STAGE)
+            reader = await open_reader(self._url)
         except BaseException:
             connection.terminate()
             raise
         self._connection = connection
+        self._reader = reader
 
     async def close(self) -> None:
         """Close the connection at once; what was not committed is rolled back."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        for connection in (self._connection, self._reader):
+            if connection is not None:
+                connection.terminate()
+        self._connection = self._reader = None
 
     async def lead(self) -> bool:
         """Try to become the one projector that works; see `locks.lead`."""
@@ -105,6 +112,11 @@ class Store:
         async with self._turn, transaction(self._connection, UnitOfWork) as work:
             yield work
 
+    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
+        """Return working copies of endpoints as they are committed; see `loading.load`."""
+        with translated():
+            return await load(self._reader, "endpoint_state", needed)
+
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""
         with translated():
@@ -114,6 +126,18 @@ class Store:
         """Write the first checkpoint, unless another projector was quicker."""
         with translated():
             await checkpoints.begin(self._connection, checkpoint)
+
+
+async def open_reader(url: str) -> Any:
+    """Open a connection that loads endpoints beside the transactions of another.
+
+    Raises:
+        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+    """
+    reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
+    with translated():
+        await set_codecs(reader)
+    return reader
 
 
 def _process() -> str:

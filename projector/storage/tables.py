@@ -61,6 +61,13 @@ projector_checkpoint = Table(
         comment="Messages of unknown types so far, by group and type",
     ),
     Column(
+        "generation",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="How often rows were changed other than by folding on, by a rebuild or a retry",
+    ),
+    Column(
         "advanced_at",
         TIME,
         nullable=False,

@@ -6,21 +6,18 @@ from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any, TypeVar
 
-from msgspec import ValidationError
-
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.messages import DeadLetter
-from projector.errors import CheckpointMovedError, DamagedRowError, RulesChangedError
+from projector.errors import CheckpointMovedError, RowsChangedError, RulesChangedError
 from projector.storage import checkpoints, statements
 from projector.storage.failures import translated
+from projector.storage.loading import load
 from projector.storage.text import escape, storable
-from projector.storage.wire import REGISTER_DECODERS
 
 W = TypeVar("W")
 
 _PARTS = cycle(range(1_000_000))  # far more than one transaction has
-_LOADED_AT_ONCE = 10_000  # endpoint ids in one parameter: a single event may name 100,000
 
 
 class UnitOfWork:
@@ -39,41 +36,19 @@ class UnitOfWork:
         Raises:
             CheckpointMovedError: it is not where it was last seen.
             RulesChangedError: the rows were rebuilt by other rules in the meantime.
+            RowsChangedError: some were changed by a rebuild or a retry.
         """
         found = await checkpoints.read(self._connection, hold=True)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
             raise CheckpointMovedError(expected=checkpoint.position, found=None if found is None else found.position)
         if found.rules != checkpoint.rules:
             raise RulesChangedError(what="rules version", built_with=found.rules.version, now=checkpoint.rules.version)
+        if found.generation != checkpoint.generation:
+            raise RowsChangedError(generation=found.generation)
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return a working copy of each endpoint, with the facets that are needed of it.
-
-        An endpoint without a row is returned as one that no event has named yet.
-        """
-        by_facets: defaultdict[FacetSet, list[str]] = defaultdict(list)
-        for endpoint_id, facets in needed.items():
-            by_facets[facets].append(endpoint_id)
-        endpoints: dict[str, Endpoint] = {}
-        for facets, endpoint_ids in by_facets.items():
-            plan = statements.for_facets(facets, self._table)
-            decoders = tuple(
-                (index, REGISTER_DECODERS[index].decode, FACETS[index].initial) for index, _ in plan.facets
-            )
-            for start in range(0, len(endpoint_ids), _LOADED_AT_ONCE):
-                rows = await self._connection.fetch(plan.load, endpoint_ids[start : start + _LOADED_AT_ONCE])
-                for endpoint_id, last_event_seq, last_event_at, *registers in rows:
-                    states: list[Any] = [None] * len(FACETS)
-                    for (index, decode, initial), value in zip(decoders, registers, strict=True):
-                        try:
-                            states[index] = initial if value is None else decode(value)
-                        except ValidationError as error:
-                            raise DamagedRowError(endpoint_id, FACETS[index].name, str(error)) from error
-                    endpoints[endpoint_id] = Endpoint(states, last_event_seq, last_event_at)
-        for endpoint_id in needed:
-            if endpoint_id not in endpoints:
-                endpoints[endpoint_id] = Endpoint.unseen()
-        return endpoints
+        """Return a working copy of each endpoint; see `loading.load`."""
+        return await load(self._connection, self._table, needed)
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write the facets that changed of each endpoint, and its latest event."""

@@ -15,7 +15,7 @@ from projector.domain.messages import Message, Skipped
 from projector.domain.stamps import Stamp, occurred_at
 from projector.errors import PoisonError, SettingError
 from projector.stream import kaa_2017_04, subjects
-from projector.stream.limits import checked_text
+from projector.stream.limits import checked_text, checked_token
 from projector.stream.revisions import EventType, Record, Revision, Translate
 
 REVISIONS: Mapping[str, Revision] = {revision.name: revision for revision in (kaa_2017_04.REVISION,)}
@@ -99,7 +99,7 @@ class Codec:
         event_type = self.revision.event_types.get(parsed.type)
         if event_type is None:
             return Skipped(_printable(parsed.type) or "(no type)")
-        originator = checked_text(parsed.originator, "the originator in the subject")
+        originator = checked_token(parsed.originator, "the originator in the subject")
         return _Route(originator, parsed.type, self._schemas[parsed.type], event_type.translate)
 
 

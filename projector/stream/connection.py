@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nats.errors
 import nats.js.errors
 import nats.protocol.parser
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from projector.errors import BrokerRefusedError, BrokerUnavailableError, ProjectorError, SettingError
 
@@ -66,15 +65,38 @@ nats.protocol.parser.HMSG_RE = re.compile(
 )
 
 
-class _Client(Client):
-    """A client that a malformed message cannot stop.
+Receiver: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
+"""Takes subject, reply subject, payload and headers of a message, as they came."""
 
-    Anybody who may publish can store a subject that is not UTF-8, or headers that are none.
-    The stock client's read loop ends on the first and stays connected, deaf:
-    https://github.com/nats-io/nats.py, `Client._read_loop`.
+
+class RawClient(Client):
+    """A client that can hand messages over as they came.
+
+    The stock client decodes subjects and headers as it reads.
+    Anybody who may publish can store a subject that is not UTF-8, or headers that are none,
+    and its read loop ends on the first and stays connected, deaf.
+    It also builds an object for each message and passes it through a queue and a task,
+    which costs more than everything else on a message's way to us.
     """
 
     requires_tls = False
+
+    def __init__(self) -> None:
+        """Begin without a connection."""
+        super().__init__()
+        self._receivers: dict[int, Receiver] = {}
+
+    async def subscribe_raw(self, subject: str, receiver: Receiver) -> None:
+        """Subscribe, and have what comes handed over as it comes."""
+        subscription = await self.subscribe(subject)
+        self._receivers[subscription._id] = receiver  # noqa: SLF001 - it has no public name
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receiver = self._receivers.get(sid)
+        if receiver is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            receiver(subject, reply, data, headers)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.
@@ -82,26 +104,8 @@ class _Client(Client):
             raise BrokerRefusedError("TLS is required by the settings, and the NATS server does not offer it")
         await super()._process_info(info, initial_connection)
 
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        return self.msg_class(
-            subject=subject.decode("utf-8", "surrogateescape"),
-            reply=reply.decode("utf-8", "surrogateescape"),
-            data=data,
-            headers=headers,
-            _client=self,
-            _sid=sid,
-        )
 
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        try:
-            return await super()._process_headers(headers)
-        except (IndexError, ValueError):
-            return None
-
-
-async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitable[None]] | None = None) -> Client:
+async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitable[None]] | None = None) -> RawClient:
     """Connect to NATS.
 
     The client does not reconnect by itself: whoever uses it begins anew,
@@ -111,7 +115,7 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
         BrokerUnavailableError: no server can be reached now.
         BrokerRefusedError: they will not let us in.
     """
-    client = _Client()
+    client = RawClient()
     client.requires_tls = broker.requires_tls
     login: dict[str, Any] = {}
     if broker.credentials is not None:

@@ -12,16 +12,25 @@ _SURELY_SHORT_ENOUGH = MAX_ENDPOINT_ID_BYTES // 4  # in characters: UTF-8 takes 
 
 
 def checked_text(text: str, what: str) -> str:
-    """Return a text that Postgres can hold.
+    """Return a text of a payload, which is UTF-8 or would not have decoded, if Postgres can hold it.
+
+    Raises:
+        PoisonError: it has a NUL character.
+    """
+    if "\0" in text:
+        raise PoisonError("unstorable-text", f"{what} has a NUL character, which Postgres cannot hold: {text[:80]!r}")
+    return text
+
+
+def checked_token(token: str, what: str) -> str:
+    """Return a token of a subject, which may be anything but text, if Postgres can hold it.
 
     Raises:
         PoisonError: it has a NUL character, or came from bytes that are not UTF-8.
     """
-    if "\0" in text:
-        raise PoisonError("unstorable-text", f"{what} has a NUL character, which Postgres cannot hold: {text[:80]!r}")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise PoisonError("unstorable-text", f"{what} is not UTF-8: {text[:80]!r}")
-    return text
+    if any("\ud800" <= character <= "\udfff" for character in token):
+        raise PoisonError("unstorable-text", f"{what} is not UTF-8: {token[:80]!r}")
+    return checked_text(token, what)
 
 
 def checked_endpoint_id(endpoint_id: str) -> str:

@@ -10,19 +10,19 @@ whatever is skipped, repeated or overdue makes the source refuse to go on until 
 import asyncio
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from projector.domain.messages import Delivery, Message, StreamState
 from projector.errors import BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
-from projector.stream.connection import Broker, connect, translated
+from projector.stream.connection import Broker, RawClient, connect, translated
+from projector.stream.headers import parse_headers, parse_status
 
 _HEARTBEAT_S = 2.0
 _OVERDUE_S = 2.5 * _HEARTBEAT_S
@@ -51,8 +51,8 @@ class JetStreamSource:
         self._consumer = consumer or ""
         self._filters = tuple(filters)
         self._batch_size = batch_size
-        self._client: Client | None = None
-        self._buffer: deque[tuple[Message, str, int]] = deque()
+        self._client: RawClient | None = None
+        self._buffer: deque[tuple[Message, bytes, int]] = deque()
         self._news = asyncio.Event()
         self._reset()
 
@@ -139,7 +139,7 @@ class JetStreamSource:
             self._consumer = info.name
             self._consumer_seq = info.delivered.consumer_seq if info.delivered else 0
             self._inbox = self._connected.new_inbox()
-            await self._connected.subscribe(self._inbox, cb=self._receive)
+            await self._connected.subscribe_raw(self._inbox, self._receive)
             await self._pull()
         return info.num_pending or 0
 
@@ -150,26 +150,26 @@ class JetStreamSource:
             DeliveryInterruptedError: the source has to be positioned again.
             BrokerUnavailableError: the connection is gone.
         """
-        loop = asyncio.get_running_loop()
         deadline = None
         while len(self._buffer) < self._batch_size:
             if self._fault is not None:
                 raise self._fault
+            await self._pull()
             if self._buffer and deadline is None:
-                deadline = loop.time() + linger_s
+                deadline = monotonic() + linger_s
             self._news.clear()
             try:
-                async with asyncio.timeout_at(deadline or self._heard_at + _OVERDUE_S):
+                async with asyncio.timeout((deadline or self._heard_at + _OVERDUE_S) - monotonic()):
                     await self._news.wait()
             except TimeoutError:
                 if self._buffer:
                     break
-                if loop.time() >= self._heard_at + _OVERDUE_S:
+                if monotonic() >= self._heard_at + _OVERDUE_S:
                     self._interrupt(f"nothing was heard of consumer {self._consumer!r} for {_OVERDUE_S} s")
         taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch_size))]
         await self._pull()
         _, acknowledge_to, pending = taken[-1]
-        return Delivery([message for message, _, _ in taken], pending, acknowledge_to)
+        return Delivery([message for message, _, _ in taken], pending, acknowledge_to.decode())
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Tell the consumer that a delivery and all before it are done; to be called after the commit.
@@ -181,7 +181,7 @@ class JetStreamSource:
             await self._connected.publish(delivery.acknowledge_to)
 
     @property
-    def _connected(self) -> Client:
+    def _connected(self) -> RawClient:
         if self._client is None or self._client.is_closed:
             raise BrokerUnavailableError("the connection to NATS is closed")
         return self._client
@@ -260,7 +260,7 @@ class JetStreamSource:
             "idle_heartbeat": int(_HEARTBEAT_S * _NANOSECOND),
         }
         self._requested += self._batch_size
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = monotonic()
         async with translated():
             await self._connected.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
@@ -268,36 +268,42 @@ class JetStreamSource:
                 reply=self._inbox,
             )
 
-    async def _receive(self, msg: Msg) -> None:
+    def _receive(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
         if self._fault is not None:
             return
-        self._heard_at = asyncio.get_running_loop().time()
-        if not msg.reply.startswith("$JS.ACK."):
-            await self._receive_status(msg.headers or {})
+        self._heard_at = monotonic()
+        if not reply.startswith(b"$JS.ACK."):
+            self._receive_status(*parse_status(headers or b""))
             return
         # $JS.ACK.[domain.account.]stream.consumer.delivered.stream_seq.consumer_seq.time.pending[.random]
-        tokens = msg.reply.split(".")
+        tokens = reply.split(b".")
         delivered, stream_seq, consumer_seq, time_ns, pending = tokens[4:9] if len(tokens) == 9 else tokens[6:11]  # noqa: PLR2004 - see the line above
-        if int(consumer_seq) != self._consumer_seq + 1 or delivered != "1":
+        if int(consumer_seq) != self._consumer_seq + 1 or delivered != b"1":
             self._interrupt(
-                f"consumer {self._consumer!r} sent {consumer_seq} after {self._consumer_seq}, delivery {delivered}"
+                f"consumer {self._consumer!r} sent {consumer_seq.decode()} after {self._consumer_seq}, "
+                f"delivery {delivered.decode()}"
             )
             return
         self._consumer_seq += 1
         self._requested -= 1
-        message = Message(int(stream_seq), int(time_ns) // _NS_PER_MS, msg.subject, msg.data, msg.headers)
-        self._buffer.append((message, msg.reply, int(pending)))
+        message = Message(
+            int(stream_seq),
+            int(time_ns) // _NS_PER_MS,
+            subject.decode("utf-8", "surrogateescape"),
+            payload,
+            parse_headers(headers) if headers else None,
+        )
+        self._buffer.append((message, reply, int(pending)))
         if len(self._buffer) in (1, self._batch_size):
             self._news.set()
 
-    async def _receive_status(self, headers: dict[str, str]) -> None:
-        status, description = headers.get("Status"), headers.get("Description", "")
+    def _receive_status(self, status: str, description: str, headers: Mapping[str, str]) -> None:
         if status == "100":
             return
         if status in ("404", "408") or description in ("Batch Completed", "Message Size Exceeds MaxBytes"):
-            # The request has ended, with as much of it unanswered as the header says.
+            # The request has ended, with as much of it unanswered as the header says; `next` makes another.
             self._requested -= int(headers.get("Nats-Pending-Messages", self._requested))
-            await self._pull()
+            self._news.set()
             return
         self._interrupt(f"consumer {self._consumer!r} answered {status or 'nothing'} {description}".rstrip())
 

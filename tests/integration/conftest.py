@@ -4,18 +4,21 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
+from scenes import Scene
 
 from projector.embedded import EmbeddedPostgres
 from projector.storage.migrate import upgrade
+
+Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 
 @pytest.fixture(scope="session")
 def _spare_postgres() -> Iterator[EmbeddedPostgres]:
     with (
-        tempfile.TemporaryDirectory(prefix="pr-", dir="/tmp") as folder,  # noqa: S108 - made by tempfile
+        tempfile.TemporaryDirectory(prefix="pr-", dir="/tmp") as folder,
         EmbeddedPostgres(Path(folder), {"fsync": "off", "full_page_writes": "off"}) as server,
     ):
         yield server
@@ -30,12 +33,21 @@ def spare_postgres(_spare_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
 
 
 @pytest.fixture
-async def spare_database_url(
-    spare_postgres: EmbeddedPostgres, query: Callable[..., Awaitable[list[tuple[Any, ...]]]]
-) -> AsyncIterator[str]:
+async def spare_database_url(spare_postgres: EmbeddedPostgres, query: Query) -> AsyncIterator[str]:
     name = f"test_{secrets.token_hex(4)}"
     await query(spare_postgres.url, f"CREATE DATABASE {name}")
     await upgrade(spare_postgres.url_of(name))
     yield spare_postgres.url_of(name)
     if spare_postgres._process is not None:
         await query(spare_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def scene(
+    nats_url: str, database_url: str, stream: str, publish: Callable[..., Awaitable[int]], query: Query
+) -> AsyncIterator[Scene]:
+    """A stream and a database; the daemons that a test starts between them end with it."""
+    scene = Scene(nats_url, database_url, stream, publish, query)
+    yield scene
+    for daemon in scene.daemons:
+        await daemon.abandon()

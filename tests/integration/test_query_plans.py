@@ -14,7 +14,9 @@ EVERY_SET_OF_FACETS = range(1 << len(FACETS))
 
 # A plan is kept while the table grows, so one that was made for a single row must not be a scan either.
 sizes = pytest.mark.parametrize("rows", [1, 50_000])
-analyzed = pytest.mark.parametrize("preparation", ["ANALYZE endpoint_state", "SELECT 1"], ids=["analyzed", "never analyzed"])
+analyzed = pytest.mark.parametrize(
+    "preparation", ["ANALYZE endpoint_state", "SELECT 1"], ids=["analyzed", "never analyzed"]
+)
 
 FILL = """
 INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at)

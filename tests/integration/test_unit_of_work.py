@@ -17,15 +17,18 @@ from projector.domain.stamps import Register, Stamp
 from projector.errors import CheckpointMovedError, PoisonError
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.store import Store
+from projector.storage.unit_of_work import UnitOfWork
 
 EVERY_FACET = (1 << len(FACETS)) - 1
 EPOCH = datetime.fromtimestamp(0, UTC)
 T = 1_700_000_000_000
 
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+Eventually = Callable[..., Awaitable[None]]
 OpenStore = Callable[[], Awaitable[Store]]
 Save = Callable[[Mapping[str, Endpoint]], Awaitable[None]]
 Load = Callable[..., Awaitable[dict[str, Endpoint]]]
+Step = Callable[[UnitOfWork], Awaitable[None]]
 
 every_set_of_facets = pytest.mark.parametrize("facets", range(EVERY_FACET + 1), ids="{:04b}".format)
 
@@ -70,12 +73,16 @@ def facts(found: Endpoint) -> tuple[Any, ...]:
     return (*found.states, found.last_event_seq, found.last_event_at)
 
 
+async def transact(store: Store, *steps: Step) -> None:
+    async with store.transaction() as work:
+        for step in steps:
+            await step(work)
+
+
 async def columns(query: Query, url: str, endpoint_id: str) -> dict[str, Any]:
     """The columns of a row that people query, times in Unix ms."""
     names = [column.name for facet in FACET_COLUMNS for column in facet.columns]
-    ((*row,),) = await query(
-        url, f"SELECT {', '.join(names)} FROM endpoint_state WHERE endpoint_id = $1", endpoint_id
-    )
+    ((*row,),) = await query(url, f"SELECT {', '.join(names)} FROM endpoint_state WHERE endpoint_id = $1", endpoint_id)
     return {
         name: (value - EPOCH) // timedelta(milliseconds=1) if isinstance(value, datetime) else value
         for name, value in zip(names, row, strict=True)
@@ -224,12 +231,14 @@ async def test_an_error_in_the_block_takes_rows_dead_letters_and_checkpoint_back
     store: Store, query: Query, database_url: str
 ) -> None:
     await store.begin(CHECKPOINT)
-    with pytest.raises(ZeroDivisionError):
-        async with store.transaction() as work:
-            await work.save({"e": endpoint()})
-            await work.park("S", [DEAD_LETTER])
-            await work.advance(CHECKPOINT, replace(CHECKPOINT, position=5))
-            raise ZeroDivisionError
+    with pytest.raises(CheckpointMovedError):
+        await transact(
+            store,
+            lambda work: work.save({"e": endpoint()}),
+            lambda work: work.park("S", [DEAD_LETTER]),
+            lambda work: work.advance(CHECKPOINT, replace(CHECKPOINT, position=5)),
+            lambda work: work.advance(CHECKPOINT, replace(CHECKPOINT, position=6)),
+        )
     assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == []
     assert await query(database_url, "SELECT position FROM dead_letter") == []
     assert await store.checkpoint() == CHECKPOINT
@@ -319,45 +328,52 @@ async def test_the_first_checkpoint_does_not_replace_that_of_a_quicker_projector
 )
 async def test_advancing_from_a_checkpoint_that_is_elsewhere_is_refused(store: Store, believed: Checkpoint) -> None:
     await store.begin(CHECKPOINT)
-    for verb in ("hold", "advance"):
-        with pytest.raises(CheckpointMovedError):
-            async with store.transaction() as work:
-                arguments = (believed,) if verb == "hold" else (believed, replace(believed, position=9))
-                await getattr(work, verb)(*arguments)
+    with pytest.raises(CheckpointMovedError):
+        await transact(store, lambda work: work.hold(believed))
+    with pytest.raises(CheckpointMovedError):
+        await transact(store, lambda work: work.advance(believed, replace(believed, position=9)))
     assert await store.checkpoint() == CHECKPOINT
 
 
-async def waits_for_a_lock(query: Query, url: str) -> None:
-    """Return once some writer waits for another."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(10):
-        while not await query(url, waiting):
-            await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("first_commits", [True, False], ids=["commits", "rolls back"])
-async def test_who_holds_the_checkpoint_makes_a_second_projector_wait_for_the_outcome(
-    open_store: OpenStore, query: Query, database_url: str, first_commits: bool
-) -> None:
+@pytest.fixture
+async def contest(
+    open_store: OpenStore, query: Query, eventually: Eventually, database_url: str
+) -> tuple[asyncio.Task[None], asyncio.Event, asyncio.Task[None]]:
+    """Who holds the checkpoint, the word to advance it and commit, and who waits for the outcome."""
     first, second = await open_store(), await open_store()
     await first.begin(CHECKPOINT)
+    held, decided = asyncio.Event(), asyncio.Event()
 
-    async def hold() -> None:
-        async with second.transaction() as work:
-            await work.hold(CHECKPOINT)
+    async def hold(work: UnitOfWork) -> None:
+        await work.hold(CHECKPOINT)
+        held.set()
 
-    try:
-        async with first.transaction() as work:
-            await work.hold(CHECKPOINT)
-            holding = asyncio.create_task(hold())
-            await waits_for_a_lock(query, database_url)
-            assert not holding.done()
-            await work.advance(CHECKPOINT, replace(CHECKPOINT, position=5))
-            if not first_commits:
-                raise ZeroDivisionError
-    except ZeroDivisionError:
-        await holding
-    else:
-        with pytest.raises(CheckpointMovedError) as refused:
-            await holding
-        assert (refused.value.expected, refused.value.found) == (0, 5)
+    async def advance(work: UnitOfWork) -> None:
+        await decided.wait()
+        await work.advance(CHECKPOINT, replace(CHECKPOINT, position=5))
+
+    async def somebody_waits() -> object:
+        sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return await query(database_url, sql)
+
+    holding = asyncio.create_task(transact(first, hold, advance))
+    await held.wait()
+    waiting = asyncio.create_task(transact(second, lambda work: work.hold(CHECKPOINT)))
+    await eventually(somebody_waits)
+    return holding, decided, waiting
+
+
+async def test_who_waited_for_the_checkpoint_and_finds_it_moved_is_refused(contest: Any) -> None:
+    holding, decided, waiting = contest
+    assert not waiting.done()
+    decided.set()
+    await holding
+    with pytest.raises(CheckpointMovedError) as refused:
+        await waiting
+    assert (refused.value.expected, refused.value.found) == (0, 5)
+
+
+async def test_who_waited_for_the_checkpoint_goes_on_where_its_holder_gave_up(contest: Any) -> None:
+    holding, _, waiting = contest
+    holding.cancel()
+    await waiting

@@ -1,0 +1,1 @@
+"""How fast the projector is, next to the limits of its parts and to what people do today: `make bench`."""

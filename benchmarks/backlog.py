@@ -1,0 +1,171 @@
+"""A stream with a backlog, and the database as it stood before it: published once, measured often."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import Self
+
+import nats
+from nats.aio.client import Client
+
+from benchmarks.process import Meters, Program, Sample, measure
+from benchmarks.program import Task
+from benchmarks.servers import Nats, Servers, ask, execute
+from benchmarks.workloads import Workload
+from projector import resources
+from projector.simulator import SimulatedEvent
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+STREAM = "KAA_ENDPOINT_EVENTS"
+_REVISION = "kaa-2017-04"
+_IN_FLIGHT = 1_000  # the server buffers 10,000 messages that nobody waits for, and drops what comes beyond
+_STORED_S = 60.0
+_POLL_S = 0.01
+
+NO_ROWS = "TRUNCATE endpoint_state"
+NOTHING_FOLDED = "TRUNCATE endpoint_state, projector_checkpoint, dead_letter"
+
+_consumers = (f"benchmark-{number}" for number in count(1))
+_databases = (f"before_{number}" for number in count(1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """A stream in a NATS of its own; `with` runs that."""
+
+    servers: Servers
+    nats: Nats
+    template: str
+    """Database in which everything before the backlog is folded."""
+    after: int
+    """Position of the last event before the backlog."""
+    last: int
+    changes_per_event: int
+
+    def __enter__(self) -> Self:
+        self.nats.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.nats.__exit__(*failure)
+
+    @property
+    def events(self) -> int:
+        """How many the backlog has."""
+        return self.last - self.after
+
+    @property
+    def meters(self) -> Meters:
+        """The CPU seconds of the servers."""
+        return {"postgres": self.servers.postgres_cpu_s, "nats": self.nats.cpu_s}
+
+    @contextmanager
+    def database(self, *statements: str) -> Iterator[str]:
+        """Yield the URL of a copy of the database before the backlog, after statements that change it."""
+        with self.servers.copy(self.template, *statements) as url:
+            yield url
+
+    def settings(self, database_url: str) -> Mapping[str, str]:
+        """Return the environment of the projector's command line, with a consumer that does not exist yet."""
+        return {
+            "PROJECTOR_NATS_URL": self.nats.url,
+            "PROJECTOR_STREAM": STREAM,
+            "PROJECTOR_CONSUMER": next(_consumers),
+            "PROJECTOR_DATABASE_URL": database_url,
+            "PROJECTOR_REVISION": _REVISION,
+            "PROJECTOR_CONFIG": str(self.servers.no_settings),
+        }
+
+    def measure_program(self, module: str, *arguments: str, database_url: str, messages: int | None = None) -> Sample:
+        """Measure a program of ours or a peer's on the backlog, or on as many messages of it."""
+        events = self.events if messages is None else min(messages, self.events)
+        task = Task(
+            nats_url=self.nats.url,
+            database_url=database_url,
+            stream=STREAM,
+            consumer=next(_consumers),
+            after=self.after,
+            messages=events,
+        )
+        return measure(module, *arguments, json.dumps(asdict(task)), events=events, meters=self.meters)
+
+    def measure_live(self, database_url: str, *, events: int | None = None) -> Sample:
+        """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all."""
+        sample = measure(
+            "projector",
+            "run",
+            "--until-caught-up",
+            events=events or self.events,
+            meters=self.meters,
+            env=self.settings(database_url),
+        )
+        position = ask(database_url, "SELECT position FROM projector_checkpoint")
+        assert position == self.last, f"the daemon stopped at {position}, the stream ends at {self.last}"
+        return sample
+
+    def measure_rebuild(self, database_url: str) -> Sample:
+        """Measure a rebuild, which replays the whole stream."""
+        sample = measure("benchmarks.rebuild", events=self.last, meters=self.meters, env=self.settings(database_url))
+        assert ask(database_url, "SELECT count(*) FROM endpoint_state"), "the rebuild left no rows behind"
+        return sample
+
+    def extended(self, last: int) -> "Backlog":
+        """Return the same after more was published."""
+        return replace(self, last=last)
+
+
+def prepare(servers: Servers, workload: Workload) -> Backlog:
+    """Publish a workload, and fold what comes before its backlog."""
+    name = next(_databases)
+    print(f"preparing {workload.name}", file=sys.stderr)
+    url = servers.create_database(name)
+    backlog = Backlog(
+        servers=servers,
+        nats=Nats(servers.folder / name),
+        template=name,
+        after=0,
+        last=0,
+        changes_per_event=workload.changes_per_event,
+    )
+    with backlog:
+        with Program("projector", "init", env=backlog.settings(url)) as program:
+            program.wait()
+        after = asyncio.run(publish(backlog.nats.url, workload.preload))
+        if after:
+            backlog.extended(after).measure_live(url)
+            execute(url, "VACUUM (FREEZE, ANALYZE)")
+        last = asyncio.run(publish(backlog.nats.url, workload.backlog))
+    return replace(backlog, after=after, last=last)
+
+
+async def publish(nats_url: str, events: Iterable[SimulatedEvent]) -> int:
+    """Publish events and return the position of the last message when all are stored.
+
+    They are published without acknowledgements but for every thousandth, which is waited for:
+    the server takes the messages of a connection in their order.
+    """
+    codec = Codec(_REVISION, resources.folder("schemas"))
+    client: Client = await nats.connect(nats_url)
+    try:
+        jetstream = client.jetstream()
+        published = (await jetstream.stream_info(STREAM)).state.last_seq
+        for event in events:
+            subject = subjects.build(event.originator, event.event_type)
+            payload = codec.encode(event.event_type, event.record)
+            published += 1
+            if published % _IN_FLIGHT:
+                await client.publish(subject, payload)
+            else:
+                await jetstream.publish(subject, payload, timeout=_STORED_S)
+        await client.flush()
+        async with asyncio.timeout(_STORED_S):
+            while (await jetstream.stream_info(STREAM)).state.last_seq < published:  # noqa: ASYNC110 - only it can tell
+                await asyncio.sleep(_POLL_S)
+    finally:
+        await client.close()
+    return published

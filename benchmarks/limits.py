@@ -1,0 +1,102 @@
+"""What each part could do if it were alone: `python -m benchmarks.limits pull|decode|write`."""
+
+import gc
+import sys
+from collections.abc import AsyncIterator, Sequence
+from time import perf_counter
+
+from benchmarks.program import Task, run, say
+from projector import resources
+from projector.app.projection import Projection
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.endpoint import fold
+from projector.domain.messages import Delivery, Message
+from projector.settings import Settings
+from projector.storage.store import Store
+from projector.stream import subjects
+from projector.stream.codec import Codec
+from projector.stream.connection import Broker
+from projector.stream.source import JetStreamSource
+
+_REVISION = "kaa-2017-04"
+_LINGER_S = Settings.model_fields["linger_ms"].default / 1000
+_BATCH_SIZE = Settings.model_fields["batch_size"].default
+
+
+async def pull(task: Task) -> None:
+    """Receive and acknowledge the messages, and throw them away."""
+    async for _ in _deliveries(task):
+        pass
+
+
+async def decode(task: Task) -> None:
+    """Receive, decode and acknowledge the messages, and throw the events away."""
+    projection = _projection(task)
+    async for delivery in _deliveries(task):
+        projection.decode(delivery.messages)
+
+
+async def write(task: Task) -> None:
+    """Load and save what the messages change; they are received, decoded and folded off the clock."""
+    messages: list[Message] = []
+    async for delivery in _deliveries(task, announce=False):
+        messages += delivery.messages
+    projection = _projection(task)
+    batches = [projection.decode(part) for part in _parts(messages)]
+    gc.collect()
+    gc.freeze()  # what lies ready would have to be searched for garbage again and again
+    store = Store(task.database_url)
+    await store.open()
+    load_s = save_s = commit_s = 0.0
+    say("active")
+    for batch in batches:
+        async with store.transaction() as work:
+            began = perf_counter()
+            endpoints = await work.load(batch.needed)
+            load_s += perf_counter() - began
+            fold(batch.events, endpoints)
+            began = perf_counter()
+            await work.save(endpoints)
+            saved = perf_counter()
+        save_s += saved - began
+        commit_s += perf_counter() - saved
+    say("caught up", load_s=load_s, save_s=save_s, commit_s=commit_s)
+    await store.close()
+
+
+async def _deliveries(task: Task, *, announce: bool = True) -> AsyncIterator[Delivery]:
+    source = JetStreamSource(
+        Broker(urls=(task.nats_url,)),
+        stream=task.stream,
+        consumer=task.consumer,
+        filters=subjects.filters(),
+        batch_size=_BATCH_SIZE,
+    )
+    await source.open()
+    await source.position(task.after)
+    if announce:
+        say("active")
+    left = task.messages
+    while left > 0:
+        delivery = await source.next(_LINGER_S)
+        yield delivery
+        await source.acknowledge(delivery)
+        left -= len(delivery.messages)
+    if announce:
+        say("caught up")
+    await source.close()
+
+
+def _projection(task: Task) -> Projection:
+    """Return a projection that can decode, and has nowhere to write to."""
+    rules = Rules(version="", revision=_REVISION, originators=())
+    checkpoint = Checkpoint(stream=task.stream, stream_created_at=0, rules=rules)
+    return Projection(Codec(_REVISION, resources.folder("schemas")), Store(task.database_url), checkpoint)
+
+
+def _parts(messages: Sequence[Message]) -> list[Sequence[Message]]:
+    return [messages[start : start + _BATCH_SIZE] for start in range(0, len(messages), _BATCH_SIZE)]
+
+
+if __name__ == "__main__":
+    run({"pull": pull, "decode": decode, "write": write}[sys.argv[1]])

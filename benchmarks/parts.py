@@ -1,0 +1,167 @@
+"""The parts of the suite: each yields, for one round, its cases with a sample of each."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from benchmarks.backlog import NO_ROWS, NOTHING_FOLDED, Backlog, prepare
+from benchmarks.latency import measure_latency
+from benchmarks.plan import Plan
+from benchmarks.process import Sample
+from benchmarks.results import (
+    EXECUTEMANY,
+    FASTSTREAM,
+    LATENCY,
+    LIVE,
+    LIVE_NO_ROWS,
+    LIVE_WHOLE,
+    LOAD_AND_WRITE,
+    ORM,
+    PULL,
+    PULL_AND_DECODE,
+    REBUILD,
+    REBUILD_EQUAL,
+    WRITE,
+    Case,
+    growth_of_endpoints,
+)
+from benchmarks.servers import Servers
+from benchmarks.workloads import disconnects, metadata, steady
+
+_ENDLESS = 2**62
+
+Samples = Iterator[tuple[Case, Sample]]
+
+
+class Parts:
+    """Everything that can be measured; what a part stands on is prepared when it is first needed."""
+
+    def __init__(self, servers: Servers, plan: Plan) -> None:
+        """Remember what to measure: nothing is prepared yet."""
+        self._servers = servers
+        self._plan = plan
+
+    @cached_property
+    def _headline(self) -> Backlog:
+        plan = self._plan
+        workload = steady("headline", endpoints=plan.endpoints, preload=plan.preload, backlog=plan.backlog)
+        return prepare(self._servers, workload)
+
+    def limits(self) -> Samples:
+        """Measure each part of the path alone."""
+        with self._headline as backlog, backlog.database() as url:
+            yield PULL, backlog.measure_program("benchmarks.limits", "pull", database_url=url)
+            yield PULL_AND_DECODE, backlog.measure_program("benchmarks.limits", "decode", database_url=url)
+            sample = backlog.measure_program("benchmarks.limits", "write", database_url=url)
+            load_s, save_s, commit_s = (sample[name] for name in ("load_s", "save_s", "commit_s"))
+            for case, seconds in ((WRITE, save_s + commit_s), (LOAD_AND_WRITE, load_s + save_s + commit_s)):
+                yield (
+                    case,
+                    {
+                        "per_second": backlog.events / seconds,
+                        "seconds": seconds,
+                        "load_s": load_s,
+                        "save_s": save_s,
+                        "commit_s": commit_s,
+                        "foreign_cores": sample["foreign_cores"],
+                    },
+                )
+
+    def ours(self) -> Samples:
+        """Measure the daemon and the rebuild, as processes."""
+        with self._headline as backlog:
+            with backlog.database() as url:
+                yield LIVE, backlog.measure_live(url)
+            with backlog.database(NO_ROWS) as url:
+                yield LIVE_NO_ROWS, backlog.measure_live(url)
+            with backlog.database(NOTHING_FOLDED) as url:
+                yield LIVE_WHOLE, backlog.measure_live(url, events=backlog.last)
+            with backlog.database(NO_ROWS) as url:
+                yield REBUILD, backlog.measure_rebuild(url)
+                yield REBUILD_EQUAL, backlog.measure_rebuild(url)
+
+    def peers(self) -> Samples:
+        """Measure what people do today, on as much of the backlog as their speed allows."""
+        plan = self._plan
+        for case, module, messages in (
+            (ORM, "benchmarks.peers.orm", plan.orm_messages),
+            (FASTSTREAM, "benchmarks.peers.faststream_core", plan.faststream_messages),
+            (EXECUTEMANY, "benchmarks.peers.executemany", plan.executemany_messages),
+        ):
+            with self._headline as backlog, backlog.database() as url:
+                yield case, backlog.measure_program(module, database_url=url, messages=messages)
+
+    def latency(self) -> Samples:
+        """Measure how long readers wait for an event."""
+        plan = self._plan
+        with self._headline as backlog, backlog.database() as url:
+            goes_on = steady("latency", endpoints=plan.endpoints, preload=0, backlog=_ENDLESS, later=2 * plan.backlog)
+            yield (
+                LATENCY,
+                measure_latency(backlog, url, goes_on.backlog, rate=plan.latency_rate, seconds=plan.latency_s),
+            )
+
+    def growth(self) -> Samples:
+        """Measure the daemon where there is more of something."""
+        for case, backlog in self._growing:
+            with backlog, backlog.database() as url:
+                yield case, backlog.measure_live(url, events=backlog.events * backlog.changes_per_event)
+        for length, backlog in self._streams:
+            with backlog, backlog.database() as url:
+                yield Case("growth", f"live, stream of {length:,} events"), backlog.measure_live(url)
+                yield Case("growth", f"rebuild, stream of {length:,} events"), backlog.measure_rebuild(url)
+
+    @cached_property
+    def _growing(self) -> list[tuple[Case, Backlog]]:
+        plan = self._plan
+        workloads = [
+            *(
+                (
+                    growth_of_endpoints(endpoints),
+                    steady(
+                        f"{endpoints} endpoints",
+                        endpoints=endpoints,
+                        preload=plan.growth_preload,
+                        backlog=plan.growth_backlog,
+                    ),
+                )
+                for endpoints in plan.growth_endpoints
+            ),
+            *(
+                (
+                    Case("growth", f"endpoints changed by disconnects of {size:,} each"),
+                    disconnects(
+                        f"{size} per disconnect",
+                        endpoints=plan.endpoints,
+                        per_event=size,
+                        changes=plan.disconnect_changes,
+                    ),
+                )
+                for size in plan.disconnect_sizes
+            ),
+            *(
+                (
+                    Case("growth", f"metadata of {keys} keys"),
+                    metadata(
+                        f"{keys} keys",
+                        endpoints=plan.metadata_endpoints,
+                        keys=keys,
+                        backlog=plan.metadata_backlog,
+                    ),
+                )
+                for keys in plan.metadata_keys
+            ),
+        ]
+        return [(case, prepare(self._servers, workload)) for case, workload in workloads]
+
+    @cached_property
+    def _streams(self) -> list[tuple[int, Backlog]]:
+        return [
+            (
+                length,
+                prepare(
+                    self._servers,
+                    steady(f"{length} events", endpoints=self._plan.endpoints, preload=0, backlog=length),
+                ),
+            )
+            for length in self._plan.stream_lengths
+        ]

@@ -1,0 +1,6 @@
+"""What people write today for the same stream and table, each by the book of its libraries.
+
+All keep the columns of `endpoint_state` that users query, let the later timestamp win,
+and leave out what the projector does beyond that: fencing, tombstones, dead letters, a position of their own.
+Run as `python -m benchmarks.peers.<name> <task>`.
+"""

@@ -1,0 +1,120 @@
+"""The samples of a run, their medians, and what was promised of them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.process import Sample
+
+
+class Spread(NamedTuple):
+    """The median of several rounds, and how far apart they are."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of at least one value."""
+        return cls(median(values), min(values), max(values))
+
+
+class Case(NamedTuple):
+    """What a sample is of."""
+
+    part: str
+    name: str
+
+
+class Results:
+    """Samples by case, in the order in which the cases were first measured."""
+
+    def __init__(self) -> None:
+        self.samples: defaultdict[Case, list[Sample]] = defaultdict(list)
+
+    def add(self, case: Case, sample: Sample) -> None:
+        """Keep a sample."""
+        self.samples[case].append(sample)
+
+    def of(self, case: Case) -> Mapping[str, Spread]:
+        """Return the spread of each figure of a case."""
+        samples = self.samples[case]
+        return {name: Spread.of([sample[name] for sample in samples]) for name in samples[0]}
+
+    def ratio(self, one: Case, other: Case) -> Spread | None:
+        """Return how many times as fast one case is as another: of each round, since rounds differ more than that."""
+        if one not in self.samples or other not in self.samples:
+            return None
+        pairs = zip(self.samples[one], self.samples[other], strict=False)
+        return Spread.of([faster["per_second"] / slower["per_second"] for faster, slower in pairs])
+
+    def figure(self, case: Case, name: str) -> Spread | None:
+        """Return one figure of a case, if it was measured."""
+        return self.of(case)[name] if case in self.samples else None
+
+
+PULL = Case("limits", "pull")
+PULL_AND_DECODE = Case("limits", "pull and decode")
+WRITE = Case("limits", "write alone")
+LOAD_AND_WRITE = Case("limits", "load and write")
+LIVE = Case("ours", "live backlog")
+LIVE_NO_ROWS = Case("ours", "live backlog into an empty table")
+LIVE_WHOLE = Case("ours", "live, the whole stream into an empty table")
+REBUILD = Case("ours", "rebuild, the whole stream into an empty table")
+REBUILD_EQUAL = Case("ours", "rebuild, the whole stream over an equal table")
+LATENCY = Case("latency", "publish to visible")
+ORM = Case("peers", "nats-py fetch, SQLAlchemy ORM transaction per event")
+FASTSTREAM = Case("peers", "FastStream, SQLAlchemy Core upsert per event")
+EXECUTEMANY = Case("peers", "nats-py fetch, asyncpg executemany per batch")
+
+
+def growth_of_endpoints(endpoints: int) -> Case:
+    """Return the case of a live backlog at a number of endpoints."""
+    return Case("growth", f"live backlog, {endpoints:,} endpoints")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What was promised, and what came of it."""
+
+    name: str
+    found: Spread
+    wanted: float | None = None
+    """None: only told."""
+    goal: float | None = None
+    """To aim at, beyond what is wanted."""
+    at_most: bool = False
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the median is as wanted."""
+        if self.wanted is None:
+            return None
+        return self.found.median <= self.wanted if self.at_most else self.found.median >= self.wanted
+
+
+def claims(results: Results, growth_endpoints: Iterable[int]) -> list[Claim]:
+    """Return what can be said of what was promised."""
+    few, many = (growth_of_endpoints(choose(growth_endpoints)) for choose in (min, max))
+    smallest, largest = min(growth_endpoints), max(growth_endpoints)
+    candidates = [
+        ("live backlog / pull and decode", results.ratio(LIVE, PULL_AND_DECODE), 0.6, 0.8, False),
+        ("live backlog / load and write", results.ratio(LIVE, LOAD_AND_WRITE), None, None, False),
+        ("live backlog / ORM per event", results.ratio(LIVE, ORM), 60, None, False),
+        ("live backlog / FastStream per event", results.ratio(LIVE, FASTSTREAM), None, None, False),
+        ("live backlog / executemany per batch", results.ratio(LIVE, EXECUTEMANY), 3, 5, False),
+        ("rebuild / live, the whole stream", results.ratio(REBUILD, LIVE_WHOLE), 1.3, None, False),
+        ("rebuild / live backlog", results.ratio(REBUILD, LIVE), None, None, False),
+        ("publish to visible, p50 in ms", results.figure(LATENCY, "p50_ms"), 20, None, True),
+        ("publish to visible, p99 in ms", results.figure(LATENCY, "p99_ms"), 100, None, True),
+        (f"resident MB at {largest:,} endpoints", results.figure(many, "peak_mb"), 250, None, True),
+        (f"rate at {largest:,} / at {smallest:,} endpoints", results.ratio(many, few), 0.6, None, False),
+    ]
+    return [
+        Claim(name=name, found=found, wanted=wanted, goal=goal, at_most=at_most)
+        for name, found, wanted, goal, at_most in candidates
+        if found is not None
+    ]

@@ -1,0 +1,99 @@
+"""What is published: the part that is folded beforehand, and the backlog that is measured."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, count, islice, repeat
+
+from projector.simulator import Fleet, SimulatedEvent
+
+_START_AT = 1_700_000_000_000
+_STEADY_AFTER = 20  # events per endpoint, after which the simulator's mix has long been steady
+_APART_SHARE = 5
+_MOST_APART = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Events to fold beforehand, and events to measure; each can be consumed once, in this order."""
+
+    name: str
+    preload: Iterable[SimulatedEvent]
+    backlog: Iterable[SimulatedEvent]
+    changes_per_event: int = 1
+    """Endpoints that each event of the backlog names, where that is what counts."""
+
+
+def steady(name: str, *, endpoints: int, preload: int, backlog: int, later: int = 0) -> Workload:
+    """Return the simulator's steady mix, from `later` events into it on.
+
+    With a few events per endpoint as `preload`, nearly every endpoint has a row before the backlog.
+    """
+    fleet = Fleet(endpoints=endpoints, seed=1, start_at=_START_AT, interval_ms=1)
+    life = fleet.events(skip=(_STEADY_AFTER - preload) * endpoints + later)
+    return Workload(
+        name=name,
+        preload=islice(life, preload * endpoints),
+        backlog=islice(_apart(life, min(endpoints // _APART_SHARE, _MOST_APART)), backlog),
+    )
+
+
+def disconnects(name: str, *, endpoints: int, per_event: int, changes: int) -> Workload:
+    """Return endpoints that connect, then disconnects that name several of them each, round after round."""
+    ids = [_endpoint_id(number) for number in range(endpoints)]
+    groups = [ids[start : start + per_event] for start in range(0, endpoints - per_event + 1, per_event)]
+    return Workload(
+        name=name,
+        preload=(_event("connectivity.connected", 0, endpointId=endpoint_id) for endpoint_id in ids),
+        backlog=(
+            _event("connectivity.disconnected", number, endpointIds=group)
+            for number, group in enumerate(islice(chain.from_iterable(repeat(groups)), changes // per_event), 1)
+        ),
+        changes_per_event=per_event,
+    )
+
+
+def metadata(name: str, *, endpoints: int, keys: int, backlog: int) -> Workload:
+    """Return endpoints that get their metadata keys, then changes of one key of one endpoint each."""
+    names = [f"key-{number:03}" for number in range(keys)]
+    turns = ((number, number % endpoints, names[number // endpoints % keys]) for number in count())
+    return Workload(
+        name=name,
+        preload=(_metadata_event(0, endpoint, added=names) for endpoint in range(endpoints)),
+        backlog=(_metadata_event(number, endpoint, updated=[key]) for number, endpoint, key in islice(turns, backlog)),
+    )
+
+
+def _apart(events: Iterable[SimulatedEvent], distance: int) -> Iterator[SimulatedEvent]:
+    """Leave out what names an endpoint again within `distance` events, so that a batch has every endpoint once.
+
+    A fleet far larger than a batch behaves like that by itself, and folding repeats would be easier.
+    """
+    latest: dict[str, int] = {}
+    number = 0
+    for event in events:
+        record = event.record
+        endpoint_ids = record["endpointIds"] if "endpointIds" in record else (record["endpointId"],)
+        if all(latest.get(endpoint_id, -distance) <= number - distance for endpoint_id in endpoint_ids):
+            latest.update(dict.fromkeys(endpoint_ids, number))
+            number += 1
+            yield event
+
+
+def _metadata_event(number: int, endpoint: int, **keys: list[str]) -> SimulatedEvent:
+    changes: dict[str, list[str]] = {"removed": [], "added": [], "updated": [], **keys}
+    return _event("metadata.updated", number, endpointId=_endpoint_id(endpoint), **changes)
+
+
+def _event(event_type: str, number: int, **own_fields: object) -> SimulatedEvent:
+    record = {
+        "correlationId": _endpoint_id(number),
+        "timestamp": _START_AT + number,
+        **own_fields,
+        "originatorReplicaId": "kpc-0",
+    }
+    return SimulatedEvent(event_type, "kpc", record)
+
+
+def _endpoint_id(number: int) -> str:
+    digits = f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"  # spread, as real ids are
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

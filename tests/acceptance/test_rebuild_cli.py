@@ -1,0 +1,403 @@
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+from nats.js import JetStreamContext
+
+import projector
+from projector.journal import Journal
+from projector.runtime import Runtime, Simulation
+from projector.settings import load
+
+REPOSITORY = Path(projector.__file__).parents[1]
+STREAM = "KAA_ENDPOINT_EVENTS"
+REBUILDING = (
+    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'projector rebuild'"
+)
+TABLE = "SELECT * FROM endpoint_state ORDER BY endpoint_id"
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Process:
+    """A command that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.heard: list[str] = []
+        """What its log said, event by event."""
+
+    async def hears(self, event: str) -> None:
+        """Return when its log says something."""
+        async with asyncio.timeout(20):
+            while event not in self.heard:
+                line = await self._process.stderr.readline()
+                assert line, f"it ended before it said {event!r}, after {self.heard}"
+                self.heard.append(json.loads(line)["event"])
+
+    async def ends(self) -> Ended:
+        async with asyncio.timeout(30):
+            out, err = await self._process.communicate()
+        return Ended(self._process.returncode, out.decode(), err.decode())
+
+    def send(self, what: signal.Signals) -> None:
+        self._process.send_signal(what)
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+
+class World:
+    """A stream and a database, and what people do to them: above all, to run the command line as processes."""
+
+    def __init__(self, folder: Path, settings: dict[str, str], jetstream: JetStreamContext, query: Any) -> None:
+        self.jetstream = jetstream
+        self._folder = folder
+        self._settings = settings
+        self._query = query
+        self._started: list[Process] = []
+
+    async def start(self, *arguments: str, code: Path = REPOSITORY, **environment: str) -> Process:
+        """Start a command of the code in a folder."""
+        settings = {f"PROJECTOR_{name.upper()}": value for name, value in self._settings.items()}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "projector", *arguments),
+            cwd=self._folder,
+            env=os.environ | settings | environment | {"PYTHONPATH": str(code)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._started.append(Process(process))
+        return self._started[-1]
+
+    async def command(self, *arguments: str, code: Path = REPOSITORY, **environment: str) -> Ended:
+        """Run a command to its end."""
+        return await (await self.start(*arguments, code=code, **environment)).ends()
+
+    async def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            await process.ends()
+
+    def runtime(self, **changed: str) -> Runtime:
+        """What the command line runs, for what is no command of the test."""
+        return Runtime(load(self._settings | changed, config=None, fallback=None))
+
+    async def fold(self, **changed: str) -> None:
+        """Fold the stream to its end."""
+        await self.runtime(**changed).live(Journal(), until_caught_up=True).run()
+
+    async def sql(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        return await self._query(self._settings["database_url"], statement, *arguments)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self._settings["database_url"])
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def held_rebuild(self, eventually: Any) -> AsyncIterator[Process]:
+        """Start a rebuild, which for the length of a block has everything changed and nothing committed."""
+        async with self.connected() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE dead_letter IN SHARE MODE")
+            rebuild = await self.start("rebuild")
+            await eventually(lambda: self.sql(f"{REBUILDING} AND wait_event_type = 'Lock'"))
+            yield rebuild
+
+
+@pytest.fixture
+async def world(tmp_path: Path, nats_client: Any, stream: str, database_url: str, query: Any) -> AsyncIterator[World]:
+    server = nats_client.connected_url.geturl()
+    settings = {"nats_url": server, "stream": stream, "database_url": database_url}
+    world = World(tmp_path, settings, nats_client.jetstream(), query)
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+def undisturbed(world: World, other_database_url: str, query: Any) -> Callable[[], Awaitable[list[tuple[Any, ...]]]]:
+    """Folds the whole stream once where nobody interferes, and returns the table."""
+
+    async def undisturbed() -> list[tuple[Any, ...]]:
+        await world.fold(database_url=other_database_url, consumer="undisturbed")
+        return await query(other_database_url, TABLE)
+
+    return undisturbed
+
+
+@pytest.fixture
+def kettles(event: Any) -> Callable[..., list[Any]]:
+    """Builds one registration for each of so many endpoints, kettle-000 and on."""
+    return lambda count: [
+        event("lifecycle.registered", f"kettle-{number:03}", appVersionName="1") for number in range(count)
+    ]
+
+
+async def test_what_is_wrong_is_found_shown_mended_and_gone(world: World, publish: Any, kettles: Any) -> None:
+    await publish(*kettles(40))
+    await world.fold()
+    right = await world.sql(TABLE)
+    await world.sql("UPDATE endpoint_state SET app_version = '2' WHERE endpoint_id < 'kettle-003'")
+    await world.sql("UPDATE endpoint_state SET registered_at = NULL WHERE endpoint_id = 'kettle-002'")
+    await world.sql("DELETE FROM endpoint_state WHERE endpoint_id >= 'kettle-038'")
+    await world.sql(
+        "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('foreign', 3, '2026-01-01')"
+    )
+
+    found = await world.command("verify", "--sample", "2")
+    assert found.code == 1
+    assert "6 differences: 2 rows missing, 1 extra, 3 different" in found.out
+    assert counted(found.out) == {"app_version": 3, "registered_at": 1}
+    assert re.findall(r"endpoint (\S+) \((\w+)\)", found.out) == [("foreign", "extra"), ("kettle-000", "different")]
+
+    found = await world.command("verify", "--json", "--endpoint", "kettle-002")
+    assert found.code == 1
+    answer = json.loads(found.out)
+    assert (answer["clean"], answer["compared"], answer["replayed"], answer["position"]) == (False, 41, 40, 40)
+    assert (answer["missing"], answer["extra"], answer["different"]) == (2, 1, 3)
+    assert answer["by_column"] == {"app_version": 3, "registered_at": 1}
+    (row,) = answer["rows"]
+    assert (row["endpoint_id"], row["kind"]) == ("kettle-002", "different")
+    assert row["columns"]["app_version"] == {"found": "2", "implied": "1"}
+    assert row["columns"]["registered_at"]["found"] is None
+    (message,) = answer["messages"]
+    assert (message["position"], message["event"], message["says"]) == (3, "Registered", {"app_version": "1"})
+
+    mended = await world.command("rebuild", PROJECTOR_BATCH_SIZE="7")
+    assert (mended.code, mended.err) == (0, "")
+    assert "6 differences: 2 rows inserted, 1 deleted, 3 updated" in mended.out
+    assert counted(mended.out) == {"app_version": 3, "registered_at": 1}
+    assert await world.sql(TABLE) == right
+
+    proved = await world.command("verify")
+    assert proved.code == 0
+    assert "0 differences: the table is what the stream implies" in proved.out
+
+
+def counted(report: str) -> dict[str, int]:
+    """Return the rows that differ by column."""
+    return {name: int(count) for name, count in re.findall(r"^\| (\w+) +\| (\d+) +\|$", report, re.MULTILINE)}
+
+
+async def test_rows_of_other_rules_are_not_folded_on_until_they_are_rebuilt(
+    world: World, publish: Any, kettles: Any
+) -> None:
+    await publish(*kettles(3))
+    await world.fold()
+    await world.sql("UPDATE projector_checkpoint SET rules_version = 'former'")
+    refused = await world.command("run", "--until-caught-up")
+    assert refused.code == 3
+    assert "rules version 'former'" in refused.err
+    assert "projector rebuild" in refused.err
+    assert (await world.command("rebuild")).code == 0
+    await world.fold()
+
+
+@pytest.fixture
+def other_rules(tmp_path: Path) -> Path:
+    """A copy of the code in which a connect does not take the version."""
+    code = tmp_path / "other"
+    for name in ("projector", "migrations", "schemas"):
+        shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = code / "projector" / "domain" / "application.py"
+    source = module.read_text()
+    start = source.index("def connect(")
+    changed = source[start:].replace("_take_version(state, event.app_version, event.stamp)", "state.version", 1)
+    assert changed != source[start:]
+    module.write_text(source[:start] + changed)
+    return code
+
+
+async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_that_does_not_know_it(
+    world: World, publish: Any, event: Any, other_rules: Path
+) -> None:
+    await publish(
+        *[event("lifecycle.registered", one, appVersionName="1", timestamp=1000) for one in ("both", "same", "silent")],
+        event("connectivity.connected", "both", appVersionName="2", timestamp=2000),
+        event("connectivity.connected", "same", appVersionName="1", timestamp=2000),
+        event("connectivity.connected", "silent", appVersionName="", timestamp=2000),
+        event("connectivity.connected", "only", appVersionName="2", timestamp=2000),
+    )
+    daemon = await world.start("run")
+    await daemon.hears("caught up")
+    waiting = await world.start("run", code=other_rules)
+    await waiting.hears("standing by")
+    before = dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))
+
+    rebuilt = await world.command("rebuild", code=other_rules)
+    assert rebuilt.code == 0
+    assert "3 differences: 0 rows inserted, 0 deleted, 3 updated" in rebuilt.out
+    assert counted(rebuilt.out) == {"app_version": 2, "app_version_changed_at": 3, "application_registers": 3}
+    assert await world.sql("SELECT endpoint_id, app_version FROM endpoint_state ORDER BY 1") == [
+        ("both", "1"),
+        ("only", None),
+        ("same", "1"),
+        ("silent", "1"),
+    ]
+    assert dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))["silent"] == before["silent"]
+
+    await publish(event("connectivity.connected", "silent", appVersionName="3", timestamp=3000))
+    ended = await daemon.ends()
+    assert ended.code == 3
+    assert "projector rebuild" in ended.err
+    await waiting.hears("caught up")
+    assert await world.sql("SELECT app_version FROM endpoint_state WHERE endpoint_id = 'silent'") == [("1",)]
+    waiting.send(signal.SIGTERM)
+    assert (await waiting.ends()).code == 0
+    refused = await world.command("run", "--until-caught-up")
+    assert refused.code == 3
+    assert "projector rebuild" in refused.err
+
+
+async def test_a_recreated_stream_is_refused_until_a_rebuild_accepts_it(
+    world: World, publish: Any, kettles: Any, undisturbed: Any
+) -> None:
+    await publish(*kettles(3))
+    await world.fold()
+    config = (await world.jetstream.stream_info(STREAM)).config
+    await world.jetstream.delete_stream(STREAM)
+    await world.jetstream.add_stream(config)
+    await publish(*kettles(5)[2:])
+    refused = await world.command("run", "--until-caught-up")
+    assert refused.code == 3
+    assert "is not the one that was folded" in refused.err
+    accepted = await world.command("rebuild")
+    assert accepted.code == 0
+    assert "5 differences: 2 rows inserted, 2 deleted, 1 updated" in accepted.out
+    right = await undisturbed()
+    assert [row[0] for row in right] == ["kettle-002", "kettle-003", "kettle-004"]
+    await world.fold()
+
+
+async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accepted(
+    world: World, publish: Any, kettles: Any
+) -> None:
+    await publish(*kettles(20))
+    await world.fold()
+    right = await world.sql(TABLE)
+    await world.jetstream.purge_stream(STREAM, seq=16)
+    await world.sql("UPDATE endpoint_state SET app_version = '2' WHERE endpoint_id = 'kettle-000'")
+    await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'kettle-019'")
+    refused = await world.command("rebuild")
+    assert refused.code == 3
+    assert "begins at position 16, 15 are gone" in refused.err
+    assert "--accept-trimmed" in refused.err
+    accepted = await world.command("rebuild", "--accept-trimmed")
+    assert accepted.code == 0
+    assert "2 differences: 1 rows inserted, 0 deleted, 1 updated" in accepted.out
+    assert await world.sql(TABLE) == right
+
+
+async def test_the_second_of_two_rebuilds_says_who_is_at_it(
+    world: World, publish: Any, kettles: Any, eventually: Any
+) -> None:
+    await publish(*kettles(3))
+    async with world.held_rebuild(eventually) as first:
+        ((pid, since),) = await world.sql(REBUILDING.replace("SELECT", "SELECT pid, backend_start"))
+        for second in ("rebuild", "verify"):
+            refused = await world.command(second)
+            assert refused.code == 3
+            assert f"projector rebuild, backend process {pid}, since {since:%Y-%m-%d %H:%M:%S}" in refused.err
+    assert (await first.ends()).code == 0
+    assert len(await world.sql(TABLE)) == 3
+
+
+async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next_one_cleans_up(
+    world: World, publish: Any, kettles: Any, eventually: Any
+) -> None:
+    await publish(*kettles(999), *kettles(999))
+    await world.fold()
+    right = await world.sql(TABLE)
+
+    async def corrupt() -> Any:
+        await world.sql("UPDATE endpoint_state SET app_version = '2'")
+        await world.sql("DELETE FROM endpoint_state WHERE endpoint_id < 'kettle-500'")
+        return await world.sql(TABLE)
+
+    async def nobody_works() -> bool:
+        return not await world.sql(REBUILDING)
+
+    wrong = await corrupt()
+    async with world.held_rebuild(eventually) as rebuild:
+        rebuild.kill()
+        assert (await rebuild.ends()).code == -signal.SIGKILL
+    await eventually(nobody_works)
+    assert await world.sql(TABLE) == wrong
+
+    moments = Random(3)  # noqa: S311 - moments, not secrets
+    for _ in range(4):
+        rebuild = await world.start("rebuild", PROJECTOR_BATCH_SIZE="50")
+        await eventually(lambda: world.sql(REBUILDING))
+        await asyncio.sleep(moments.uniform(0, 0.4))
+        rebuild.kill()
+        await rebuild.ends()
+        await eventually(nobody_works)
+        found = await world.sql(TABLE)
+        assert found in (wrong, right)
+        if found == right:
+            assert await corrupt() == wrong
+
+    assert (await world.command("rebuild")).code == 0
+    assert await world.sql(TABLE) == right
+    assert await world.sql("SELECT relname FROM pg_class WHERE relname LIKE '%rebuild%'") == []
+
+
+@asynccontextmanager
+async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[int]]:
+    """Count rows without pause for the length of a block; a statement that fails fails the block."""
+    counts: list[int] = []
+    over = asyncio.Event()
+
+    async def count() -> None:
+        while not over.is_set():
+            counts.append(await connection.fetchval("SELECT count(*) FROM endpoint_state"))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(count())
+        yield counts
+        over.set()
+
+
+async def test_a_daemon_under_load_and_its_readers_do_not_notice_a_rebuild(
+    world: World, eventually: Any, undisturbed: Any
+) -> None:
+    await world.runtime().simulate(Simulation(endpoints=500, seed=1, events=3000), asyncio.Event())
+    daemon = await world.start("run")
+    await daemon.hears("caught up")
+    fleet = await world.start("simulate", "--rate", "400", "--endpoints", "500", "--skip", "3000")
+    await eventually(lambda: world.sql("SELECT FROM projector_checkpoint WHERE position > 3100"))
+    async with world.connected() as connection, counting_rows(connection) as counts:
+        rebuilt = await world.command("rebuild")
+    assert (rebuilt.code, rebuilt.err) == (0, "")
+    assert "0 differences" in rebuilt.out
+    fleet.send(signal.SIGTERM)
+    published = int(re.findall(r"\d+", (await fleet.ends()).out)[0])
+    await eventually(lambda: world.sql("SELECT FROM projector_checkpoint WHERE position = $1", 3000 + published))
+    daemon.send(signal.SIGTERM)
+    ended = await daemon.ends()
+    assert ended.code == 0
+    assert "retrying" not in ended.err
+    assert daemon.heard.count("active") == 1
+    assert '"active"' not in ended.err
+    assert all(before <= after for before, after in pairwise(counts))
+    assert await world.sql(TABLE) == await undisturbed()

@@ -1,0 +1,99 @@
+"""A proxy that reads just enough of NATS' protocol to know deliveries, and the requests for them."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum
+from urllib.parse import urlsplit
+
+from proxy import Link, Proxy, Streams, Way
+
+
+class Tampering(Enum):
+    """What happens to a delivery."""
+
+    DROP = "is dropped"
+    REPEAT = "comes twice"
+    SWAP = "comes after the one behind it"
+
+
+class NatsProxy(Proxy):
+    """Knows deliveries and requests for them."""
+
+    def __init__(self, server_url: str) -> None:
+        super().__init__()
+        self._target = urlsplit(server_url)
+        self._tampering: Tampering | None = None
+        self._skip = 0
+        self._tampered = asyncio.Event()
+        self._held: dict[Link, bytes] = {}
+        self._before_pull: Callable[[], Awaitable[None]] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def tamper(self, how: Tampering, after: int) -> asyncio.Event:
+        """Do something to a delivery once so many have passed; return what tells that it happened."""
+        self._tampering, self._skip = how, after
+        self._tampered = asyncio.Event()
+        return self._tampered
+
+    def before_first_pull(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something between the next creation of a consumer and the first request to it."""
+        self._before_pull = act
+
+    async def _listen(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _connect(self) -> Streams:
+        return await asyncio.open_connection(self._target.hostname, self._target.port)
+
+    async def _forward(self, link: Link, way: Way) -> None:
+        reader = link.reader(way)
+        created = False
+        while True:
+            line = await reader.readuntil(b"\r\n")
+            verb, *words = line.split()
+            payload = b""
+            if verb.upper() in _WITH_PAYLOAD:
+                payload = await reader.readexactly(int(words[-1]) + 2)
+            if way is Way.TO_SERVER:
+                created = created or b"$JS.API.CONSUMER.CREATE." in line or b"$JS.API.CONSUMER.DURABLE." in line
+                if created and b"$JS.API.CONSUMER.MSG.NEXT." in line:
+                    created = False
+                    act, self._before_pull = self._before_pull, None
+                    if act is not None:
+                        await act()
+            for frame in self._tampered_with(link, line, payload):
+                await self._send(link, way, frame)
+
+    def _tampered_with(self, link: Link, line: bytes, payload: bytes) -> Iterator[bytes]:
+        frame = line + payload
+        if self._tampering is None or not _DELIVERY.match(line):
+            yield frame
+            return
+        self._skip -= 1
+        if self._skip >= 0:
+            yield frame
+        elif link in self._held:
+            yield frame
+            yield self._held.pop(link)
+            self._done()
+        elif self._tampering is Tampering.SWAP:
+            self._held[link] = frame
+        else:
+            yield from (frame, frame) if self._tampering is Tampering.REPEAT else ()
+            self._done()
+
+    def _done(self) -> None:
+        self._tampering = None
+        self._held.clear()
+        self._tampered.set()
+
+
+_WITH_PAYLOAD = (b"PUB", b"HPUB", b"MSG", b"HMSG")
+_DELIVERY = re.compile(rb"H?MSG \S+ \S+ \$JS\.ACK\.")

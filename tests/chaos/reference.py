@@ -1,0 +1,147 @@
+"""What the tables must hold: the stream read back and folded by one thread, twice, and the differences found."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import asyncpg
+from model import Model
+
+from projector.domain.endpoint import Endpoint, fold
+from projector.domain.messages import Message, Skipped
+from projector.errors import PoisonError
+from projector.storage.columns import FACET_COLUMNS
+from projector.storage.wire import encode_json
+from projector.stream.codec import Codec
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_SHOWN = 5
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything that derives from the stream, times in Unix ms."""
+
+    rows: dict[str, Row]
+    dead_letters: dict[int, Row]
+    skipped: dict[str, int]
+    position: int
+
+
+def plain_fold(codec: Codec, messages: Iterable[Message]) -> Tables:
+    """Fold with the projector's own rules, one message at a time, in memory."""
+    endpoints: dict[str, Endpoint] = {}
+    tables = Tables({}, {}, {}, 0)
+    position = 0
+    for message in messages:
+        position = message.position
+        try:
+            events = codec.decode(message)
+        except PoisonError as error:
+            tables.dead_letters[position] = _dead_letter(message, error.reason)
+            continue
+        if isinstance(events, Skipped):
+            tables.skipped[events.type] = tables.skipped.get(events.type, 0) + 1
+            continue
+        for event in events:
+            for endpoint_id in event.endpoint_ids:
+                endpoints.setdefault(endpoint_id, Endpoint.unseen())
+        fold(events, endpoints)
+    rows = {endpoint_id: _row(endpoint_id, endpoint) for endpoint_id, endpoint in endpoints.items()}
+    return Tables(rows, tables.dead_letters, tables.skipped, position)
+
+
+def independent_fold(messages: Iterable[Message]) -> Tables:
+    """Fold with the rules as DESIGN states them; see `model`. Registers are the projector's own affair."""
+    model = Model()
+    dead_letters: dict[int, Row] = {}
+    position = 0
+    for message in messages:
+        position = message.position
+        model.fold(position, message.stored_at, message.subject, message.payload)
+        if position in model.dead_letters:
+            dead_letters[position] = _dead_letter(message, model.dead_letters[position])
+    return Tables(model.rows(), dead_letters, dict(model.skipped), position)
+
+
+async def stored(url: str, stream: str) -> Tables:
+    """Read the tables."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT * FROM endpoint_state")
+        letters = await connection.fetch("SELECT * FROM dead_letter WHERE stream = $1", stream)
+        checkpoint = await connection.fetchrow("SELECT position, skipped FROM projector_checkpoint")
+    finally:
+        await connection.close()
+    return Tables(
+        {row["endpoint_id"]: {name: _plain(name, value) for name, value in row.items()} for row in rows},
+        {letter["position"]: {name: _plain(name, letter[name]) for name in _DEAD_LETTER_COLUMNS} for letter in letters},
+        json.loads(checkpoint["skipped"]) if checkpoint else {},
+        checkpoint["position"] if checkpoint else 0,
+    )
+
+
+def differences(expected: Tables, found: Tables) -> list[str]:
+    """Say how tables differ from what is expected, in the columns that are expected."""
+    differing = [
+        *_differing_rows("endpoint_state", expected.rows, found.rows),
+        *_differing_rows("dead_letter", expected.dead_letters, found.dead_letters),
+    ]
+    for what, wanted, got in (
+        ("skipped", expected.skipped, found.skipped),
+        ("checkpoint", expected.position, found.position),
+    ):
+        if wanted != got:
+            differing.append(f"{what} is {got}, not {wanted}")
+    return differing
+
+
+_DEAD_LETTER_COLUMNS = ("position", "subject", "payload", "stored_at", "reason", "state", "attempts")
+
+
+def _dead_letter(message: Message, reason: str) -> Row:
+    # One attempt: whatever is folded twice is parked twice.
+    values = (message.position, message.subject, message.payload, message.stored_at, reason, "parked", 1)
+    return dict(zip(_DEAD_LETTER_COLUMNS, values, strict=True))
+
+
+def _row(endpoint_id: str, endpoint: Endpoint) -> Row:
+    row = {
+        "endpoint_id": endpoint_id,
+        "last_event_seq": endpoint.last_event_seq,
+        "last_event_at": endpoint.last_event_at,
+    }
+    for facet, state in zip(FACET_COLUMNS, endpoint.states, strict=True):
+        touched = state != facet.facet.initial
+        row |= zip((column.name for column in facet.columns), facet.values(state), strict=True)
+        row[facet.registers.name] = json.loads(encode_json(state)) if touched else None
+    return row
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // timedelta(milliseconds=1)
+    if isinstance(value, str) and (name == "metadata" or name.endswith("_registers")):
+        return json.loads(value)
+    return value
+
+
+def _differing_rows(table: str, expected: dict[Any, Row], found: dict[Any, Row]) -> Sequence[str]:
+    def complaints() -> Iterable[str]:
+        for key in expected.keys() | found.keys():
+            if key not in found:
+                yield f"{table} {key!r} is missing"
+            elif key not in expected:
+                yield f"{table} {key!r} should not be there"
+            else:
+                wrong = {name for name, value in expected[key].items() if found[key][name] != value}
+                if wrong:
+                    pairs = ", ".join(f"{name}: {found[key][name]!r}, not {expected[key][name]!r}" for name in wrong)
+                    yield f"{table} {key!r} has {pairs}"
+
+    return list(islice(complaints(), _SHOWN))

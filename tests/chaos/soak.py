@@ -1,0 +1,85 @@
+"""Chaos for one seed or for many: `python tests/chaos/soak.py --seeds 200`."""
+
+import argparse
+import asyncio
+import multiprocessing
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from faults import QUICK, SLOW, Fault
+from trial import trial
+from world import World
+
+_FAULTS_PER_SEED = 8
+_SLOW_SHARE = 0.03
+
+
+def schedule(seed: int, *, faults: int = _FAULTS_PER_SEED, slow: bool = True) -> list[Fault]:
+    """Return which faults happen for a seed, in order."""
+    random = Random(f"schedule {seed}")  # noqa: S311 - a schedule that can be repeated is the point
+    return [random.choice(SLOW if slow and random.random() < _SLOW_SHARE else QUICK) for _ in range(faults)]
+
+
+async def run(world: World, seed: int, chosen: Sequence[Fault]) -> list[str]:
+    """Live through faults; return how the tables differ from what they should be, which is not at all."""
+    async with trial(world, seed) as made:
+        for fault in chosen:
+            await fault(made)
+        await made.catch_up()
+        return await made.verdict()
+
+
+async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:
+    """Run seeds until there are no more."""
+    async with World() as world:
+        while (seed := await asyncio.to_thread(queue.get)) is not None:
+            began = time.monotonic()
+            chosen = schedule(seed, faults=options.faults)
+            try:
+                wrong = await run(world, seed, chosen)
+            except Exception:  # noqa: BLE001 - whatever it is, the seed has failed
+                wrong = [traceback.format_exc()]
+            results.put((seed, [fault.__name__ for fault in chosen], wrong, time.monotonic() - began))
+
+
+def _worker(queue: Any, results: Any, options: argparse.Namespace) -> None:
+    asyncio.run(_work(queue, results, options))
+
+
+def main() -> int:
+    """Run seeds side by side; print each with its result; return how many differ."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=200, help="how many")
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--faults", type=int, default=_FAULTS_PER_SEED, help="faults for each seed")
+    parser.add_argument("--jobs", type=int, default=2, help="how many seeds at a time")
+    options = parser.parse_args()
+
+    context = multiprocessing.get_context("spawn")
+    queue, results = context.Queue(), context.Queue()
+    for seed in range(options.first, options.first + options.seeds):
+        queue.put(seed)
+    workers = [context.Process(target=_worker, args=(queue, results, options)) for _ in range(options.jobs)]
+    for worker in workers:
+        queue.put(None)
+        worker.start()
+    failed = 0
+    for _ in range(options.seeds):
+        seed, names, wrong, seconds = results.get()
+        failed += bool(wrong)
+        print(
+            f"seed {seed}: {'DIFFERENT' if wrong else 'equal'} after {', '.join(names)} ({seconds:.1f} s)", flush=True
+        )
+        print("".join(f"  {line}\n" for line in wrong), end="", flush=True)
+    for worker in workers:
+        worker.join()
+    print(f"{options.seeds} seeds, {failed} with differences")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What is published during a chaos run: a fleet's life, and between its events everything that makes folding hard."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeAlias
+
+from projector.simulator import Fleet
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+Wire: TypeAlias = tuple[str, bytes]
+"""Subject and payload."""
+
+_FLEET = 30
+_STRANGERS = ("stranger", "Fremder ☂", "O'\"\\\n", "\U0001f680")
+_ORIGINATORS = ("kpc", "epr")
+_REPLICAS = ("kpc-0", "kpc-1", "")
+_NAMES = ("v1", "v2", "v3", "")
+_KEYS = ("site", "fw", "owner")
+_CONFIGS = ("c1", "c2")
+_AN_HOUR_MS = 3_600_000
+_JITTER_MS = 3_000
+_LEAD_MS = 60_000
+"""How long before the start of a run its events happened: what is newer than its storage counts as stored then."""
+
+_KINDS = (
+    ("connectivity.connected", 30),
+    ("connectivity.disconnected", 25),
+    ("lifecycle.registered", 5),
+    ("lifecycle.appversion-updated", 10),
+    ("metadata.updated", 20),
+    ("config.new-available", 10),
+    ("config.updated", 10),
+)
+_UNKNOWN = ("config.removed", "alarm.raised", "connectivity", "connectivity.connected.again")
+
+Record: TypeAlias = dict[str, Any]
+
+
+class Traffic:
+    """Endless messages that follow from a seed and the time of the first one."""
+
+    def __init__(self, random: Random, codec: Codec, *, now_ms: int) -> None:
+        self._random = random
+        self._codec = codec
+        self._begin = now_ms - _LEAD_MS
+        self._count = 0
+        fleet = Fleet(endpoints=_FLEET, seed=random.getrandbits(32), start_at=self._begin, interval_ms=5)
+        self._fleet = fleet.events()
+        self._known = list(_STRANGERS)
+
+    def take(self, count: int) -> list[Wire]:
+        """Return the next messages."""
+        return [self._next() for _ in range(count)]
+
+    def _next(self) -> Wire:
+        self._count += 1
+        ((make, _),) = self._random.choices(_SOURCES, [weight for _, weight in _SOURCES])
+        return make(self)
+
+    def _ordinary(self) -> Wire:
+        event = next(self._fleet)
+        endpoint_id = event.record.get("endpointId")
+        if endpoint_id is not None and endpoint_id not in self._known:
+            self._known.append(endpoint_id)
+        return self._wire(event.originator, event.event_type, event.record)
+
+    def _hostile(self) -> Wire:
+        """Return an event that may be late, fenced, from a clock that stepped back, or from nobody knows whom."""
+        return self._wire(self._random.choice(_ORIGINATORS), *self._record())
+
+    def _malformed(self) -> Wire:
+        event_type, record = self._record()
+        spoil = self._random.choice((*_SPOILERS, None))
+        if spoil is not None:
+            record |= spoil(record)
+        subject, payload = self._wire("kpc", event_type, record)
+        if spoil is None:
+            payload = self._random.choice((payload + b"\0", payload[: self._random.randrange(len(payload))]))
+        return subject, payload
+
+    def _unknown(self) -> Wire:
+        return subjects.build("kpc", self._random.choice(_UNKNOWN)), self._random.randbytes(20)
+
+    def _wire(self, originator: str, event_type: str, record: Record) -> Wire:
+        return subjects.build(originator, event_type), self._codec.encode(event_type, record)
+
+    def _record(self) -> tuple[str, Record]:
+        random = self._random
+        (event_type,) = random.choices([kind for kind, _ in _KINDS], [weight for _, weight in _KINDS])
+        record: Record = {
+            "timestamp": self._timestamp(),
+            "originatorReplicaId": random.choice(_REPLICAS),
+            "endpointId": random.choice(self._known),
+            "endpointIds": random.choices(self._known, k=random.choice((0, 1, 1, 2, 5, 40))),
+            "appVersionName": random.choice(_NAMES),
+            "previousAppVersionName": random.choice(_NAMES),
+            "configId": random.choice(_CONFIGS),
+        }
+        for change in ("removed", "added", "updated"):
+            record[change] = random.sample(_KEYS, random.choice((0, 0, 1, 2)))
+        return event_type, record
+
+    def _timestamp(self) -> int:
+        now = self._begin + 5 * self._count
+        return self._random.choice(
+            (
+                *(now + self._random.randint(-_JITTER_MS, _JITTER_MS) for _ in range(8)),
+                now - _AN_HOUR_MS,
+                now + 24 * _AN_HOUR_MS,
+                self._random.choice((0, -1, 2**63 - 1, -(2**63))),
+            )
+        )
+
+
+def _empty_id(record: Record) -> Record:
+    return {"endpointId": "", "endpointIds": [*record["endpointIds"], ""], "configId": "c1"}
+
+
+def _unstorable(record: Record) -> Record:
+    return {"endpointId": "a\0b", "endpointIds": [*record["endpointIds"], "a\0b"]}
+
+
+def _too_long(record: Record) -> Record:
+    endpoint_id = "ü" * 2000
+    return {"endpointId": endpoint_id, "endpointIds": [*record["endpointIds"], endpoint_id]}
+
+
+_SPOILERS: tuple[Callable[[Record], Record], ...] = (_empty_id, _unstorable, _too_long)
+_SOURCES: tuple[tuple[Callable[[Traffic], Wire], int], ...] = (
+    (Traffic._ordinary, 48),
+    (Traffic._hostile, 44),
+    (Traffic._malformed, 4),
+    (Traffic._unknown, 4),
+)

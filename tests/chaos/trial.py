@@ -1,0 +1,265 @@
+"""One trial: a stream that is published, daemons that fold it while faults happen, and a verdict at the end."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import asyncpg
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
+from reference import Tables, differences, independent_fold, plain_fold, stored
+from traffic import Traffic
+from world import Daemon, World
+
+from projector import resources
+from projector.domain.messages import Message
+from projector.storage.locks import LEADER_LOCK
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+PATIENCE_S = 40.0
+CONSUMER = "endpoint-state-projector"
+
+_POLL_S = 0.01
+_BURSTS = (5, 10, 10, 20, 300)
+_PER_SECOND = 800
+_READ_AT_ONCE = 1000
+_NS_PER_MS = 1_000_000
+_BATCH_SIZES = (1, 2, 7, 40, 300, 8000)
+_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, nats.errors.Error, TimeoutError)
+"""What a server that is down at the moment raises."""
+
+_LEADER = """
+SELECT activity.application_name
+FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
+WHERE lock.locktype = 'advisory' AND lock.granted AND activity.datname = current_database()
+  AND (lock.classid::bigint << 32 | lock.objid::bigint) = hashtextextended($1, 0)
+"""
+
+
+@dataclass(eq=False)
+class Trial:
+    """What the faults of one seed work on."""
+
+    random: Random
+    world: World
+    database: str
+    stream: str
+    codec: Codec
+    client: Client
+    daemons: tuple[Daemon, Daemon]
+    steps: list[str] = field(default_factory=list)
+    published: int = 0
+    """Position of the last message that the broker said it had stored."""
+    publishing: asyncio.Task[None] | None = None
+
+    def start(self, daemon: Daemon, *flags: str, **settings: object) -> None:
+        """Start a daemon with a batch size that depends on the seed."""
+        daemon.start(*flags, batch_size=self.random.choice(_BATCH_SIZES), **settings)
+
+    async def active(self) -> Daemon:
+        """Return the daemon that works; start one if none runs."""
+        if all(daemon.pid is None for daemon in self.daemons):
+            self.start(self.random.choice(self.daemons))
+        found: list[Daemon] = []
+
+        async def one_works() -> bool:
+            found[:] = [daemon for daemon in self.daemons if await self.is_led_by(daemon)]
+            return bool(found)
+
+        await self.until(one_works, "a daemon is active")
+        return found[0]
+
+    async def is_led_by(self, daemon: Daemon) -> bool:
+        """Tell whether a daemon holds the leader's lock."""
+        holders = [row[0] for row in await self.ask(_LEADER, LEADER_LOCK)]
+        return any(holder.endswith(f":{daemon.pid}") for holder in holders)
+
+    async def ask(self, sql: str, *arguments: Any) -> list[Any]:
+        """Ask the database directly."""
+        return await self.world.ask(sql, *arguments, database=self.database)
+
+    async def position(self) -> int:
+        """Return where the checkpoint is."""
+        rows = await self.ask("SELECT position FROM projector_checkpoint")
+        return rows[0][0] if rows else 0
+
+    async def progress(self, count: int) -> None:
+        """Wait until so many more messages are folded."""
+        goal = None
+
+        async def reached() -> bool:
+            nonlocal goal
+            position = await self.position()
+            goal = position + count if goal is None else goal
+            return position >= goal
+
+        await self.until(reached, f"{count} more messages are folded")
+
+    async def publishes(self, count: int) -> None:
+        """Wait until so many more messages are published."""
+        goal = self.published + count
+
+        async def reached() -> bool:
+            return self.published >= goal
+
+        await self.until(reached, f"{count} more messages are published")
+
+    async def happens(self, event: asyncio.Event, what: str) -> None:
+        """Wait for something that a proxy was told to do."""
+
+        async def happened() -> bool:
+            return event.is_set()
+
+        await self.until(happened, what)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Wait for a condition; a server that is away is waited for as well.
+
+        Raises:
+            AssertionError: it does not come true, or a daemon has ended.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            for daemon in self.daemons:
+                daemon.check()
+            with suppress(*_AWAY):
+                if await condition():
+                    return
+            if time.monotonic() > deadline:
+                tails = "".join(f"\n{daemon.name}: {daemon.tail()}" for daemon in self.daemons)
+                raise AssertionError(f"in {PATIENCE_S} s it was not so that {what}{tails}")
+            await asyncio.sleep(_POLL_S)
+
+    async def publish(self, traffic: Traffic) -> None:
+        """Publish until cancelled, at a pace that no fault changes."""
+        jetstream = self.client.jetstream()
+        due = time.monotonic()
+        while True:
+            burst = traffic.take(self.random.choice(_BURSTS))
+            for subject, payload in burst:
+                while True:
+                    with suppress(*_AWAY):
+                        # Stored twice is as good: the stream is what is compared with.
+                        self.published = (await jetstream.publish(subject, payload, timeout=1)).seq
+                        break
+                    await asyncio.sleep(_POLL_S)
+            due = max(due + len(burst) / _PER_SECOND, time.monotonic() - 1)
+            await asyncio.sleep(max(0, due - time.monotonic()))
+
+    async def silence(self) -> None:
+        """Publish no more."""
+        if self.publishing is not None:
+            self.publishing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.publishing
+            self.publishing = None
+
+    async def consumer_at(self, position: int) -> None:
+        """Do what the projector alone should do: put its consumer somewhere else."""
+        jetstream = self.client.jetstream()
+        with suppress(nats.js.errors.NotFoundError):
+            await jetstream.delete_consumer(self.stream, CONSUMER)
+        config = ConsumerConfig(
+            durable_name=CONSUMER,
+            deliver_policy="by_start_sequence",
+            opt_start_seq=max(1, position + 1),
+            ack_policy=AckPolicy.ALL,
+            ack_wait=3600,
+            max_ack_pending=-1,
+            filter_subject=subjects.filters()[0],
+        )
+        await jetstream.add_consumer(self.stream, config)
+
+    async def messages(self) -> list[Message]:
+        """Read the whole stream back."""
+        jetstream = self.client.jetstream()
+        last = (await jetstream.stream_info(self.stream)).state.last_seq
+        reader = await jetstream.pull_subscribe("", stream=self.stream)
+        found: list[Message] = []
+        while not found or found[-1].position < last:
+            for msg in await reader.fetch(_READ_AT_ONCE, timeout=10):
+                tokens = msg.reply.split(".")
+                found.append(Message(int(tokens[5]), int(tokens[7]) // _NS_PER_MS, msg.subject, msg.data, msg.headers))
+                await msg.ack()
+        await reader.unsubscribe()
+        return found
+
+    async def catch_up(self) -> None:
+        """Publish no more, and let a daemon fold the rest and end."""
+        await self.silence()
+        for daemon in self.daemons:
+            await daemon.finish()
+        daemon = self.random.choice(self.daemons)
+        daemon.start("--until-caught-up")
+        await daemon.finish(ask=False)
+
+    async def verdict(self) -> list[str]:
+        """Say what is not as one thread would have left it."""
+        messages = await self.messages()
+        found = await stored(self.world.postgres.url_of(self.database), self.stream)
+        wrong = [
+            *(f"by its own rules: {line}" for line in differences(plain_fold(self.codec, messages), found)),
+            *(f"by the design: {line}" for line in differences(independent_fold(messages), found)),
+            *await self._status(found, messages[-1].position),
+        ]
+        if messages[-1].position < self.published:
+            wrong.append(
+                f"the broker lost messages: it ends at {messages[-1].position}, and confirmed {self.published}"
+            )
+        return wrong
+
+    async def _status(self, found: Tables, last: int) -> list[str]:
+        environment = self.daemons[0].environment
+        asked = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "projector", "status", "--json"],
+            env=os.environ | environment,
+            capture_output=True,
+            check=True,
+            timeout=PATIENCE_S,
+        )
+        status = json.loads(asked.stdout)
+        expected = {
+            "checkpoint_seq": last,
+            "lag_messages": 0,
+            "endpoints": len(found.rows),
+            "dead_letters": len(found.dead_letters),
+            "skipped": found.skipped,
+        }
+        return [
+            f"status says {name} {status[name]!r}, not {value!r}"
+            for name, value in expected.items()
+            if status[name] != value
+        ]
+
+
+@asynccontextmanager
+async def trial(world: World, seed: int) -> AsyncIterator[Trial]:
+    """Set a trial up, publish while it lasts, and clear everything away."""
+    random = Random(seed)  # noqa: S311 - a schedule that can be repeated is the point
+    codec = Codec("kaa-2017-04", resources.folder("schemas"))
+    traffic = Traffic(Random(seed), codec, now_ms=int(time.time() * 1000))  # noqa: S311 - as above
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(world.database())
+        client = await stack.enter_async_context(world.client())
+        stream = f"{database}_events"
+        await client.jetstream().add_stream(name=stream, subjects=list(subjects.filters()))
+        stack.push_async_callback(client.jetstream().delete_stream, stream)
+        one, other = [await stack.enter_async_context(world.daemon(name, database, stream)) for name in ("A", "B")]
+        made = Trial(random, world, database, stream, codec, client, (one, other))
+        made.publishing = asyncio.create_task(made.publish(traffic))
+        try:
+            yield made
+        finally:
+            await made.silence()

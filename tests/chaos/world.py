@@ -1,0 +1,175 @@
+"""The real servers, and daemons behind proxies of their own."""
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import asyncpg
+import nats
+from nats_proxy import NatsProxy
+from postgres_proxy import PostgresProxy
+
+from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.storage.migrate import upgrade
+
+_POSTGRES = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "100"}
+"""`synchronous_commit` stays on: a commit that was acknowledged survives even a killed Postgres."""
+
+_STOP_S = 30.0
+_LOG_LINES = 12
+
+
+class World:
+    """NATS and Postgres, for run after run; each run has a database and a stream of its own."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._folder = Path()
+        self.nats: EmbeddedNats
+        self.postgres: EmbeddedPostgres
+
+    async def __aenter__(self) -> Self:
+        # Short enough for a socket, and open to the user that Postgres becomes under root.
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pr-", dir="/tmp")))
+        self.nats = EmbeddedNats(self._folder / "nats")
+        self.postgres = EmbeddedPostgres(self._folder / "postgres", _POSTGRES)
+        for server in (self.nats, self.postgres):
+            await asyncio.to_thread(server.start)
+            self._stack.callback(server.stop)
+        await self.ask("CREATE DATABASE template")
+        await upgrade(self.postgres.url_of("template"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def ask(self, sql: str, *arguments: Any, database: str = "postgres") -> list[Any]:
+        """Ask Postgres directly, not through a proxy."""
+        connection = await asyncpg.connect(self.postgres.url_of(database))
+        try:
+            return await connection.fetch(sql, *arguments)
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[str]:
+        """Make a migrated database, and drop it at the end."""
+        name = f"chaos_{secrets.token_hex(4)}"
+        await self.ask(f"CREATE DATABASE {name} TEMPLATE template")
+        try:
+            yield name
+        finally:
+            await self.ask(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[nats.NATS]:
+        """Connect to NATS directly, through whatever happens to the server."""
+
+        async def expect(error: Exception) -> None:
+            del error
+
+        async with await nats.connect(
+            self.nats.url, error_cb=expect, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+        ) as client:
+            yield client
+
+    @asynccontextmanager
+    async def daemon(self, name: str, database: str, stream: str) -> AsyncIterator["Daemon"]:
+        """Put proxies in place for a daemon, and end it at the end."""
+        folder = self._folder / f"{name}-{secrets.token_hex(3)}"
+        folder.mkdir()
+        async with (
+            NatsProxy(self.nats.url) as broker,
+            PostgresProxy(folder, self._folder / "postgres" / "data") as postgres,
+        ):
+            daemon = Daemon(name, folder / "log", broker, postgres)
+            daemon.environment = {
+                "PROJECTOR_NATS_URL": broker.url,
+                "PROJECTOR_DATABASE_URL": f"postgresql://postgres@/{database}?host={quote(str(folder))}",
+                "PROJECTOR_STREAM": stream,
+            }
+            try:
+                yield daemon
+            finally:
+                daemon.kill()
+
+
+class Daemon:
+    """A daemon that can be started again after it has ended, each time with other settings."""
+
+    def __init__(self, name: str, log: Path, broker: NatsProxy, postgres: PostgresProxy) -> None:
+        self.name = name
+        self.nats = broker
+        self.postgres = postgres
+        self.environment: dict[str, str] = {}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def start(self, *flags: str, **settings: object) -> None:
+        """Start it; `settings` are named as those of the projector."""
+        environment = self.environment | {f"PROJECTOR_{key.upper()}": str(value) for key, value in settings.items()}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "projector", "run", *flags],
+                env=os.environ | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """End it at once, if there is anything to end."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Pause it or let it go on."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    async def finish(self, *, ask: bool = True) -> None:
+        """Let it end by itself; asked, with SIGTERM.
+
+        Raises:
+            AssertionError: it did not, or not with exit code 0.
+        """
+        if self._process is None:
+            return
+        if ask:
+            self._process.terminate()
+        try:
+            code = await asyncio.to_thread(self._process.wait, _STOP_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"daemon {self.name} does not end: {self.tail()}") from None
+        self._process = None
+        if code:
+            raise AssertionError(f"daemon {self.name} ended with code {code}: {self.tail()}")
+
+    def check(self) -> None:
+        """Make sure that it has not ended by itself.
+
+        Raises:
+            AssertionError: it has.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"daemon {self.name} ended with code {self._process.returncode}: {self.tail()}")
+
+    def tail(self) -> str:
+        """Return the end of its log."""
+        return "\n".join(["", *self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]])

@@ -1,0 +1,141 @@
+"""A daemon that follows a stream into a database within the test's own process, and what it was heard to do."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from projector.app.live import Live
+from projector.app.projection import Outcome
+from projector.domain.checkpoint import Checkpoint
+from projector.errors import TransientError
+from projector.runtime import Runtime
+from projector.settings import load
+
+PATIENCE_S = 20
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+class Recorder:
+    """Listens to a daemon, and lets a test wait for what it says."""
+
+    def __init__(self) -> None:
+        self.heard: Counter[str] = Counter()
+        self.errors: list[TransientError] = []
+        self.parked: list[tuple[int, str]] = []
+        self._news = asyncio.Event()
+
+    def standing_by(self) -> None:
+        self._hear("standing by")
+
+    def active(self, checkpoint: Checkpoint) -> None:
+        self._hear(f"active from {checkpoint.position}")
+        self._hear("active")
+
+    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
+        del checkpoint, pending
+        self.parked += ((message.position, reason) for message, reason, _ in outcome.dead_letters)
+        self._hear("committed")
+
+    def caught_up(self, checkpoint: Checkpoint) -> None:
+        self._hear(f"caught up at {checkpoint.position}")
+
+    def retrying(self, error: TransientError) -> None:
+        self.errors.append(error)
+        self._hear("retrying")
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Ignore whatever else a daemon may say."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_args, **_kwargs: None
+
+    async def hears(self, what: str, times: int = 1) -> None:
+        while self.heard[what] < times:
+            self._news.clear()
+            await self._news.wait()
+
+    def _hear(self, what: str) -> None:
+        self.heard[what] += 1
+        self._news.set()
+
+
+class Daemon:
+    """One run of the daemon's loop."""
+
+    def __init__(self, live: Live, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._live = live
+        self._running = asyncio.create_task(live.run())
+
+    async def hears(self, what: str, times: int = 1) -> None:
+        """Return once the daemon has said something so often; fail if it ends before."""
+        waiting = asyncio.create_task(self.recorder.hears(what, times))
+        await asyncio.wait({waiting, self._running}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            if self._running.done():
+                self._running.result()
+            raise AssertionError(f"waited for {what!r}, heard {self.recorder.heard}, {self.recorder.errors}")
+
+    async def end(self) -> Recorder:
+        """Wait for the end of the run, and raise what ended it."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._running
+        return self.recorder
+
+    async def stop(self) -> Recorder:
+        """Tell it to stop, and wait until it has."""
+        self._live.stop()
+        return await self.end()
+
+    async def abandon(self) -> None:
+        """End it wherever it is, as a test that failed must."""
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+
+@dataclass
+class Scene:
+    """A stream, a database, and the daemons that a test starts between them."""
+
+    nats_url: str
+    database_url: str
+    stream: str
+    publish: Callable[..., Awaitable[int]]
+    ask: Callable[..., Awaitable[Rows]]
+    daemons: list[Daemon] = field(default_factory=list)
+
+    def follow(
+        self, *, url: str | None = None, accept_gap: bool = False, until_caught_up: bool = False, **settings: Any
+    ) -> Daemon:
+        """Start a daemon."""
+        flags = {"nats_url": self.nats_url, "database_url": url or self.database_url, "batch_size": 100} | settings
+        recorder = Recorder()
+        runtime = Runtime(load(flags, config=None, fallback=None))
+        live = runtime.live(recorder, accept_gap=accept_gap, until_caught_up=until_caught_up)
+        self.daemons.append(Daemon(live, recorder))
+        return self.daemons[-1]
+
+    async def fold(self, **settings: Any) -> Recorder:
+        """Run a daemon to the end of the stream."""
+        return await self.follow(until_caught_up=True, **settings).end()
+
+    async def query(self, sql: str, *arguments: Any) -> Rows:
+        """Ask the database something, or tell it."""
+        return await self.ask(self.database_url, sql, *arguments)
+
+    async def table(self, url: str | None = None) -> Rows:
+        """Everything that is in the table, registers included."""
+        return await self.ask(url or self.database_url, "SELECT * FROM endpoint_state ORDER BY endpoint_id")
+
+    async def dead_letters(self) -> Rows:
+        """Position and reason of every dead letter."""
+        return await self.query("SELECT position, reason FROM dead_letter ORDER BY position")
+
+    async def position(self) -> int:
+        """Where the checkpoint is."""
+        ((position,),) = await self.query("SELECT position FROM projector_checkpoint")
+        return int(position)

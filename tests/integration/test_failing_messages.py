@@ -1,0 +1,147 @@
+"""The first rows of the design's table of what goes wrong: messages that cannot be folded, or need not be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scenes import Scene
+
+Event = Callable[..., tuple[str, bytes]]
+
+
+@pytest.mark.parametrize(
+    ("change", "record", "reason"),
+    [
+        (lambda payload: payload[:-1], {}, "malformed-payload"),
+        (lambda _: b"", {}, "malformed-payload"),
+        (lambda _: b"\xff" * 40, {}, "malformed-payload"),
+        (lambda payload: payload + b"\x00", {}, "trailing-bytes"),
+        (None, {"endpointIds": [""]}, "empty-endpoint-id"),
+        (None, {"endpointIds": ["e1", "", "e2"]}, "empty-endpoint-id"),
+        (None, {"endpointIds": ["e1", "nul\0"]}, "unstorable-text"),
+        (None, {"originatorReplicaId": "nul\0"}, "unstorable-text"),
+        (None, {"endpointIds": ["e1", "x" * 2693]}, "endpoint-id-too-long"),
+    ],
+    ids=[
+        "cut short",
+        "empty",
+        "noise",
+        "bytes left over",
+        "empty id",
+        "empty id in a list",
+        "NUL in an id",
+        "NUL in the replica id",
+        "id too long to index",
+    ],
+)
+async def test_a_message_that_cannot_be_folded_is_parked_whole_and_the_others_are_folded(
+    scene: Scene, event: Event, change: Callable[[bytes], bytes] | None, record: dict[str, Any], reason: str
+) -> None:
+    subject, payload = event("connectivity.disconnected", **({"endpointIds": ["e1"]} | record))
+    payload = change(payload) if change is not None else payload
+    before, after = (event("connectivity.connected", name, appVersionName="") for name in ("before", "after"))
+    await scene.publish(before, (subject, payload), after)
+    await scene.fold()
+    assert await scene.query("SELECT position, reason, subject, payload, attempts FROM dead_letter") == [
+        (2, reason, subject, payload, 1)
+    ]
+    assert [row[0] for row in await scene.table()] == ["after", "before"]
+    assert await scene.position() == 3
+
+
+async def test_an_empty_configuration_id_is_parked(scene: Scene, event: Event) -> None:
+    await scene.publish(*(event(f"config.{kind}", "e", configId="") for kind in ("new-available", "updated")))
+    await scene.fold()
+    assert await scene.dead_letters() == [(1, "empty-config-id"), (2, "empty-config-id")]
+    assert await scene.table() == []
+
+
+async def test_the_longest_endpoint_id_that_is_accepted_gets_a_row(scene: Scene, event: Event) -> None:
+    # Random enough that Postgres cannot make it shorter, in characters of several bytes.
+    longest = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(897)) + "x"
+    assert len(longest.encode()) == 2692
+    await scene.publish(event("connectivity.disconnected", endpointIds=[longest]))
+    await scene.fold()
+    assert [row[0] for row in await scene.table()] == [longest]
+
+
+async def test_types_that_are_not_known_yet_are_skipped_and_counted_by_type(scene: Scene, event: Event) -> None:
+    _, payload = event("connectivity.disconnected", endpointIds=["e1"])
+    kinds = ["connectivity.suspended", "lifecycle.unregistered", "connectivity.suspended", "a", "a.b.c"]
+    await scene.publish(*((f"kaa.v1.events.kpc.endpoint.{kind}", payload) for kind in kinds))
+    await scene.fold(batch_size=2)
+    ((skipped,),) = await scene.query("SELECT skipped FROM projector_checkpoint")
+    assert skipped == '{"a": 1, "a.b.c": 1, "connectivity.suspended": 2, "lifecycle.unregistered": 1}'
+    assert (await scene.table(), await scene.dead_letters(), await scene.position()) == ([], [], 5)
+
+
+OBJECT = "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$"
+TRIGGER = """
+CREATE TRIGGER object BEFORE INSERT OR UPDATE ON endpoint_state FOR EACH ROW
+WHEN (new.endpoint_id = 'e50') EXECUTE FUNCTION object()
+"""
+
+
+@pytest.mark.parametrize(
+    ("objection", "said"),
+    [
+        (["ALTER TABLE endpoint_state ADD CHECK (endpoint_id <> 'e50')"], "endpoint_state_endpoint_id_check"),
+        ([OBJECT, TRIGGER], "not this one"),
+        (["CREATE UNIQUE INDEX ON endpoint_state (app_version)"], "endpoint_state_app_version_idx"),
+    ],
+    ids=["check constraint", "trigger", "unique index"],
+)
+async def test_what_only_postgres_objects_to_is_parked_alone_whatever_shares_its_batch(
+    scene: Scene, event: Event, objection: list[str], said: str
+) -> None:
+    for statement in objection:
+        await scene.query(statement)
+    messages = [event("lifecycle.registered", f"e{n}", appVersionName=f"v{n}") for n in range(1, 101)]
+    messages[49] = event("lifecycle.registered", "e50", appVersionName="v7")
+    messages[9] = ("kaa.v1.events.kpc.endpoint.no.such", b"")
+    messages[89] = (messages[89][0], b"\xff")
+    await scene.publish(*messages, event("connectivity.connected", "e1", appVersionName="w"))
+    await scene.fold()
+
+    assert await scene.query("SELECT position, reason, attempts FROM dead_letter ORDER BY position") == [
+        (50, "database-rejected", 1),
+        (90, "malformed-payload", 1),
+    ]
+    ((detail,),) = await scene.query("SELECT detail FROM dead_letter WHERE position = 50")
+    assert said in detail
+    assert {row[0] for row in await scene.table()} == {f"e{n}" for n in range(1, 101)} - {"e10", "e50", "e90"}
+    assert await scene.query("SELECT app_version FROM endpoint_state WHERE endpoint_id = 'e1'") == [("w",)]
+    assert await scene.query("SELECT position, skipped FROM projector_checkpoint") == [(101, '{"no.such": 1}')]
+
+
+async def test_an_event_about_several_endpoints_changes_all_of_them_or_none(scene: Scene, event: Event) -> None:
+    await scene.query("ALTER TABLE endpoint_state ADD CHECK (endpoint_id <> 'e2')")
+    await scene.publish(
+        event("connectivity.disconnected", endpointIds=["e1", "e2", "e3"]),
+        event("connectivity.disconnected", endpointIds=["e3", "e4"]),
+    )
+    await scene.fold()
+    assert await scene.dead_letters() == [(1, "database-rejected")]
+    assert await scene.query("SELECT endpoint_id, last_event_seq FROM endpoint_state ORDER BY 1") == [
+        ("e3", 2),
+        ("e4", 2),
+    ]
+
+
+async def test_events_behind_a_message_that_postgres_rejects_build_on_what_was_committed(
+    scene: Scene, event: Event
+) -> None:
+    """Whatever is folded ahead of a commit must not rest on the part of it that was refused."""
+    await scene.query("ALTER TABLE endpoint_state ADD CHECK (app_version <> 'refused')")
+    await scene.publish(
+        event("lifecycle.registered", "e", appVersionName="v1", timestamp=1000),
+        event("lifecycle.appversion-updated", "e", appVersionName="refused", timestamp=9000),
+        event("config.new-available", "e", configId="c", timestamp=3000),
+        event("lifecycle.appversion-updated", "e", appVersionName="v2", timestamp=4000),
+        event("metadata.updated", "e", added=["k"], timestamp=5000),
+    )
+    await scene.fold(batch_size=1)
+    assert await scene.dead_letters() == [(2, "database-rejected")]
+    assert await scene.query(
+        "SELECT app_version, config_pending_id, metadata::text, last_event_seq FROM endpoint_state"
+    ) == [("v2", "c", '{"k": null}', 5)]

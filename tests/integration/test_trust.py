@@ -1,0 +1,277 @@
+"""Whether the stream is still the one that was folded, and what is done where it is not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from scenes import Scene
+
+from projector.app import live as live_module
+from projector.app.projection import Projection
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.messages import Message
+from projector.errors import (
+    EventsLostError,
+    FatalError,
+    NotMigratedError,
+    RulesChangedError,
+    StreamMissingError,
+    StreamReplacedError,
+)
+from projector.storage.checkpoints import SHARD
+from projector.storage.locks import LEADER_LOCK
+from projector.storage.store import Store
+from projector.stream.codec import Codec
+from projector.stream.connection import Broker
+from projector.stream.provision import create_stream
+
+Event = Callable[..., tuple[str, bytes]]
+Eventually = Callable[..., Awaitable[None]]
+
+Connects = Callable[..., list[tuple[str, bytes]]]
+
+TABLES = ("endpoint_state", "projector_checkpoint", "dead_letter")
+
+
+@pytest.fixture
+def jetstream(nats_client: Client) -> JetStreamContext:
+    return nats_client.jetstream()
+
+
+@pytest.fixture
+def connects(event: Event) -> Connects:
+    """Events of which every one is folded into a row of its own."""
+
+    def connects(first: int, last: int, *, version: str = "v") -> list[tuple[str, bytes]]:
+        return [
+            event("connectivity.connected", f"e{n}", appVersionName=f"{version}{n}") for n in range(first, last + 1)
+        ]
+
+    return connects
+
+
+@pytest.fixture
+async def folded(scene: Scene, connects: Connects) -> Scene:
+    """A scene in which ten events are folded."""
+    await scene.publish(*connects(1, 10))
+    await scene.fold()
+    return scene
+
+
+async def everything(scene: Scene) -> list[object]:
+    return [await scene.query(f"SELECT * FROM {name} ORDER BY 1, 2") for name in TABLES]
+
+
+async def refuses(scene: Scene, error: type[FatalError], advice: str) -> FatalError:
+    """The daemon ends at once and changes nothing."""
+    before = await everything(scene)
+    with pytest.raises(error, match=advice) as refused:
+        await scene.follow().end()
+    assert await everything(scene) == before
+    return refused.value
+
+
+async def test_a_stream_that_does_not_exist_is_refused(scene: Scene, jetstream: JetStreamContext) -> None:
+    await jetstream.delete_stream(scene.stream)
+    await refuses(scene, StreamMissingError, "projector init")
+
+
+async def test_a_stream_that_was_deleted_is_refused(folded: Scene, jetstream: JetStreamContext) -> None:
+    await jetstream.delete_stream(folded.stream)
+    await refuses(folded, StreamMissingError, "projector init")
+
+
+async def test_a_database_that_was_never_migrated_is_refused(scene: Scene, empty_database_url: str) -> None:
+    with pytest.raises(NotMigratedError, match="projector init"):
+        await scene.follow(url=empty_database_url).end()
+
+
+async def test_a_database_of_another_version_is_refused(folded: Scene) -> None:
+    await folded.query("UPDATE projector_migration SET version_num = 'from the future'")
+    await refuses(folded, NotMigratedError, r"from the future.*projector init")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("rules_version", "'other'"), ("revision", "'kaa-2031-01'"), ("originators", "'{kpc,epr}'")],
+)
+async def test_rows_that_other_rules_built_are_refused(folded: Scene, column: str, value: str) -> None:
+    await folded.query(f"UPDATE projector_checkpoint SET {column} = {value}")
+    await refuses(folded, RulesChangedError, "projector rebuild")
+
+
+async def test_folding_fewer_originators_than_before_is_refused(folded: Scene) -> None:
+    with pytest.raises(RulesChangedError, match=r"\(all\).*epr.*projector rebuild"):
+        await folded.follow(originators="epr").end()
+
+
+@pytest.mark.parametrize("events", [0, 10, 20])
+async def test_a_stream_that_was_recreated_is_refused_whatever_it_holds(
+    folded: Scene, jetstream: JetStreamContext, connects: Connects, events: int
+) -> None:
+    await jetstream.delete_stream(folded.stream)
+    await create_stream(Broker(urls=(folded.nats_url,)), folded.stream)
+    if events:
+        await folded.publish(*connects(1, events))
+    await refuses(folded, StreamReplacedError, "created at another time")
+
+
+@pytest.mark.parametrize(
+    ("change", "evidence"),
+    [
+        ("anchor_hash = sha256('other')", "another message"),
+        ("anchor_stored_at = anchor_stored_at - interval '1 ms'", "another message"),
+        ("position = 11", "ends at position 10"),
+        ("stream_created_at = stream_created_at - interval '1 ms'", "another time"),
+    ],
+    ids=["other payload", "other time", "without its tail", "created at another time"],
+)
+async def test_a_stream_that_was_restored_from_elsewhere_is_refused(folded: Scene, change: str, evidence: str) -> None:
+    await folded.query(f"UPDATE projector_checkpoint SET {change}")
+    await refuses(folded, StreamReplacedError, evidence)
+
+
+@asynccontextmanager
+async def next_in_the_lead(scene: Scene, eventually: Eventually) -> AsyncIterator[None]:
+    """Have the working daemon stand by, once it has lost the lead, until the end of the block."""
+    connection = await asyncpg.connect(scene.database_url)
+    key = (LEADER_LOCK, SHARD)
+    taking = asyncio.create_task(connection.execute("SELECT pg_advisory_lock(hashtextextended($1, $2))", *key))
+    await eventually(lambda: scene.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+    yield
+    await taking
+    await connection.close()
+
+
+async def test_a_stream_that_is_recreated_while_the_daemon_runs_is_refused_before_any_write(
+    folded: Scene,
+    jetstream: JetStreamContext,
+    connects: Connects,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_module, "_STANDBY_POLL_S", 0.05)
+    before = await everything(folded)
+    daemon = folded.follow()
+    await daemon.hears("active from 10")
+    async with next_in_the_lead(folded, eventually):
+        await jetstream.delete_stream(folded.stream)
+        await daemon.hears("standing by")
+        await create_stream(Broker(urls=(folded.nats_url,)), folded.stream)
+        await folded.publish(*connects(1, 20))
+    with pytest.raises(StreamReplacedError, match="created at another time"):
+        await daemon.end()
+    assert await everything(folded) == before
+
+
+async def test_events_that_retention_took_before_they_were_folded_are_fatal_and_counted(
+    folded: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    await folded.publish(*connects(11, 30))
+    await jetstream.purge_stream(folded.stream, seq=25)  # the first that stays
+    error = await refuses(folded, EventsLostError, r"14 positions.*--accept-gap")
+    assert isinstance(error, EventsLostError)
+    assert (error.lost, error.checkpoint, error.first) == (14, 10, 25)
+
+    await folded.fold(accept_gap=True)
+    assert len(await folded.table()) == 16
+    assert await folded.position() == 30
+    await folded.fold()
+
+
+async def test_a_stream_that_was_emptied_after_it_was_folded_is_followed_further(
+    folded: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    await jetstream.purge_stream(folded.stream)
+    await folded.fold()
+    await folded.publish(*connects(11, 12))
+    await folded.fold()
+    assert len(await folded.table()) == 12
+
+
+async def test_a_stream_that_was_emptied_before_everything_was_folded_is_fatal(
+    folded: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    await folded.publish(*connects(11, 30))
+    await jetstream.purge_stream(folded.stream)
+    await refuses(folded, EventsLostError, "20 positions")
+    await folded.fold(accept_gap=True)
+    await folded.publish(*connects(31, 31))
+    await folded.fold(accept_gap=True)
+    assert len(await folded.table()) == 11
+
+
+async def test_a_database_restored_from_a_backup_is_brought_up_to_date_again(folded: Scene, connects: Connects) -> None:
+    for name in TABLES:
+        await folded.query(f"CREATE TABLE backup_{name} AS TABLE {name}")
+    await folded.publish(*connects(5, 40, version="w"))
+    await folded.fold()
+    before = await folded.table()
+
+    for name in TABLES:
+        await folded.query(f"TRUNCATE {name}")
+        await folded.query(f"INSERT INTO {name} TABLE backup_{name}")
+    assert await folded.position() == 10
+    await folded.fold()
+    assert await folded.table() == before
+
+
+async def test_events_that_retention_takes_while_the_daemon_runs_are_fatal_too(
+    folded: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    daemon = folded.follow(batch_size=10)
+    await daemon.hears("active from 10")
+    connection = await asyncpg.connect(folded.database_url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")
+        await folded.publish(*connects(11, 500))
+        await jetstream.purge_stream(folded.stream, seq=490)
+    await connection.close()
+    with pytest.raises(EventsLostError, match="--accept-gap"):
+        await daemon.hears("committed", 500)
+    assert await folded.position() < 490
+
+
+async def test_a_consumer_that_is_behind_the_checkpoint_is_moved_and_nothing_is_folded_again(
+    folded: Scene, jetstream: JetStreamContext
+) -> None:
+    before = await everything(folded)
+    (consumer,) = await jetstream.consumers_info(folded.stream)
+    await jetstream.delete_consumer(folded.stream, consumer.name)
+    await jetstream.add_consumer(folded.stream, replace(consumer.config, opt_start_seq=1))
+    heard = await folded.fold()
+    assert heard.heard["committed"] == 0
+    assert await everything(folded) == before
+    (consumer,) = await jetstream.consumers_info(folded.stream)
+    assert consumer.num_pending == 0
+
+
+async def test_a_batch_that_comes_again_is_not_folded_again_even_where_a_clock_has_stepped_back(
+    scene: Scene, event: Event, codec: Codec
+) -> None:
+    """Folded behind the third of these, the first would win against it."""
+    store = Store(scene.database_url)
+    await store.open()
+    checkpoint = Checkpoint(
+        stream="S", stream_created_at=1, rules=Rules(version="r", revision="kaa-2017-04", originators=())
+    )
+    await store.begin(checkpoint)
+    projection = Projection(codec, store, checkpoint)
+    sent = [(2000, "x"), (500, "x"), (1000, "y")]
+    messages = [
+        Message(n, 5000, *event("connectivity.connected", "e", timestamp=at, originatorReplicaId=replica, **version))
+        for n, (at, replica) in enumerate(sent, start=1)
+        if (version := {"appVersionName": f"v{n}"})
+    ]
+    await projection.process(projection.decode(messages))
+    before = await everything(scene)
+    assert await scene.query("SELECT app_version FROM endpoint_state") == [("v3",)]
+    for again in (messages[:1], messages[:2], messages):
+        await projection.process(projection.decode(again))
+        assert await everything(scene) == before
+    await store.close()

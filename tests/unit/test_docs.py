@@ -1,0 +1,396 @@
+"""Documents that fail the build when they lie."""
+
+import importlib
+import json
+import pkgutil
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+import typer
+
+import projector
+from projector import errors
+from projector.app.status import Status
+from projector.cli import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
+from projector.domain.endpoint import Endpoint, fold
+from projector.domain.messages import Message, Skipped
+from projector.errors import FatalError, PoisonReason, TransientError
+from projector.settings import Settings
+from projector.storage.columns import FACET_COLUMNS
+from projector.storage.tables import dead_letter, endpoint_state, metadata, projector_checkpoint
+from projector.storage.wire import encode_json
+from projector.stream import subjects
+from projector.stream.codec import REVISIONS, Codec
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+SEMANTICS = ROOT / "docs" / "semantics.md"
+DOCUMENTS = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+Cells = list[str]
+
+
+def text(*paths: Path) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+def tables(path: Path) -> Iterator[list[Cells]]:
+    """Yield the tables of a document, each as rows of cells, the first row being the heads."""
+    for block in re.findall(r"(?:^\|.*\|\n)+", text(path), flags=re.MULTILINE):
+        heads, _, *rows = block.splitlines()
+        yield [[cell.strip() for cell in line[1:-1].split("|")] for line in (heads, *rows)]
+
+
+def table(path: Path, *heads: str) -> list[Cells]:
+    """Return the rows of the one table with these heads, or of all of them together."""
+    found = [row for head, *rows in tables(path) if tuple(head) == heads for row in rows]
+    assert found, f"{path.name} has no table with the columns {heads}"
+    return found
+
+
+def outside_blocks(path: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", text(path), flags=re.MULTILINE | re.DOTALL)
+
+
+def quoted(path: Path) -> Iterator[str]:
+    """Yield what stands in backticks."""
+    yield from re.findall(r"`([^`\n]+)`", outside_blocks(path))
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def subclasses(kind: type[Exception]) -> Iterator[str]:
+    for subclass in kind.__subclasses__():
+        if subclass.__module__ == errors.__name__:
+            yield subclass.__name__
+            yield from subclasses(subclass)
+
+
+# The command line and its settings.
+
+
+def default_of(name: str) -> str:
+    """Return a default as the table writes it."""
+    if Settings.model_fields[name].is_required():
+        return "required"
+    value = Settings.model_fields[name].get_default()
+    if value is None:
+        return "none"
+    if value == ():
+        return "all"
+    shown = getattr(value, "get_secret_value", lambda: value)()
+    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
+
+
+def test_every_setting_is_documented_with_its_flag_its_variable_and_its_default_and_no_other_is() -> None:
+    documented = [row[:3] for row in table(OPERATIONS, "flag", "environment", "default", "meaning")]
+    assert documented == [
+        [f"`--{name.replace('_', '-')}`", f"`PROJECTOR_{name.upper()}`", default_of(name)]
+        for name in Settings.model_fields
+    ]
+
+
+def commands(command: Any, name: str) -> Iterator[str]:
+    """Yield the whole names of a command's own commands, or its own where it has none."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name
+        return
+    for own_name, own in inner.items():
+        yield from commands(own, f"{name} {own_name}")
+
+
+def test_every_command_is_documented_and_no_other_is() -> None:
+    documented = {name for row in table(OPERATIONS, "command", "what it does") for name in names_in(row[0])}
+    assert documented == set(commands(typer.main.get_command(app), "projector"))
+
+
+@every_document
+def test_every_command_and_every_option_that_is_named_exists(path: Path) -> None:
+    known = set(commands(typer.main.get_command(app), "projector")) | {"projector dead-letters", "projector COMMAND"}
+    written = text(path)
+    named = re.findall(r"(?<![\w/-])projector (?:(dead-letters) )?([a-z][a-z-]*)(?=[ `\n])", "\n".join(shell(written)))
+    assert {f"projector {f'{group} ' if group else ''}{name}" for group, name in named} <= known
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", written)) - {"--help"}
+    assert options <= set(known_options(typer.main.get_command(app)))
+
+
+def shell(written: str) -> Iterator[str]:
+    """Yield the lines of shell blocks, and what stands in backticks."""
+    for block in re.findall(r"^```sh\n(.*?)^```$", written, flags=re.MULTILINE | re.DOTALL):
+        yield from (f"{line} " for line in block.splitlines())
+    yield from (f"{span}`" for span in re.findall(r"`(projector [^`\n]+)`", written))
+
+
+def known_options(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        yield from (option for option in parameter.opts if option.startswith("--"))
+    for own in getattr(command, "commands", {}).values():
+        yield from known_options(own)
+
+
+def test_the_exit_codes_are_those_of_the_command_line() -> None:
+    for path in (README, OPERATIONS):
+        codes = [int(code) for code, _ in table(path, "exit code", "meaning")]
+        assert codes == [0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL]
+
+
+def test_every_field_of_the_status_is_documented_and_no_other_is() -> None:
+    documented = [name for row in table(OPERATIONS, "field", "meaning") for name in names_in(row[0])]
+    assert documented == [field.name for field in fields(Status)]
+
+
+# What can go wrong.
+
+
+def test_every_fatal_error_is_documented_and_no_other_is() -> None:
+    documented = [row[0].strip("`") for row in table(OPERATIONS, "error", "what it means", "what to do")]
+    assert documented == list(subclasses(FatalError))
+
+
+def test_every_reason_to_park_a_message_is_documented_and_no_other_is() -> None:
+    documented = [row[0].strip("`") for row in table(OPERATIONS, "reason", "what is wrong")]
+    assert documented == list(get_args(PoisonReason))
+
+
+@every_document
+def test_every_error_that_is_named_exists(path: Path) -> None:
+    known = {*subclasses(errors.ProjectorError)}
+    assert known >= {*subclasses(FatalError), *subclasses(TransientError)}
+    assert set(re.findall(r"\b[A-Z]\w+Error\b", text(path))) <= known
+
+
+# What the columns mean.
+
+
+def documented_type(column: Any) -> str:
+    words = {"TEXT": "text", "JSONB": "jsonb", "TIMESTAMP": "timestamptz", "BIGINT": "bigint"}[str(column.type)]
+    if column.primary_key:
+        return f"{words}, primary key"
+    return words if column.nullable else f"{words}, not null"
+
+
+def test_every_column_is_documented_with_its_type_and_no_other_is() -> None:
+    documented = [
+        row[:2]
+        for row in (
+            *table(SEMANTICS, "column", "type", "meaning", "taken from"),
+            *table(SEMANTICS, "column", "type", "meaning"),
+        )
+    ]
+    assert documented == [[f"`{column.name}`", documented_type(column)] for column in endpoint_state.columns]
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def unix_ms(time: str) -> int:
+    hours, minutes, seconds = map(int, time.split(":"))
+    midnight = NOON.replace(hour=0)
+    return int((midnight + timedelta(hours=hours, minutes=minutes, seconds=seconds)).timestamp() * 1000)
+
+
+def example() -> list[tuple[Message, str]]:
+    """Return the messages of the worked example, and what is said to have come of each."""
+    codec = Codec("kaa-2017-04", ROOT / "schemas")
+    found = []
+    stored_at = 0
+    heads = ("position", "type", "originator", "replica", "time", "says", "what came of it")
+    for position, type_, originator, replica, time, says, verdict in table(SEMANTICS, *heads):
+        record: dict[str, Any] = {"timestamp": unix_ms(time), "originatorReplicaId": replica}
+        record |= {"removed": [], "added": [], "updated": [], "endpointId": "meter-7", "endpointIds": ["meter-7"]}
+        if says:
+            name, _, value = says.partition("=")
+            record[name] = value.split(",") if name in ("removed", "added", "updated") else value
+        (event_type,) = names_in(type_)
+        stored_at = max(stored_at, record["timestamp"]) + 5
+        payload = codec.encode(event_type, record)
+        message = Message(int(position), stored_at, subjects.build(originator, event_type), payload)
+        found.append((message, verdict))
+    return found
+
+
+@cache
+def folded_example() -> tuple[Endpoint, tuple[str, ...]]:
+    """Fold the worked example; return the endpoint, and what came of each message."""
+    codec = Codec("kaa-2017-04", ROOT / "schemas")
+    endpoints: dict[str, Endpoint] = defaultdict(Endpoint.unseen)
+    verdicts = []
+    for message, _ in example():
+        events = codec.decode(message)
+        assert not isinstance(events, Skipped)
+        ((_, verdict),) = fold(events, endpoints)
+        verdicts.append(verdict.value)
+    return endpoints["meter-7"], tuple(verdicts)
+
+
+def test_what_comes_of_the_events_of_the_example_is_what_the_table_says() -> None:
+    _, verdicts = folded_example()
+    assert [said for _, said in example()] == list(verdicts)
+
+
+def test_the_row_of_the_example_is_what_its_events_imply() -> None:
+    endpoint, _ = folded_example()
+    row: dict[str, Any] = {"endpoint_id": "meter-7"}
+    for state, facet in zip(endpoint.states, FACET_COLUMNS, strict=True):
+        row |= zip((column.name for column in facet.columns), facet.values(state), strict=True)
+    row |= {"last_event_seq": endpoint.last_event_seq, "last_event_at": endpoint.last_event_at}
+
+    def written(name: str, value: Any) -> str:
+        if value is None:
+            return "null"
+        if name.endswith("_at"):
+            return f"{datetime.fromtimestamp(value / 1000, UTC):%H:%M:%S}"
+        return json.dumps(value) if isinstance(value, dict) else str(value)
+
+    documented = table(SEMANTICS, "column", "value")
+    assert documented == [[f"`{name}`", written(name, value)] for name, value in row.items()]
+
+
+def test_the_registers_that_are_shown_are_those_of_the_example() -> None:
+    endpoint, _ = folded_example()
+    (block,) = re.findall(r"^```json\n(.*?)^```$", text(SEMANTICS), flags=re.MULTILINE | re.DOTALL)
+    by_name = {columns.registers.name: state for columns, state in zip(FACET_COLUMNS, endpoint.states, strict=True)}
+    assert json.loads(block) == json.loads(encode_json(by_name["metadata_registers"]))
+
+
+# Links and names.
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(path: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", outside_blocks(path), flags=re.MULTILINE)}
+
+
+@every_document
+def test_every_link_within_the_project_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(path)):
+        if target.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = target.partition("#")
+        where = (path.parent / file).resolve() if file else path
+        assert where.exists(), f"{path.name} links to {target}"
+        assert where.is_relative_to(ROOT)
+        assert not anchor or anchor in anchors(where), f"{path.name} links to {target}"
+
+
+def test_the_records_of_decisions_are_numbered_without_a_gap() -> None:
+    names = sorted(path.name for path in (ROOT / "docs" / "decisions").iterdir())
+    assert [name[:5] for name in names] == [f"{number:04}-" for number in range(1, len(names) + 1)]
+    for number, name in enumerate(names, start=1):
+        written = text(ROOT / "docs" / "decisions" / name)
+        assert written.startswith(f"# {number}. ")
+        assert re.findall(r"^## (\w+)$", written, flags=re.MULTILINE) == ["Context", "Decision", "Consequence"]
+
+
+FILE_ENDINGS = ("py", "md", "toml", "ini", "avsc", "jsonl")
+FOLDERS = ("app", "benchmarks", "docs", "domain", "migrations", "projector", "schemas", "storage", "stream", "tests")
+NOT_OURS = {"projector.toml", "postmaster.pid"}
+"""Files that are named and do not stand in the repository."""
+
+
+def is_path(name: str) -> bool:
+    if not re.fullmatch(r"[\w./-]+", name) or name.startswith(("/", "~")):
+        return False
+    return name.partition("/")[0] in FOLDERS if "/" in name else name.rpartition(".")[2] in FILE_ENDINGS
+
+
+@every_document
+def test_every_path_that_is_named_exists(path: Path) -> None:
+    for name in filter(is_path, quoted(path)):
+        # A bare file name stands in the folder that the sentence is about.
+        places = [ROOT / name, ROOT / "projector" / name]
+        assert (
+            name in NOT_OURS
+            or any(place.exists() for place in places)
+            or ("/" not in name and any((ROOT / "projector").rglob(name)))
+        ), f"{path.name} names {name}"
+
+
+@cache
+def modules() -> dict[str, ModuleType]:
+    """Return every module by its name without that of the package, and by each shorter end of it."""
+    found = {}
+    for info in pkgutil.walk_packages(projector.__path__, "projector."):
+        if info.name == "projector.__main__":
+            continue
+        module = importlib.import_module(info.name)
+        parts = info.name.split(".")
+        found |= {".".join(parts[start:]): module for start in range(len(parts))}
+    return found
+
+
+@cache
+def classes() -> dict[str, list[type]]:
+    found: dict[str, list[type]] = defaultdict(list)
+    for module in set(modules().values()):
+        for name, value in vars(module).items():
+            if isinstance(value, type):
+                found[name].append(value)
+    return found
+
+
+def has(owner: object, path: Iterable[str]) -> bool:
+    for name in path:
+        if isinstance(owner, type) and name in {
+            *getattr(owner, "__dataclass_fields__", {}),
+            *getattr(owner, "model_fields", {}),
+            *getattr(owner, "__annotations__", {}),
+        }:
+            return True
+        if not hasattr(owner, name):
+            return False
+        owner = getattr(owner, name)
+    return True
+
+
+def exists(name: str) -> bool:
+    """Tell whether a dotted name is one of the code, of the tables, of Postgres or of the protocol."""
+    parts = name.split(".")
+    if any(name in revision.event_types for revision in REVISIONS.values()):
+        return True
+    if parts[0] in metadata.tables:
+        return parts[1] in metadata.tables[parts[0]].columns
+    if parts[0].startswith("pg_"):
+        return True
+    owners: list[Any] = list(classes().get(parts[0], ()))
+    if any(has(owner, parts[1:]) for owner in owners):
+        return True
+    ends = range(len(parts), 0, -1)
+    return any(
+        ".".join(parts[:end]) in modules() and has(modules()[".".join(parts[:end])], parts[end:]) for end in ends
+    )
+
+
+@every_document
+def test_every_dotted_name_exists(path: Path) -> None:
+    for name in quoted(path):
+        # Subjects of NATS have capitals only, and are not ours.
+        if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", name) and not (
+            name.isupper() or name in NOT_OURS or is_path(name)
+        ):
+            assert exists(name), f"{path.name} names {name}"
+
+
+@every_document
+def test_every_table_that_is_named_exists(path: Path) -> None:
+    known = {*metadata.tables, "endpoint_state_rebuild", "dead_letter_rebuild", "projector_migration"}
+    assert {endpoint_state.name, dead_letter.name, projector_checkpoint.name} <= known
+    named = re.findall(r"\b(?:endpoint_state|dead_letter|projector_checkpoint)(?:_\w+)?\b", text(path))
+    assert set(named) - {"dead_letters_by_reason", "dead_letters"} <= known
