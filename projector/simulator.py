@@ -34,9 +34,9 @@ _REPLICAS = 4
 _ANONYMOUS = 5
 _REPLICA_IDS = ("", "kpc-0", "kpc-1", "kpc-2", "kpc-3", "")
 
-_PRODUCTS = ("kettle", "toaster", "thermostat", "meter", "lock", "camera", "pump")
-_RELEASES = tuple(f"{major}.{minor}.{patch}" for major in range(1, 6) for minor in range(6) for patch in range(4))
-_FIRST_RELEASES = 40
+_PRODUCTS = ("kettle", "meter")
+_RELEASES = tuple(f"{major}.{minor}.0" for major in range(1, 9) for minor in range(10))
+_FIRST_RELEASES = 3
 _METADATA_KEYS = ("serial", "model", "fw", "site", "owner", "room", "tariff", "contact")
 _FIRST_KEYS = 5
 _LASTING_KEYS = 2

@@ -18,7 +18,7 @@ import stamina
 from projector.app.conveyor import convey
 from projector.app.ports import Decoder, Source, Store
 from projector.app.projection import Batch, Outcome, Projection
-from projector.app.trust import check_rules, check_source
+from projector.app.trust import check_continuity, check_rules, check_source
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import Delivery
 from projector.errors import TransientError
@@ -187,8 +187,11 @@ class Live:
         self, projection: Projection, pending: int, deliveries: deque[Delivery]
     ) -> AsyncGenerator[Batch, None]:
         """Yield batches as they come, and remember what to acknowledge for each."""
+        position = projection.checkpoint.position
         while pending or not self._options.until_caught_up:
             delivery = await self._source.next(self._options.linger_s)
-            pending = delivery.pending
+            if not self._options.accept_gap:
+                await check_continuity(self._source, self._options.stream, position, delivery.messages)
+            position, pending = delivery.messages[-1].position, delivery.pending
             deliveries.append(delivery)
             yield projection.decode(delivery.messages)

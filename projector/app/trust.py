@@ -1,8 +1,10 @@
 """Whether the stream is still the one that was folded."""
 
+from collections.abc import Sequence
+
 from projector.app.ports import Source
 from projector.domain.checkpoint import Anchor, Checkpoint, Rules
-from projector.domain.messages import StreamState
+from projector.domain.messages import Message, StreamState
 from projector.errors import EventsLostError, RulesChangedError, StreamReplacedError
 
 
@@ -21,6 +23,22 @@ async def check_source(source: Source, checkpoint: Checkpoint, *, accept_gap: bo
         raise StreamReplacedError(checkpoint.stream, evidence)
     await _check_anchor(source, checkpoint)
     _check_gap(state, checkpoint, accept_gap=accept_gap)
+
+
+async def check_continuity(source: Source, stream: str, after: int, messages: Sequence[Message]) -> None:
+    """Make sure that nothing left the stream behind a position, or between messages, before it was delivered.
+
+    Raises:
+        EventsLostError: something did.
+    """
+    if messages[-1].position == after + len(messages):
+        return
+    first = (await source.state()).first
+    for message in messages:
+        # Subjects of others leave holes too, but behind the beginning of the stream nobody can tell.
+        if first > after + 1 < message.position:
+            raise EventsLostError(stream, checkpoint=after, first=message.position)
+        after = message.position
 
 
 def check_rules(checkpoint: Checkpoint, rules: Rules) -> None:

@@ -50,6 +50,11 @@ def _worker(queue: Any, results: Any, options: argparse.Namespace) -> None:
     asyncio.run(_work(queue, results, options))
 
 
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run seeds side by side; print each with its result; return how many differ."""
     parser = argparse.ArgumentParser()
@@ -71,13 +76,11 @@ def main() -> int:
     for _ in range(options.seeds):
         seed, names, wrong, seconds = results.get()
         failed += bool(wrong)
-        print(
-            f"seed {seed}: {'DIFFERENT' if wrong else 'equal'} after {', '.join(names)} ({seconds:.1f} s)", flush=True
-        )
-        print("".join(f"  {line}\n" for line in wrong), end="", flush=True)
+        verdict = "DIFFERENT" if wrong else "equal"
+        _say(f"seed {seed}: {verdict} after {', '.join(names)} ({seconds:.1f} s)", *(f"  {line}" for line in wrong))
     for worker in workers:
         worker.join()
-    print(f"{options.seeds} seeds, {failed} with differences")
+    _say(f"{options.seeds} seeds, {failed} with differences")
     return 1 if failed else 0
 
 

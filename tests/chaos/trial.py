@@ -31,8 +31,8 @@ PATIENCE_S = 40.0
 CONSUMER = "endpoint-state-projector"
 
 _POLL_S = 0.01
-_BURSTS = (5, 10, 10, 20, 300)
-_PER_SECOND = 800
+_BURSTS = (5, 10, 10, 20, 20, 150)
+_PER_SECOND = 300
 _READ_AT_ONCE = 1000
 _NS_PER_MS = 1_000_000
 _BATCH_SIZES = (1, 2, 7, 40, 300, 8000)
@@ -62,6 +62,7 @@ class Trial:
     published: int = 0
     """Position of the last message that the broker said it had stored."""
     publishing: asyncio.Task[None] | None = None
+    silenced: bool = False
 
     def start(self, daemon: Daemon, *flags: str, **settings: object) -> None:
         """Start a daemon with a batch size that depends on the seed."""
@@ -142,13 +143,13 @@ class Trial:
             await asyncio.sleep(_POLL_S)
 
     async def publish(self, traffic: Traffic) -> None:
-        """Publish until cancelled, at a pace that no fault changes."""
+        """Publish until told to be silent, at a pace that no fault changes."""
         jetstream = self.client.jetstream()
         due = time.monotonic()
-        while True:
+        while not self.silenced:
             burst = traffic.take(self.random.choice(_BURSTS))
             for subject, payload in burst:
-                while True:
+                while not self.silenced:  # a flag, since the client's requests may swallow a cancellation
                     with suppress(*_AWAY):
                         # Stored twice is as good: the stream is what is compared with.
                         self.published = (await jetstream.publish(subject, payload, timeout=1)).seq
@@ -159,11 +160,9 @@ class Trial:
 
     async def silence(self) -> None:
         """Publish no more."""
+        self.silenced = True
         if self.publishing is not None:
-            self.publishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.publishing
-            self.publishing = None
+            await self.publishing
 
     async def consumer_at(self, position: int) -> None:
         """Do what the projector alone should do: put its consumer somewhere else."""
