@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import sys
+import traceback
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -54,7 +55,7 @@ def main() -> None:
         app(standalone_mode=True)
     except ProjectorError as error:
         if _Verbosity.on:
-            raise
+            traceback.print_exception(error)
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
         sys.exit(EXIT_USAGE if isinstance(error, SettingError) else EXIT_FATAL)
 

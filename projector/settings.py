@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -28,6 +28,9 @@ _TOKEN = re.compile(r"[^\s.*>]+")
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 _ENCRYPTED_SSL_MODES = ("require", "verify-ca", "verify-full")
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
+_NEXT_URL = re.compile(r",\s*(?=\w+://)")
+_URL = re.compile(r"(\w+://)?(.*@)?(.*)", re.DOTALL)
+_PASSWORD = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -147,19 +150,18 @@ def servers(nats_url: SecretStr) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, nats_url.get_secret_value().split(","))))
 
 
-def masked(url: str) -> str:
-    """Return a URL that can be shown: what may be a secret is starred."""
-    try:
-        parts = urlsplit(url)
-        if parts.username is None and parts.password is None:
-            return url
-        host = parts.netloc.rpartition("@")[2]
-        # A lone user name in a NATS URL is a token.
-        user = parts.username if parts.password is not None or parts.scheme in _POSTGRES_SCHEMES else "***"
-        login = f"{user}:***" if parts.password is not None else user
-        return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
-    except ValueError:
-        return "***"
+def masked(urls: str) -> str:
+    """Return a URL, or several separated by commas, that can be shown: what may be a secret is starred."""
+    return ",".join(map(_masked, _NEXT_URL.split(urls)))
+
+
+def _masked(url: str) -> str:
+    # A password is also hidden where it makes the URL one that cannot be parsed.
+    scheme, login, place = _URL.fullmatch(url).groups(default="")  # type: ignore[union-attr]
+    user, colon, _ = login.rstrip("@").partition(":")
+    if login and not colon and not scheme.startswith(_POSTGRES_SCHEMES):
+        user = "***"  # a lone user name in a NATS URL is a token
+    return f"{scheme}{user}{':***' if colon else ''}{'@' if login else ''}{_PASSWORD.sub('***', place)}"
 
 
 def _find_config(config: Path | None, fallback: Path | None) -> Path | None:
@@ -175,7 +177,11 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> None:
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in schemes:
         raise ValueError(f"it must begin with {' or '.join(f'{known}://' for known in schemes)}")
-    urlsplit(url).port  # noqa: B018 - raises ValueError where it is not a number
+    try:
+        urlsplit(url).port  # noqa: B018 - raises ValueError where it is not a number
+    except ValueError:
+        # The original would show what it took for the port, which may be a part of the password.
+        raise ValueError("its port is not a number, or its password has characters that must be escaped") from None
 
 
 def _check_loopback(host: str | None, variable: str, remedy: str) -> None:

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from projector.domain.messages import Delivery, Message, StreamState
-from projector.errors import BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
+from projector.errors import BrokerRefusedError, BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
 from projector.stream.connection import Broker, RawClient, connect, translated
 from projector.stream.headers import parse_headers, parse_status
 
@@ -54,6 +54,8 @@ class JetStreamSource:
         self._client: RawClient | None = None
         self._buffer: deque[tuple[Message, bytes, int]] = deque()
         self._news = asyncio.Event()
+        self._unconfirmed: datetime | None = None
+        """When the consumer was placed, as long as it is not certain that deliveries come from it."""
         self._reset()
 
     async def open(self) -> None:
@@ -138,6 +140,7 @@ class JetStreamSource:
             self._reset()
             self._consumer = info.name
             self._consumer_seq = info.delivered.consumer_seq if info.delivered else 0
+            self._unconfirmed = None if self._durable is None else info.created
             self._inbox = self._connected.new_inbox()
             await self._connected.subscribe_raw(self._inbox, self._receive)
             await self._pull()
@@ -166,6 +169,8 @@ class JetStreamSource:
                     break
                 if monotonic() >= self._heard_at + _OVERDUE_S:
                     self._interrupt(f"nothing was heard of consumer {self._consumer!r} for {_OVERDUE_S} s")
+        if self._unconfirmed is not None:
+            await self._confirm(self._unconfirmed)
         taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch_size))]
         await self._pull()
         _, acknowledge_to, pending = taken[-1]
@@ -196,6 +201,7 @@ class JetStreamSource:
         self._inbox = ""
         self._requested = 0
         self._consumer_seq = 0
+        self._unconfirmed = None
         self._heard_at = 0.0
 
     async def _replay_from(self, after: int) -> ConsumerInfo:
@@ -239,6 +245,12 @@ class JetStreamSource:
             created: ConsumerInfo = await self._jetstream.add_consumer(self._stream, config)
         except nats.js.errors.NotFoundError as error:
             raise StreamMissingError(self._stream) from error
+        if _filters(created.config) != set(self._filters):
+            # An older server passes over what it does not know, and would send everybody's events.
+            await self._jetstream.delete_consumer(self._stream, created.name)
+            raise BrokerRefusedError(
+                "this NATS server filters by a single subject only; several PROJECTOR_ORIGINATORS need version 2.10"
+            )
         return created
 
     def _filter_config(self) -> dict[str, Any]:
@@ -297,6 +309,22 @@ class JetStreamSource:
         if len(self._buffer) in (1, self._batch_size):
             self._news.set()
 
+    async def _confirm(self, created: datetime) -> None:
+        """Make sure that the first messages came from the consumer that was placed.
+
+        Another one that somebody has put under its name begins to count at 1 as well, wherever in the stream it stands.
+        """
+        async with translated():
+            try:
+                info = await self._jetstream.consumer_info(self._stream, self._consumer)
+            except nats.js.errors.NotFoundError:
+                info = None
+        if info is None or info.created != created:
+            self._interrupt(f"somebody has put another consumer in the place of {self._consumer!r}")
+        if self._fault is not None:
+            raise self._fault
+        self._unconfirmed = None
+
     def _receive_status(self, status: str, description: str, headers: Mapping[str, str]) -> None:
         if status == "100":
             return
@@ -325,10 +353,13 @@ def _stands_at(info: ConsumerInfo, position: int) -> bool:
 
 def _same_purpose(found: ConsumerConfig, wanted: ConsumerConfig) -> bool:
     def purpose(config: ConsumerConfig) -> tuple[Any, ...]:
-        filters = {config.filter_subject, *(config.filter_subjects or ())} - {None}
-        return config.ack_policy, config.max_ack_pending, config.deliver_subject, filters
+        return config.ack_policy, config.max_ack_pending, config.deliver_subject, _filters(config)
 
     return purpose(found) == purpose(wanted)
+
+
+def _filters(config: ConsumerConfig) -> set[str]:
+    return {subject for subject in (config.filter_subject, *(config.filter_subjects or ())) if subject is not None}
 
 
 def _unix_ms(time: datetime) -> int:

@@ -100,7 +100,7 @@ async def nats_restarted(trial: Trial) -> None:
 async def consumer_deleted(trial: Trial) -> None:
     await trial.active()
     await trial.progress(trial.random.randrange(50))
-    await trial.client.jetstream().delete_consumer(trial.stream, CONSUMER)
+    await trial.without_consumer()
 
 
 async def deliveries_stolen(trial: Trial) -> None:
@@ -142,7 +142,7 @@ async def consumer_moved_before_it_is_used(trial: Trial) -> None:
         moved.set()
 
     daemon.nats.before_first_pull(move)
-    await trial.client.jetstream().delete_consumer(trial.stream, CONSUMER)
+    await trial.without_consumer()
     await trial.happens(moved, "the consumer is moved before it is used")
     await trial.progress(50)
 

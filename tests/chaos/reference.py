@@ -19,6 +19,7 @@ from projector.stream.codec import Codec
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _SHOWN = 5
+_SHOWN_CHARACTERS = 1000
 
 Row = dict[str, Any]
 
@@ -142,6 +143,6 @@ def _differing_rows(table: str, expected: dict[Any, Row], found: dict[Any, Row])
                 wrong = {name for name, value in expected[key].items() if found[key][name] != value}
                 if wrong:
                     pairs = ", ".join(f"{name}: {found[key][name]!r}, not {expected[key][name]!r}" for name in wrong)
-                    yield f"{table} {key!r} has {pairs}"
+                    yield f"{table} {key!r} has {pairs}"[:_SHOWN_CHARACTERS]
 
     return list(islice(complaints(), _SHOWN))

@@ -167,8 +167,7 @@ class Trial:
     async def consumer_at(self, position: int) -> None:
         """Do what the projector alone should do: put its consumer somewhere else."""
         jetstream = self.client.jetstream()
-        with suppress(nats.js.errors.NotFoundError):
-            await jetstream.delete_consumer(self.stream, CONSUMER)
+        await self.without_consumer()
         config = ConsumerConfig(
             durable_name=CONSUMER,
             deliver_policy="by_start_sequence",
@@ -179,6 +178,11 @@ class Trial:
             filter_subject=subjects.filters()[0],
         )
         await jetstream.add_consumer(self.stream, config)
+
+    async def without_consumer(self) -> None:
+        """Delete the daemon's consumer, unless the daemon is about to put it anew."""
+        with suppress(nats.js.errors.NotFoundError):
+            await self.client.jetstream().delete_consumer(self.stream, CONSUMER)
 
     async def messages(self) -> list[Message]:
         """Read the whole stream back."""

@@ -18,6 +18,7 @@ from projector.errors import (
     DeliveryInterruptedError,
     ProjectorError,
     RebuildRunningError,
+    RulesChangedError,
     StreamTrimmedError,
     TransientError,
 )
@@ -597,6 +598,25 @@ async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_res
     await world.jetstream.delete_msg(stream, 9)
     assert (await world.projector().rebuild()).clean
     assert await world.dead_letters() == [(9, "parked", 1)]
+
+
+async def test_other_originators_are_refused_until_a_rebuild_drops_what_only_the_rest_said(
+    world: World, publish: Any, event: Any
+) -> None:
+    await publish(
+        event("lifecycle.registered", "a", originator="epr", appVersionName="1"),
+        event("lifecycle.registered", "a", originator="old", appVersionName="2"),
+        event("lifecycle.registered", "b", originator="old", appVersionName="2"),
+        (subjects.build("old", "lifecycle.registered"), b"\xff"),
+    )
+    await world.projector().run()
+    narrower = world.projector(originators="epr")
+    with pytest.raises(RulesChangedError, match="originators"):
+        await narrower.run()
+    assert figures(await narrower.rebuild()) == (0, 1, 1)
+    assert await world.sql("SELECT endpoint_id, app_version, last_event_seq FROM endpoint_state") == [("a", "1", 1)]
+    assert await world.dead_letters() == [(4, "parked", 1)]
+    assert (await narrower.run()).commits == 0
 
 
 async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebuild_once(

@@ -237,6 +237,19 @@ async def test_events_that_retention_takes_while_the_daemon_runs_are_fatal_too(
     assert await folded.position() < 490
 
 
+async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_loss(
+    scene: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    await jetstream.update_stream(name=scene.stream, subjects=["kaa.v1.events.*.endpoint.>", "other.>"])
+    for number in range(1, 10):
+        await scene.publish(*connects(number, number), ("other.subject", b""))
+    await jetstream.delete_msg(scene.stream, 5)
+    await scene.fold(batch_size=3)
+    assert [row[0] for row in await scene.table()] == ["e1", "e2", "e4", "e5", "e6", "e7", "e8", "e9"]
+    assert await scene.position() == 17
+    await scene.fold()
+
+
 async def test_a_consumer_that_is_behind_the_checkpoint_is_moved_and_nothing_is_folded_again(
     folded: Scene, jetstream: JetStreamContext
 ) -> None:

@@ -1,0 +1,110 @@
+"""The command line as a process."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PATIENCE_S = 60
+
+
+class Ended(NamedTuple):
+    """What a process left."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Running:
+    """A process, and what it has logged so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.pid = process.pid
+        self.logged: list[dict[str, Any]] = []
+        self._process = process
+        self._out: list[str] = []
+        self._err: list[str] = []
+        self._news = asyncio.Event()
+        self._reading = asyncio.gather(
+            self._read(process.stdout, self._out), self._read(process.stderr, self._err)
+        )
+
+    async def logs(self, event: str) -> dict[str, Any]:
+        """Return the first log entry of an event, once it is there."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                self._news.clear()
+                for entry in self.logged:
+                    if entry["event"] == event:
+                        return entry
+                if self._reading.done():
+                    raise AssertionError(f"it ended without logging {event!r}: {''.join(self._err)}")
+                await self._news.wait()
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> Ended:
+        """Wait for the end."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._reading
+            return Ended(await self._process.wait(), "".join(self._out), "".join(self._err))
+
+    async def kill(self) -> Ended:
+        """End it as a power cut would."""
+        if self._process.returncode is None:
+            self._process.kill()
+        return await self.end()
+
+    async def _read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
+        assert stream is not None
+        async for line in stream:
+            lines.append(line.decode())
+            if line.startswith(b"{"):
+                self.logged.append(json.loads(line))
+            self._news.set()
+        self._news.set()
+
+
+class CommandLine:
+    """Runs `projector` in a folder of its own, with the settings of a test and no others."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder = folder
+        nothing = folder / "nothing.toml"  # keeps it from the settings that `projector dev` writes for this machine
+        nothing.touch()
+        foreign = {name for name in os.environ if name.startswith("PROJECTOR_")}
+        self.environment: dict[str, str] = {
+            **{name: value for name, value in os.environ.items() if name not in foreign},
+            "PROJECTOR_CONFIG": str(nothing),
+            **settings,
+        }
+        self.started: list[Running] = []
+
+    async def start(self, *arguments: str, **settings: str | None) -> Running:
+        """Start a command; settings are variables of the environment, None for one that is not set."""
+        environment = self.environment | settings
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "projector", *arguments),
+            cwd=self.folder,
+            env={name: value for name, value in environment.items() if value is not None},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        self.started.append(Running(process))
+        return self.started[-1]
+
+    async def __call__(self, *arguments: str, **settings: str | None) -> Ended:
+        """Run a command to its end."""
+        return await (await self.start(*arguments, **settings)).end()
+
+    async def succeeds(self, *arguments: str, **settings: str | None) -> str:
+        """Run a command that has to succeed, and return what it printed."""
+        ended = await self(*arguments, **settings)
+        assert ended.code == 0, ended
+        return ended.out

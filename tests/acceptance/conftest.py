@@ -1,0 +1,31 @@
+"""The command line, pointed at servers of the test's own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from commands import CommandLine
+
+
+@pytest.fixture
+async def anywhere(tmp_path: Path) -> AsyncIterator[CommandLine]:
+    """The command line, without any settings."""
+    command_line = CommandLine(tmp_path, {})
+    yield command_line
+    for running in command_line.started:
+        await running.kill()
+
+
+@pytest.fixture
+def projector(anywhere: CommandLine, nats_url: str, empty_database_url: str) -> CommandLine:
+    """The command line, with a broker and a database in which nothing was prepared."""
+    anywhere.environment |= {"PROJECTOR_NATS_URL": nats_url, "PROJECTOR_DATABASE_URL": empty_database_url}
+    return anywhere
+
+
+@pytest.fixture
+async def prepared(anywhere: CommandLine, nats_url: str, database_url: str, stream: str) -> CommandLine:
+    """The command line, with a broker and a database as `projector init` leaves them."""
+    anywhere.environment |= {"PROJECTOR_NATS_URL": nats_url, "PROJECTOR_DATABASE_URL": database_url}
+    assert stream
+    return anywhere

@@ -1,0 +1,188 @@
+"""What README.md and docs/operations.md give people to paste, run on real servers."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from projector.domain.messages import Selection
+from projector.embedded import EmbeddedNats
+from projector.errors import DatabaseRefusedError
+from projector.journal import Journal
+from projector.runtime import Runtime, Simulation
+from projector.settings import load
+from projector.simulator import Fleet
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+
+def blocks(written: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", written, flags=re.MULTILINE | re.DOTALL)
+
+
+def runtime(**settings: str) -> Runtime:
+    return Runtime(load(settings, config=None, fallback=None))
+
+
+async def fold(runtime: Runtime) -> None:
+    await runtime.live(Journal(), until_caught_up=True).run()
+
+
+# The queries.
+
+QUERIES = blocks(README, "sql")
+EVENTS = 4000
+
+
+@pytest.fixture
+async def fleet(
+    nats_url: str, stream: str, database_url: str, codec: Codec, publish: Callable[..., Awaitable[int]]
+) -> Runtime:
+    """The last half an hour of a fleet's life, in the table."""
+    span = timedelta(minutes=30)
+    began = datetime.now(UTC) - span
+    life = Fleet(endpoints=50, seed=1, start_at=int(began.timestamp() * 1000), interval_ms=span.seconds * 1000 / EVENTS)
+    for event, _ in zip(life.events(), range(EVENTS), strict=False):
+        await publish(
+            (subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))
+        )
+    projector = runtime(nats_url=nats_url, stream=stream, database_url=database_url)
+    await fold(projector)
+    return projector
+
+
+async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Runtime) -> None:
+    assert len(QUERIES) == 5
+    for query in QUERIES:
+        answer = await fleet.sql(query)
+        assert answer.rows, query
+        assert len(set(answer.columns)) == len(answer.columns)
+
+
+async def test_the_first_query_of_the_readme_is_the_one_that_the_demonstration_shows(fleet: Runtime) -> None:
+    (statement,) = re.findall(r'^projector sql "(.*)"$', README, flags=re.MULTILINE)
+    assert f'"{statement}"' in (ROOT / "projector" / "view.py").read_text(encoding="utf-8")
+    answer = await fleet.sql(statement)
+    assert sum(count for _, count in answer.rows) == 50
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_can_be_pasted_between_the_double_quotes_of_a_shell(query: str) -> None:
+    assert not set('"$`\\!') & set(query)
+
+
+# The privileges.
+
+ALL = Selection()
+FOREIGN = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('foreign', 1, now())"
+
+
+@pytest.fixture
+def guarded_nats_url(server_folder: Path) -> Iterator[str]:
+    """A server with the user that docs/operations.md describes, and one who may do everything."""
+    (permissions,) = [block for block in blocks(OPERATIONS, "text") if block.startswith("permissions")]
+    users = f"{{user: admin, password: a}}, {{user: projector, password: p, {permissions}}}"
+    config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
+    with EmbeddedNats(server_folder / "nats", config=config) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def grant(empty_database_url: str, query: Query) -> AsyncIterator[Callable[[], Awaitable[tuple[str, str]]]]:
+    """Makes the two roles that docs/operations.md describes, and returns how they reach the database."""
+    suffix = secrets.token_hex(4)
+    database = empty_database_url.partition("?")[0].rpartition("/")[2]
+    roles = {name: f"{name}_{suffix}" for name in ("projector", "fleet_reader")}
+
+    async def grant() -> tuple[str, str]:
+        await query(empty_database_url, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+        await query(empty_database_url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        for block in blocks(OPERATIONS, "sql"):
+            statements = block.replace("DATABASE fleet ", f"DATABASE {database} ")
+            for name, role in roles.items():
+                statements = re.sub(rf"(ROLE|TO) {name}\b", rf"\1 {role}", statements)
+            for statement in filter(str.strip, statements.split(";")):
+                await query(empty_database_url, statement)
+        projector, reader = (empty_database_url.replace("postgres@", f"{role}@") for role in roles.values())
+        return projector, reader
+
+    yield grant
+    for role in roles.values():
+        await query(empty_database_url, f"DROP OWNED BY {role}")
+        await query(empty_database_url, f"DROP ROLE {role}")
+
+
+async def use_everything(
+    guarded_nats_url: str,
+    empty_database_url: str,
+    grant: Callable[[], Awaitable[tuple[str, str]]],
+    query: Query,
+    eventually: Callable[..., Awaitable[None]],
+) -> None:
+    everything = guarded_nats_url.replace("nats://", "nats://admin:a@")
+    owner = runtime(nats_url=everything, database_url=empty_database_url)
+    await owner.init()
+    await owner.simulate(Simulation(endpoints=50, seed=1, events=500), asyncio.Event())
+
+    projector_url, reader_url = await grant()
+    guarded = guarded_nats_url.replace("nats://", "nats://projector:p@")
+    projector = runtime(nats_url=guarded, database_url=projector_url)
+
+    async with await nats.connect(everything) as client:
+        jetstream = client.jetstream()
+        await jetstream.publish(subjects.build("kpc", "connectivity.connected"), b"not Avro")
+        assert (await projector.status()).lag_messages == 501
+        await fold(projector)
+
+        async def everything_is_acknowledged() -> bool:
+            consumer = await jetstream.consumer_info("KAA_ENDPOINT_EVENTS", "endpoint-state-projector")
+            return consumer.ack_floor.stream_seq == 501
+
+        await eventually(everything_is_acknowledged)
+
+    status = await projector.status()
+    assert (status.checkpoint_seq, status.lag_messages, status.dead_letters) == (501, 0, 1)
+
+    # The consumer is ahead of the checkpoint, and is deleted and created again.
+    await query(empty_database_url, "TRUNCATE projector_checkpoint, endpoint_state, dead_letter")
+    await fold(projector)
+    await fold(projector)  # now there is a message at the checkpoint to compare
+
+    retried: list[Any] = []
+    await projector.retry(ALL, retried.append)
+    assert [one.position for one in retried] == [501]
+    await query(empty_database_url, FOREIGN)
+    assert not (await projector.rebuild(lambda *_: None, apply=False)).clean
+    assert (await projector.rebuild(lambda *_: None, apply=True)).differences.extra == 1
+    assert (await projector.rebuild(lambda *_: None, apply=False)).clean
+    assert await projector.discard(ALL, "not Avro") == 1
+
+    reader = runtime(nats_url=guarded, database_url=reader_url)
+    assert (await reader.status()).endpoints == status.endpoints
+    assert (await reader.sql("select count(*) from endpoint_state")).rows[0][0] == status.endpoints
+    assert await reader.dead_letters() == []
+    with pytest.raises(DatabaseRefusedError, match="permission denied"):
+        await reader.discard(ALL, "not mine")
+
+
+async def test_the_privileges_in_the_documents_are_enough_for_everything_but_init(
+    guarded_nats_url: str,
+    empty_database_url: str,
+    grant: Callable[[], Awaitable[tuple[str, str]]],
+    query: Query,
+    eventually: Callable[..., Awaitable[None]],
+) -> None:
+    async with asyncio.timeout(60):  # what NATS does not permit it does not answer
+        await use_everything(guarded_nats_url, empty_database_url, grant, query, eventually)

@@ -1,0 +1,110 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+from commands import CommandLine, Ended
+
+# Settings that are right, for servers that are not there.
+RIGHT = {
+    "PROJECTOR_NATS_URL": "nats://fleet:s3cret@127.0.0.1:1",
+    "PROJECTOR_DATABASE_URL": "postgresql://fleet:s3cret@127.0.0.1:1/fleet",
+}
+
+
+def assert_one_line(ended: Ended, code: int) -> str:
+    assert ended.code == code, ended
+    assert ended.err.count("\n") == 1, ended
+    return ended.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PROJECTOR_DATABASE_URL", None, ["is not set", "postgresql://"]),
+        ("PROJECTOR_ORIGINATORS", "kpc,a.b", ["'a.b'", "dots"]),
+        ("PROJECTOR_REVISION", "kaa-1999", ["'kaa-1999'", "kaa-2017-04"]),
+        ("PROJECTOR_BATCH_SIZE", "0", ["'0'", "greater than or equal to 1"]),
+        ("PROJECTOR_CONFIG", "no/such.toml", ["no/such.toml"]),
+    ],
+)
+async def test_a_wrong_setting_names_itself_its_value_and_what_is_allowed(
+    anywhere: CommandLine, variable: str, value: str | None, said: list[str]
+) -> None:
+    line = assert_one_line(await anywhere("status", **RIGHT | {variable: value}), 2)
+    assert all(part in line for part in [variable, *said]), line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PROJECTOR_DATABASE_URL", "mysql://fleet:s3cret@db/x", ["mysql://", "@db/x", "postgresql://"]),
+        ("PROJECTOR_DATABASE_URL", "mysql://db/x?user=fleet&password=s3cret", ["postgresql://"]),
+        ("PROJECTOR_DATABASE_URL", "postgresql://fleet:s3cret/more@db/x", ["@db/x", "escaped"]),
+        ("PROJECTOR_NATS_URL", "http://s3cret@nats:4222", ["http://", "@nats:4222", "nats://"]),
+        ("PROJECTOR_NATS_URL", "nats://fleet:s3cret@a:1,nats://fleet:s3cret@b:port", ["@b:port"]),
+    ],
+)
+async def test_a_wrong_url_is_shown_without_its_password_even_in_a_traceback(
+    anywhere: CommandLine, variable: str, value: str, said: list[str]
+) -> None:
+    ended = await anywhere("--verbose", "status", **RIGHT | {variable: value})
+    assert ended.code == 2
+    assert "Traceback" in ended.err
+    assert all(part in ended.err for part in [variable, *said]), ended.err
+    assert "s3cret" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('databse_url = "postgresql://fleet:s3cret@db/x"', ["'databse_url'", "database_url"]),
+        ('database_url = "postgresql://fleet:s3cret@db/x', ["projector.toml"]),
+    ],
+    ids=["unknown setting", "not TOML"],
+)
+async def test_a_wrong_settings_file_says_what_is_wrong_but_no_password(
+    anywhere: CommandLine, content: str, said: list[str]
+) -> None:
+    (anywhere.folder / "projector.toml").write_text(content, encoding="utf-8")
+    line = assert_one_line(await anywhere("status", PROJECTOR_CONFIG=None), 2)
+    assert all(part in line for part in said), line
+    assert "s3cret" not in line
+
+
+async def test_passwords_are_not_shown_where_a_server_is_away(anywhere: CommandLine) -> None:
+    short, verbose, running = await asyncio.gather(
+        anywhere("status", **RIGHT), anywhere("--verbose", "status", **RIGHT), anywhere.start("run", **RIGHT)
+    )
+    await running.logs("retrying")
+    running.send(15)
+    ended = await running.end()
+    assert_one_line(short, 3)
+    assert (verbose.code, ended.code) == (3, 0)
+    assert "fleet" in ended.err  # the URLs are shown, without what is secret
+    assert all("s3cret" not in output.out + output.err for output in (short, verbose, ended))
+
+
+def config(folder: Path, revision: str) -> str:
+    path = folder / f"{revision}.toml"
+    path.write_text(f'revision = "{revision}"', encoding="utf-8")
+    return str(path)
+
+
+async def test_flags_win_over_the_environment_and_that_over_the_file_and_that_over_the_default(
+    anywhere: CommandLine,
+) -> None:
+    """Every place names a revision that does not exist, so that the complaint tells which one counted."""
+    (anywhere.folder / "projector.toml").write_text('revision = "working-folder"', encoding="utf-8")
+    named, other = config(anywhere.folder, "named"), config(anywhere.folder, "other")
+    nothing: dict[str, str | None] = {**RIGHT, "PROJECTOR_CONFIG": None}
+    file = {**nothing, "PROJECTOR_CONFIG": named}
+    environment = {**file, "PROJECTOR_REVISION": "environment"}
+    winners = {
+        "working-folder": anywhere("status", **nothing),
+        "named": anywhere("status", **file),
+        "other": anywhere("status", "--config", other, **file),
+        "environment": anywhere("status", "--config", other, **environment),
+        "flag": anywhere("status", "--revision", "flag", **environment),
+    }
+    for winner, ended in zip(winners, await asyncio.gather(*winners.values()), strict=True):
+        assert f"PROJECTOR_REVISION='{winner}'" in assert_one_line(ended, 2)
