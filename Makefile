@@ -39,6 +39,19 @@ $(MEASURING): $(INSTALLED)
 bench: $(MEASURING) ## Measure everything into benchmarks/results (BENCH=--help shows what can be chosen)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+SEEDS ?= 200
+FIRST ?= 1
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Kill, cut and confuse everything for SEEDS seeds from FIRST on, and compare the tables
+	$(BIN)/python tests/chaos/soak.py --seeds $(SEEDS) --first $(FIRST)
+
+N ?= 1000000
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Decode N mutated messages
+	$(BIN)/python tests/fuzz/fuzz.py --count $(N)
+
 .PHONY: check
 check: $(INSTALLED) ## Run what a reviewer would: format, lint, types, floors
 	$(BIN)/ruff format --check .

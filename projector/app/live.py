@@ -120,6 +120,8 @@ class Live:
         try:
             await self._follow()
         except TransientError as error:
+            if self._stopping:
+                return True  # the batch in hand came to nothing, and the next start folds it
             self._observer.retrying(error)
             if self._progressed:
                 return False

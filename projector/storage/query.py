@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from projector.errors import DatabaseRefusedError
 from projector.storage import migrate
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect, engine_connection
@@ -50,8 +51,11 @@ async def query(url: str, sql: str) -> Answer:
         with translated():
             async with connection.transaction(readonly=True):
                 statement = await connection.prepare(sql, timeout=_TIMEOUT_S)
-                rows = await statement.fetch(timeout=_TIMEOUT_S)
-                return Answer(tuple(attribute.name for attribute in statement.get_attributes()), rows)
+                columns = tuple(attribute.name for attribute in statement.get_attributes())
+                if not columns:
+                    # A read-only transaction does not keep a superuser from COPY … TO PROGRAM.
+                    raise DatabaseRefusedError("this is no question: only statements that return rows can be asked")
+                return Answer(columns, await statement.fetch(timeout=_TIMEOUT_S))
     finally:
         connection.terminate()
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,27 +24,21 @@ class Running:
     """A process, and what it has logged so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.pid = process.pid
         self.logged: list[dict[str, Any]] = []
         self._process = process
         self._out: list[str] = []
         self._err: list[str] = []
         self._news = asyncio.Event()
-        self._reading = asyncio.gather(
-            self._read(process.stdout, self._out), self._read(process.stderr, self._err)
-        )
+        self._reading = asyncio.gather(self._read(process.stdout, self._out), self._read(process.stderr, self._err))
+        self._reading.add_done_callback(lambda _: self._news.set())
 
-    async def logs(self, event: str) -> dict[str, Any]:
-        """Return the first log entry of an event, once it is there."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                self._news.clear()
-                for entry in self.logged:
-                    if entry["event"] == event:
-                        return entry
-                if self._reading.done():
-                    raise AssertionError(f"it ended without logging {event!r}: {''.join(self._err)}")
-                await self._news.wait()
+    async def logs(self, event: str) -> None:
+        """Return once an event is in the log."""
+        await self._until(lambda: any(entry["event"] == event for entry in self.logged), event)
+
+    async def prints(self, text: str) -> None:
+        """Return once a text is printed."""
+        await self._until(lambda: any(text in line for line in self._out), text)
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)
@@ -60,6 +55,14 @@ class Running:
             self._process.kill()
         return await self.end()
 
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                if self._reading.done():
+                    raise AssertionError(f"it ended without {what!r}: {self._out}, {self._err}")
+                self._news.clear()
+                await self._news.wait()
+
     async def _read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
         assert stream is not None
         async for line in stream:
@@ -67,7 +70,6 @@ class Running:
             if line.startswith(b"{"):
                 self.logged.append(json.loads(line))
             self._news.set()
-        self._news.set()
 
 
 class CommandLine:

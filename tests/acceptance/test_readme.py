@@ -71,7 +71,7 @@ async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Runti
         assert len(set(answer.columns)) == len(answer.columns)
 
 
-async def test_the_first_query_of_the_readme_is_the_one_that_the_demonstration_shows(fleet: Runtime) -> None:
+async def test_the_first_query_of_the_readme_is_the_one_that_the_demo_shows(fleet: Runtime) -> None:
     (statement,) = re.findall(r'^projector sql "(.*)"$', README, flags=re.MULTILINE)
     assert f'"{statement}"' in (ROOT / "projector" / "view.py").read_text(encoding="utf-8")
     answer = await fleet.sql(statement)

@@ -1,23 +1,17 @@
-"""What can happen to a daemon, its connections, its servers and its consumer: each returns when it has happened.
+"""What can happen to a daemon, its connections, its servers and its tables: each returns when it has happened.
 
-Which ones come in which order, and their figures, follow from the seed of a trial.
+The figures follow from the seed of the trial.
 """
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
 
-import nats.errors
-import nats.js.errors
-from nats_proxy import Tampering
 from postgres_proxy import Act, Moment, cut
 from proxy import Link, Proxy, Way
-from trial import CONSUMER, Trial
+from trial import Trial
 from world import Daemon
 
 from projector.embedded import EmbeddedNats, EmbeddedPostgres
-
-Fault = Callable[[Trial], Awaitable[None]]
 
 
 async def commit_is_cut(trial: Trial) -> None:
@@ -47,6 +41,21 @@ async def restarted(trial: Trial) -> None:
     await trial.progress(trial.random.randrange(100))
     await daemon.finish()
     trial.start(daemon)
+    await trial.active()
+
+
+async def ended_while_a_commit_fails(trial: Trial) -> None:
+    """Ask a daemon to end while it waits for the answer to a commit that never comes."""
+    daemon = await trial.active()
+
+    async def end(link: Link) -> None:
+        daemon.signal(signal.SIGTERM)
+        await trial.until(daemon.heeds_no_more_signals, "the daemon has taken note")
+        link.cut()
+
+    ambush = daemon.postgres.ambush(1, Moment.BEFORE, end)
+    await trial.happens(ambush.sprung, "a daemon is asked to end before a commit")
+    await daemon.finish(ask=False)
 
 
 async def paused_for_a_moment(trial: Trial) -> None:
@@ -97,63 +106,6 @@ async def nats_restarted(trial: Trial) -> None:
     await _restart(trial, trial.world.nats)
 
 
-async def consumer_deleted(trial: Trial) -> None:
-    await trial.active()
-    await trial.progress(trial.random.randrange(50))
-    await trial.without_consumer()
-
-
-async def deliveries_stolen(trial: Trial) -> None:
-    """Pull through the daemon's consumer, so that it skips messages, or delivers them twice."""
-    await trial.active()
-    await trial.progress(1)
-    thief = await trial.client.jetstream().pull_subscribe_bind(CONSUMER, trial.stream)
-    answer = trial.random.choice(("ack", "nak", "term", None))
-    taken = 0
-    while not taken:
-        try:
-            stolen = await thief.fetch(trial.random.randrange(1, 50), timeout=0.5)
-        except (nats.errors.Error, nats.js.errors.Error):
-            return  # the daemon has noticed and put another consumer in place of this one
-        taken = len(stolen)
-        for msg in stolen if answer else ():
-            await getattr(msg, answer)()
-    await thief.unsubscribe()
-
-
-async def consumer_moved(trial: Trial) -> None:
-    """Put the consumer ahead of the checkpoint or behind it, while the daemon works or while it is dead."""
-    daemon = await trial.active()
-    await trial.progress(trial.random.randrange(100))
-    if trial.random.random() < 0.5:
-        daemon.kill()
-    await trial.consumer_at(trial.random.choice((0, await trial.position() // 2, trial.published)))
-
-
-async def consumer_moved_before_it_is_used(trial: Trial) -> None:
-    """Put the consumer elsewhere between the moment when the daemon has placed it and its first request to it."""
-    daemon = await trial.active()
-    await trial.progress(50)
-    moved = asyncio.Event()
-    ahead = trial.random.random() < 0.5
-
-    async def move() -> None:
-        await trial.consumer_at(trial.published if ahead else await trial.position() // 2)
-        moved.set()
-
-    daemon.nats.before_first_pull(move)
-    await trial.without_consumer()
-    await trial.happens(moved, "the consumer is moved before it is used")
-    await trial.progress(50)
-
-
-async def deliveries_tampered_with(trial: Trial) -> None:
-    daemon = await trial.active()
-    how = trial.random.choice(list(Tampering))
-    tampered = daemon.nats.tamper(how, after=trial.random.randrange(100))
-    await trial.happens(tampered, f"a delivery {how.value}")
-
-
 async def active_killed_with_a_standby(trial: Trial) -> None:
     daemon = await trial.active()
     standby = await _stand_by(trial, daemon)
@@ -169,7 +121,7 @@ async def two_are_active(trial: Trial) -> None:
     second.postgres.lies = True
     trial.start(second, consumer="the-second")
     await trial.happens(second.postgres.lied, "the second daemon is told that it leads")
-    await trial.progress(trial.random.randrange(200, 1000))
+    await trial.progress(trial.random.randrange(100, 500))
     await trial.random.choice((daemon, second)).finish()
     second.kill()
     second.postgres.lies = False
@@ -210,35 +162,29 @@ async def postgres_stalls_until_it_gives_up(trial: Trial) -> None:
     await trial.progress(1)
 
 
-QUICK: tuple[Fault, ...] = (
-    commit_is_cut,
-    commit_is_cut,
-    killed_at_commit,
-    killed_at_commit,
-    killed,
-    restarted,
-    paused_for_a_moment,
-    connection_reset,
-    cut_within_a_message,
-    network_stalls_for_a_moment,
-    backend_terminated,
-    postgres_restarted,
-    nats_restarted,
-    consumer_deleted,
-    deliveries_stolen,
-    deliveries_stolen,
-    consumer_moved,
-    consumer_moved,
-    consumer_moved_before_it_is_used,
-    deliveries_tampered_with,
-    active_killed_with_a_standby,
-    two_are_active,
-    two_are_active,
-)
-"""Those that take a second or two; one that stands here twice comes twice as often."""
+async def damaged_and_rebuilt(trial: Trial) -> None:
+    """Change rows behind the daemon's back, and rebuild the table while it works."""
+    await trial.active()
+    await trial.progress(50)
+    for damage in (
+        "DELETE FROM endpoint_state",
+        "UPDATE endpoint_state SET app_version = 'wrong', metadata_registers = NULL, last_event_seq = 1",
+    ):
+        await trial.ask(
+            f"{damage} WHERE endpoint_id = (SELECT endpoint_id FROM endpoint_state ORDER BY random() LIMIT 1)"
+        )
+    await trial.projector("rebuild")
 
-SLOW: tuple[Fault, ...] = (paused_until_the_standby_takes_over, postgres_stalls_until_it_gives_up)
-"""Those that wait for timeouts of ten seconds."""
+
+async def dead_letters_retried(trial: Trial) -> None:
+    """Retry what can still not be folded, while the daemon works."""
+    await trial.active()
+    await trial.progress(50)
+    parked = await trial.ask("SELECT position FROM dead_letter ORDER BY random() LIMIT 5")
+    positions = [row["position"] for row in parked]
+    if positions:
+        await trial.projector("dead-letters", "retry", *map(str, positions), expect=1)
+        trial.tried_again.update(positions)
 
 
 async def _ambush(trial: Trial, daemon: Daemon, act: Act) -> None:

@@ -60,6 +60,8 @@ class Endpoint:
 class Model:
     """The tables as one thread would have written them."""
 
+    refused: str = ""
+    """An endpoint that this database objects to."""
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     dead_letters: dict[int, str] = field(default_factory=dict)
     """Reason by position."""
@@ -74,7 +76,7 @@ class Model:
             return
         try:
             record = _decode(kind, payload)
-            named = _checked(record)
+            named = _checked(record, self.refused)
         except BadMessageError as bad:
             self.dead_letters[position] = str(bad)
             return
@@ -191,7 +193,7 @@ def _time(stamp: Stamp | None) -> int | None:
     return stamp and stamp[1]
 
 
-def _checked(record: Mapping[str, Any]) -> Sequence[str]:
+def _checked(record: Mapping[str, Any], refused: str) -> Sequence[str]:
     """Return the endpoints that a record is about."""
     named: list[str] = record["endpointIds"] if "endpointIds" in record else [record["endpointId"]]
     if "" in named:
@@ -203,6 +205,8 @@ def _checked(record: Mapping[str, Any]) -> Sequence[str]:
     kept = [value for name, value in record.items() if name != "correlationId"]
     if any("\0" in text for value in kept for text in (value if isinstance(value, list) else (str(value),))):
         raise BadMessageError("unstorable-text")
+    if refused in named:
+        raise BadMessageError("database-rejected")
     return named
 
 

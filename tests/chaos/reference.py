@@ -1,7 +1,7 @@
 """What the tables must hold: the stream read back and folded by one thread, twice, and the differences found."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -9,8 +9,10 @@ from typing import Any
 
 import asyncpg
 from model import Model
+from traffic import REFUSED
 
 from projector.domain.endpoint import Endpoint, fold
+from projector.domain.events import Event
 from projector.domain.messages import Message, Skipped
 from projector.errors import PoisonError
 from projector.storage.columns import FACET_COLUMNS
@@ -34,8 +36,11 @@ class Tables:
     position: int
 
 
-def plain_fold(codec: Codec, messages: Iterable[Message]) -> Tables:
-    """Fold with the projector's own rules, one message at a time, in memory."""
+def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
+    """Fold with the projector's own rules, one message at a time, in memory.
+
+    `tried_again` tells of dead letters that somebody retried how often that was, by position.
+    """
     endpoints: dict[str, Endpoint] = {}
     tables = Tables({}, {}, {}, 0)
     position = 0
@@ -43,8 +48,9 @@ def plain_fold(codec: Codec, messages: Iterable[Message]) -> Tables:
         position = message.position
         try:
             events = codec.decode(message)
+            _refuse(events)
         except PoisonError as error:
-            tables.dead_letters[position] = _dead_letter(message, error.reason)
+            tables.dead_letters[position] = _dead_letter(message, error.reason, tried_again)
             continue
         if isinstance(events, Skipped):
             tables.skipped[events.type] = tables.skipped.get(events.type, 0) + 1
@@ -57,16 +63,16 @@ def plain_fold(codec: Codec, messages: Iterable[Message]) -> Tables:
     return Tables(rows, tables.dead_letters, tables.skipped, position)
 
 
-def independent_fold(messages: Iterable[Message]) -> Tables:
+def independent_fold(messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
     """Fold with the rules as DESIGN states them; see `model`. Registers are the projector's own affair."""
-    model = Model()
+    model = Model(refused=REFUSED)
     dead_letters: dict[int, Row] = {}
     position = 0
     for message in messages:
         position = message.position
         model.fold(position, message.stored_at, message.subject, message.payload)
         if position in model.dead_letters:
-            dead_letters[position] = _dead_letter(message, model.dead_letters[position])
+            dead_letters[position] = _dead_letter(message, model.dead_letters[position], tried_again)
     return Tables(model.rows(), dead_letters, dict(model.skipped), position)
 
 
@@ -105,9 +111,16 @@ def differences(expected: Tables, found: Tables) -> list[str]:
 _DEAD_LETTER_COLUMNS = ("position", "subject", "payload", "stored_at", "reason", "state", "attempts")
 
 
-def _dead_letter(message: Message, reason: str) -> Row:
-    # One attempt: whatever is folded twice is parked twice.
-    values = (message.position, message.subject, message.payload, message.stored_at, reason, "parked", 1)
+def _refuse(events: Sequence[Event] | Skipped) -> None:
+    """Object to what the database objects to."""
+    if not isinstance(events, Skipped) and any(REFUSED in event.endpoint_ids for event in events):
+        raise PoisonError("database-rejected", "")
+
+
+def _dead_letter(message: Message, reason: str, tried_again: Mapping[int, int]) -> Row:
+    # One attempt, if nobody retried it: whatever is folded twice is parked twice.
+    attempts = 1 + tried_again.get(message.position, 0)
+    values = (message.position, message.subject, message.payload, message.stored_at, reason, "parked", attempts)
     return dict(zip(_DEAD_LETTER_COLUMNS, values, strict=True))
 
 

@@ -6,31 +6,10 @@ import multiprocessing
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from random import Random
 from typing import Any
 
-from faults import QUICK, SLOW, Fault
-from trial import trial
+from schedule import FAULTS_PER_SEED, run, schedule
 from world import World
-
-_FAULTS_PER_SEED = 8
-_SLOW_SHARE = 0.03
-
-
-def schedule(seed: int, *, faults: int = _FAULTS_PER_SEED, slow: bool = True) -> list[Fault]:
-    """Return which faults happen for a seed, in order."""
-    random = Random(f"schedule {seed}")  # noqa: S311 - a schedule that can be repeated is the point
-    return [random.choice(SLOW if slow and random.random() < _SLOW_SHARE else QUICK) for _ in range(faults)]
-
-
-async def run(world: World, seed: int, chosen: Sequence[Fault]) -> list[str]:
-    """Live through faults; return how the tables differ from what they should be, which is not at all."""
-    async with trial(world, seed) as made:
-        for fault in chosen:
-            await fault(made)
-        await made.catch_up()
-        return await made.verdict()
 
 
 async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:
@@ -38,7 +17,7 @@ async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:
     async with World() as world:
         while (seed := await asyncio.to_thread(queue.get)) is not None:
             began = time.monotonic()
-            chosen = schedule(seed, faults=options.faults)
+            chosen = schedule(seed, count=options.faults)
             try:
                 wrong = await run(world, seed, chosen)
             except Exception:  # noqa: BLE001 - whatever it is, the seed has failed
@@ -60,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--faults", type=int, default=_FAULTS_PER_SEED, help="faults for each seed")
+    parser.add_argument("--faults", type=int, default=FAULTS_PER_SEED, help="faults for each seed")
     parser.add_argument("--jobs", type=int, default=2, help="how many seeds at a time")
     options = parser.parse_args()
 

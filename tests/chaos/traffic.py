@@ -11,6 +11,9 @@ from projector.stream.codec import Codec
 Wire: TypeAlias = tuple[str, bytes]
 """Subject and payload."""
 
+REFUSED = "refused"
+"""An endpoint that the database of a trial objects to."""
+
 _FLEET = 30
 _STRANGERS = ("stranger", "Fremder ☂", "O'\"\\\n", "\U0001f680")
 _ORIGINATORS = ("kpc", "epr")
@@ -79,6 +82,12 @@ class Traffic:
             payload = self._random.choice((payload + b"\0", payload[: self._random.randrange(len(payload))]))
         return subject, payload
 
+    def _refused(self) -> Wire:
+        """Return an event that only the database objects to."""
+        event_type, record = self._record()
+        named = {"endpointId": REFUSED, "endpointIds": [*record["endpointIds"], REFUSED]}
+        return self._wire("kpc", event_type, record | named)
+
     def _unknown(self) -> Wire:
         return subjects.build("kpc", self._random.choice(_UNKNOWN)), self._random.randbytes(20)
 
@@ -131,5 +140,6 @@ _SOURCES: tuple[tuple[Callable[[Traffic], Wire], int], ...] = (
     (Traffic._ordinary, 48),
     (Traffic._hostile, 44),
     (Traffic._malformed, 4),
-    (Traffic._unknown, 4),
+    (Traffic._unknown, 3),
+    (Traffic._refused, 1),
 )

@@ -17,6 +17,7 @@ import asyncpg
 import nats
 from nats_proxy import NatsProxy
 from postgres_proxy import PostgresProxy
+from traffic import REFUSED
 
 from projector.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.storage.migrate import upgrade
@@ -47,16 +48,24 @@ class World:
             self._stack.callback(server.stop)
         await self.ask("CREATE DATABASE template")
         await upgrade(self.postgres.url_of("template"))
+        async with self.connected("template") as connection:
+            await connection.execute(f"ALTER TABLE endpoint_state ADD CHECK (endpoint_id <> '{REFUSED}')")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def ask(self, sql: str, *arguments: Any, database: str = "postgres") -> list[Any]:
+    async def ask(self, sql: str, *arguments: Any) -> list[Any]:
         """Ask Postgres directly, not through a proxy."""
+        async with self.connected("postgres") as connection:
+            return await connection.fetch(sql, *arguments)
+
+    @asynccontextmanager
+    async def connected(self, database: str) -> AsyncIterator[Any]:
+        """Connect to a database directly."""
         connection = await asyncpg.connect(self.postgres.url_of(database))
         try:
-            return await connection.fetch(sql, *arguments)
+            yield connection
         finally:
             await connection.close()
 
@@ -143,6 +152,10 @@ class Daemon:
         if self._process is not None:
             self._process.send_signal(number)
 
+    async def heeds_no_more_signals(self) -> bool:
+        """Tell whether it has taken note of a first SIGTERM, from when on a second one ends it at once."""
+        return not _catches(self.pid, signal.SIGTERM)
+
     async def finish(self, *, ask: bool = True) -> None:
         """Let it end by itself; asked, with SIGTERM.
 
@@ -173,3 +186,12 @@ class Daemon:
     def tail(self) -> str:
         """Return the end of its log."""
         return "\n".join(["", *self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]])
+
+
+def _catches(pid: int | None, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler for a signal; only Linux says."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        return False
+    (caught,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> number - 1 & 1)

@@ -1,0 +1,187 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from commands import CommandLine
+from nats.aio.client import Client
+from typer.testing import CliRunner
+
+from projector import cli
+
+Event = Callable[..., tuple[str, bytes]]
+Publish = Callable[..., Awaitable[int]]
+Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+
+@pytest.fixture
+async def folded(prepared: CommandLine, event: Event, publish: Publish) -> CommandLine:
+    """Five messages are folded, parked or skipped, and three more wait."""
+    connected = [event("connectivity.connected", f"e{n}", appVersionName=f"v{n}") for n in range(1, 4)]
+    await publish(
+        *connected[:2],
+        (connected[0][0], b"\xff"),
+        event("config.updated", "e1", configId=""),
+        ("kaa.v1.events.kpc.endpoint.no.such", b""),
+    )
+    await prepared.succeeds("run", "--until-caught-up")
+    await publish(*connected)
+    return prepared
+
+
+async def test_preparing_twice_changes_nothing(
+    projector: CommandLine, nats_client: Client, query: Query, empty_database_url: str
+) -> None:
+    first = await projector.succeeds("init")
+    stream = await nats_client.jetstream().stream_info("KAA_ENDPOINT_EVENTS")
+    second = await projector.succeeds("init")
+    assert "was created" in first
+    assert "is there" in second
+    assert (await nats_client.jetstream().stream_info("KAA_ENDPOINT_EVENTS")).created == stream.created
+    assert stream.config.subjects == ["kaa.v1.events.*.endpoint.>"]
+    assert await query(empty_database_url, "SELECT count(*) FROM endpoint_state") == [(0,)]
+
+
+async def test_a_stream_that_somebody_else_set_up_is_left_as_it_is(projector: CommandLine, nats_client: Client) -> None:
+    jetstream = nats_client.jetstream()
+    await jetstream.add_stream(name="OURS", subjects=["kaa.v1.events.>"], max_msgs=1000)
+    await projector.succeeds("init", "--stream", "OURS")
+    config = (await jetstream.stream_info("OURS")).config
+    assert (config.subjects, config.max_msgs) == (["kaa.v1.events.>"], 1000)
+
+
+async def test_the_status_has_every_figure_for_programs_and_for_people(folded: CommandLine) -> None:
+    as_json, as_lines = await asyncio.gather(folded.succeeds("status", "--json"), folded.succeeds("status"))
+    answer = json.loads(as_json)
+    figures = {
+        "stream": "KAA_ENDPOINT_EVENTS",
+        "stream_first_seq": 1,
+        "stream_last_seq": 8,
+        "checkpoint_seq": 5,
+        "lag_messages": 3,
+        "endpoints": 2,
+        "dead_letters": 2,
+        "skipped": {"no.such": 1},
+    }
+    assert answer | figures == answer
+    assert isinstance(answer["projection_version"], str)
+    assert answer["projection_version"]
+    lines = dict(line.split(maxsplit=1) for line in as_lines.splitlines())
+    assert (lines["lag_messages"], lines["dead_letters"], lines["skipped"]) == ("3", "2", "no.such 1")
+
+
+async def test_the_status_before_anything_was_folded_is_all_zero(prepared: CommandLine) -> None:
+    answer = json.loads(await prepared.succeeds("status", "--json"))
+    assert [answer[key] for key in ("checkpoint_seq", "lag_messages", "endpoints", "dead_letters")] == [0, 0, 0, 0]
+    assert answer["skipped"] == {}
+
+
+async def test_dead_letters_are_listed_for_programs_and_for_people(folded: CommandLine) -> None:
+    as_json, as_table = await asyncio.gather(
+        folded.succeeds("dead-letters", "list", "--json"), folded.succeeds("dead-letters", "list")
+    )
+    first, second = json.loads(as_json)
+    assert (first["position"], first["reason"]) == (3, "malformed-payload")
+    assert (second["position"], second["reason"]) == (4, "empty-config-id")
+    assert first["subject"] == "kaa.v1.events.kpc.endpoint.connectivity.connected"
+    assert datetime.fromisoformat(first["stored_at"]).tzinfo is not None
+    assert "malformed-payload" in as_table
+    assert first["detail"] in as_table
+
+
+async def test_a_query_prints_a_table(prepared: CommandLine) -> None:
+    statement = """
+        select * from (values ('e2', 'x', '{"a": [1]}'::jsonb, to_timestamp(1.25)), ('e1', null, '{}', null))
+        as found (id, text, map, time) order by id
+    """
+    printed = (await prepared.succeeds("sql", statement)).splitlines()
+    assert [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in printed if line[0] == "|" and "--" not in line
+    ] == [
+        ["id", "text", "map", "time"],
+        ["e1", "", "{}", ""],
+        ["e2", "x", '{"a": [1]}', "1970-01-01 00:00:01.250+00:00"],
+    ]
+    assert printed[-1] == "(2 rows)"
+
+
+@pytest.fixture
+def must_not_be_written(server_folder: Path) -> Iterator[Path]:
+    """A file that Postgres can write, if it lets itself be told to."""
+    server_folder.chmod(0o777)
+    yield server_folder / "written"
+    assert not (server_folder / "written").exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from endpoint_state",
+        "with gone as (delete from endpoint_state returning 1) select * from gone",
+        "select set_config('transaction_read_only', 'off', false)",
+        "do $$ begin set transaction read write; delete from endpoint_state; end $$",
+        "copy (select 1) to program 'cat > {file}'",
+        "copy endpoint_state from program 'touch {file}'",
+        "commit",
+    ],
+)
+async def test_a_query_that_would_change_something_is_refused(
+    prepared: CommandLine, query: Query, database_url: str, must_not_be_written: Path, statement: str
+) -> None:
+    await query(
+        database_url, "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('e', 1, now())"
+    )
+    ended = await prepared("sql", statement.format(file=must_not_be_written))
+    assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == [("e",)]
+    assert ended.code == 3, ended
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(leaves(typer.main.get_command(cli.app))), ids=" ".join)
+def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+    ended = CliRunner().invoke(cli.app, [*path, "--help"], prog_name="projector")
+    assert ended.exit_code == 0
+    assert f"Usage: {' '.join(['projector', *path])} [OPTIONS]" in " ".join(ended.output.split())
+
+
+async def test_the_command_line_can_be_asked_for_help(anywhere: CommandLine) -> None:
+    for explained in await asyncio.gather(anywhere.succeeds("--help"), anywhere.succeeds("dead-letters", "list", "-h")):
+        assert "Usage: " in explained
+
+
+async def test_what_nobody_can_mean_is_a_usage_error(anywhere: CommandLine) -> None:
+    unknown, missing = await asyncio.gather(anywhere("no-such-command"), anywhere("sql"))
+    assert (unknown.code, missing.code) == (2, 2)
+
+
+async def test_what_is_fatal_is_one_line_that_says_what_to_do(projector: CommandLine) -> None:
+    """The database is not migrated, and there is no stream."""
+    run, status = await asyncio.gather(projector("run"), projector("status"))
+    assert (run.code, status.code) == (3, 3)
+    *log, complaint = run.err.splitlines()
+    assert [json.loads(line)["event"] for line in log] == ["starting"]
+    assert status.err == f"{complaint}\n"
+    assert complaint.startswith("error: ")
+    assert "projector init" in complaint
+
+
+async def test_a_missing_stream_is_one_line_that_says_what_to_do(
+    anywhere: CommandLine, nats_url: str, database_url: str
+) -> None:
+    anywhere.environment |= {"PROJECTOR_NATS_URL": nats_url, "PROJECTOR_DATABASE_URL": database_url}
+    for ended in await asyncio.gather(anywhere("run"), anywhere("status")):
+        assert ended.code == 3
+        assert ended.err.splitlines()[-1].startswith("error: there is no stream 'KAA_ENDPOINT_EVENTS'; ")
+        assert "projector init" in ended.err

@@ -1,0 +1,65 @@
+"""What somebody else can do to a daemon's consumer and its deliveries; see `faults`."""
+
+import asyncio
+
+import nats.errors
+import nats.js.errors
+from nats_proxy import Tampering
+from trial import CONSUMER, Trial
+
+
+async def consumer_deleted(trial: Trial) -> None:
+    await trial.active()
+    await trial.progress(trial.random.randrange(50))
+    await trial.without_consumer()
+
+
+async def deliveries_stolen(trial: Trial) -> None:
+    """Pull through the daemon's consumer, so that it skips messages, or delivers them twice."""
+    await trial.active()
+    await trial.progress(1)
+    thief = await trial.client.jetstream().pull_subscribe_bind(CONSUMER, trial.stream)
+    answer = trial.random.choice(("ack", "nak", "term", None))
+    taken = 0
+    while not taken:
+        try:
+            stolen = await thief.fetch(trial.random.randrange(1, 50), timeout=0.5)
+        except (nats.errors.Error, nats.js.errors.Error):
+            return  # the daemon has noticed and put another consumer in place of this one
+        taken = len(stolen)
+        for msg in stolen if answer else ():
+            await getattr(msg, answer)()
+    await thief.unsubscribe()
+
+
+async def consumer_moved(trial: Trial) -> None:
+    """Put the consumer ahead of the checkpoint or behind it, while the daemon works or while it is dead."""
+    daemon = await trial.active()
+    await trial.progress(trial.random.randrange(100))
+    if trial.random.random() < 0.5:
+        daemon.kill()
+    await trial.consumer_at(trial.random.choice((0, await trial.position() // 2, trial.published)))
+
+
+async def consumer_moved_before_it_is_used(trial: Trial) -> None:
+    """Put the consumer elsewhere between the moment when the daemon has placed it and its first request to it."""
+    daemon = await trial.active()
+    await trial.progress(50)
+    moved = asyncio.Event()
+    ahead = trial.random.random() < 0.5
+
+    async def move() -> None:
+        await trial.consumer_at(trial.published if ahead else await trial.position() // 2)
+        moved.set()
+
+    daemon.nats.before_first_pull(move)
+    await trial.without_consumer()
+    await trial.happens(moved, "the consumer is moved before it is used")
+    await trial.progress(50)
+
+
+async def deliveries_tampered_with(trial: Trial) -> None:
+    daemon = await trial.active()
+    how = trial.random.choice(list(Tampering))
+    tampered = daemon.nats.tamper(how, after=trial.random.randrange(100))
+    await trial.happens(tampered, f"a delivery {how.value}")

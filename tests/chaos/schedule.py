@@ -1,0 +1,62 @@
+"""Which faults happen for a seed, and what comes of them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+import consumer_faults
+import faults
+from trial import Trial, trial
+from world import World
+
+Fault = Callable[[Trial], Awaitable[None]]
+
+FAULTS_PER_SEED = 8
+_SLOW_SHARE = 0.03
+
+QUICK: tuple[Fault, ...] = (
+    faults.commit_is_cut,
+    faults.commit_is_cut,
+    faults.killed_at_commit,
+    faults.killed_at_commit,
+    faults.killed,
+    faults.restarted,
+    faults.ended_while_a_commit_fails,
+    faults.paused_for_a_moment,
+    faults.connection_reset,
+    faults.cut_within_a_message,
+    faults.network_stalls_for_a_moment,
+    faults.backend_terminated,
+    faults.postgres_restarted,
+    faults.nats_restarted,
+    consumer_faults.consumer_deleted,
+    consumer_faults.deliveries_stolen,
+    consumer_faults.deliveries_stolen,
+    consumer_faults.consumer_moved,
+    consumer_faults.consumer_moved,
+    consumer_faults.consumer_moved_before_it_is_used,
+    consumer_faults.deliveries_tampered_with,
+    faults.active_killed_with_a_standby,
+    faults.two_are_active,
+    faults.two_are_active,
+    faults.damaged_and_rebuilt,
+    faults.dead_letters_retried,
+)
+"""Those that take a second or two; one that stands here twice comes twice as often."""
+
+SLOW: tuple[Fault, ...] = (faults.paused_until_the_standby_takes_over, faults.postgres_stalls_until_it_gives_up)
+"""Those that wait for timeouts of ten seconds."""
+
+
+def schedule(seed: int, *, count: int = FAULTS_PER_SEED, slow: bool = True) -> list[Fault]:
+    """Return which faults happen for a seed, in order."""
+    random = Random(f"schedule {seed}")  # noqa: S311 - a schedule that can be repeated is the point
+    return [random.choice(SLOW if slow and random.random() < _SLOW_SHARE else QUICK) for _ in range(count)]
+
+
+async def run(world: World, seed: int, chosen: Sequence[Fault]) -> list[str]:
+    """Live through faults; return how the tables differ from what they should be, which is not at all."""
+    async with trial(world, seed) as made:
+        for fault in chosen:
+            await fault(made)
+        await made.catch_up()
+        return await made.verdict()

@@ -1,0 +1,31 @@
+"""A short run of what `make chaos` does at length."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from consumer_faults import consumer_moved_before_it_is_used
+from faults import two_are_active
+from schedule import Fault, run, schedule
+from world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SEEDS = (1, 2)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world() -> AsyncIterator[World]:
+    async with World() as world:
+        yield world
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_whatever_happens_the_tables_are_what_one_thread_would_have_written(world: World, seed: int) -> None:
+    chosen = schedule(seed, count=5, slow=False)
+    assert not await run(world, seed, chosen), f"seed {seed}: {', '.join(fault.__name__ for fault in chosen)}"
+
+
+@pytest.mark.parametrize("fault", [consumer_moved_before_it_is_used, two_are_active])
+async def test_nothing_is_lost_or_folded_twice_although(world: World, fault: Fault) -> None:
+    assert not await run(world, 0, [fault])

@@ -1,0 +1,127 @@
+"""Whatever bytes arrive, decoding returns events, a skip or poison; nothing else, soon, and in little memory."""
+
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutator import CODEC, TYPES, Mutator, check, varint
+
+from projector.domain.messages import Message
+from projector.storage.text import escape, unescape
+from projector.stream import subjects
+from projector.stream.headers import parse_headers, parse_status
+
+LARGE = 256 * 1024
+ANY_TEXT = st.text(st.characters(codec=None) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))
+HEAD = varint(0) + varint(1_700_000_000_000) + varint(-1)
+"""Correlation id, timestamp and timeout, with which every record begins."""
+
+any_type = st.sampled_from(TYPES)
+
+
+def message(subject: str, payload: bytes) -> Message:
+    return Message(7, 1_700_000_000_500, subject, payload)
+
+
+@given(any_type, st.binary(max_size=400))
+@settings(max_examples=500)
+def test_random_bytes_are_events_or_poison(event_type: str, payload: bytes) -> None:
+    assert check(message(subjects.build("kpc", event_type), payload)) != "skipped"
+
+
+@given(any_type, st.binary(max_size=200))
+@settings(max_examples=500)
+def test_random_bytes_behind_a_sound_head_are_events_or_poison(event_type: str, payload: bytes) -> None:
+    assert check(message(subjects.build("kpc", event_type), HEAD + payload)) != "skipped"
+
+
+@given(st.integers(min_value=0))
+@settings(max_examples=1000)
+def test_mutated_messages_are_events_skipped_or_poison(seed: int) -> None:
+    check(Mutator(seed).message())
+
+
+@given(ANY_TEXT, st.binary(max_size=50))
+@settings(max_examples=300)
+def test_any_subject_is_skipped_or_poison_or_stands_for_events(subject: str, payload: bytes) -> None:
+    check(message(subject, payload))
+
+
+@given(st.lists(ANY_TEXT.filter(lambda token: "." not in token), max_size=4), any_type)
+@settings(max_examples=300)
+def test_any_tokens_in_the_place_of_originator_and_type_do(tokens: list[str], event_type: str) -> None:
+    for tail in (tokens, [event_type]):
+        check(message(".".join(["kaa.v1.events", *tokens[:1], "endpoint", *tail]), HEAD))
+
+
+@given(st.binary(max_size=300))
+def test_any_headers_are_read_as_far_as_they_are_headers(raw: bytes) -> None:
+    for text in (*parse_headers(raw).items(), parse_status(raw)[:2]):
+        assert all(isinstance(part, str) for part in text)
+
+
+@given(st.binary(max_size=300))
+def test_any_subject_can_be_kept_in_a_dead_letter_and_read_back(raw: bytes) -> None:
+    subject = raw.decode("utf-8", "surrogateescape")
+    kept = escape(subject)
+    kept.encode()
+    assert "\0" not in kept
+    assert unescape(kept) == subject
+
+
+def dropped(*blocks: bytes) -> tuple[str, bytes]:
+    """A disconnect whose list of endpoint ids is made of these blocks."""
+    return "connectivity.disconnected", HEAD + b"".join(blocks) + varint(0) + varint(1) + b"x"
+
+
+def keyed(*blocks: bytes) -> tuple[str, bytes]:
+    """A change of metadata whose removed keys are made of these blocks."""
+    return "metadata.updated", HEAD + b"\x02e" + b"\0" + b"".join(blocks) + b"\0\0\0\0"
+
+
+def connected(rest: bytes) -> tuple[str, bytes]:
+    return "connectivity.connected", HEAD + rest
+
+
+IDS = b"".join(b"\x0c%06d" % number for number in range(LARGE // 8))
+
+BOMBS = {
+    "array that claims 2^62 elements": dropped(varint(2**62), varint(1), b"a"),
+    "array that claims 2^31 elements and has plenty": dropped(varint(2**31), b"\x02a" * (LARGE // 2)),
+    "block of a negative count": dropped(varint(-(2**62)), varint(4), varint(1), b"a"),
+    "block of the most negative count": dropped(varint(-(2**63)), varint(0)),
+    "block that lies about its size": dropped(varint(-1), varint(2**62), varint(1), b"a"),
+    "plenty of blocks of one empty id": dropped(b"\x01\0\0" * (LARGE // 3)),
+    "plenty of one-letter ids": dropped(varint(LARGE // 2), b"\x02a" * (LARGE // 2)),
+    "plenty of different ids": dropped(varint(LARGE // 8), IDS),
+    "plenty of different keys": keyed(varint(LARGE // 8), IDS),
+    "string that claims 2^62 bytes": connected(varint(2**62) + b"a"),
+    "string of a negative length": connected(varint(-5) + b"a" * LARGE),
+    "string of the most negative length": connected(varint(-(2**63)) + b"a"),
+    "number of plenty of bytes": ("connectivity.connected", b"\0" + b"\xff" * LARGE),
+    "plenty of nothing": ("config.updated", b"\0" * LARGE),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_payload_made_to_exhaust_the_decoder_takes_little_time_and_memory(bomb: str) -> None:
+    event_type, payload = BOMBS[bomb]
+    subject = subjects.build("kpc", event_type)
+    began = time.process_time()
+    check(message(subject, payload))
+    assert time.process_time() - began < 1
+    tracemalloc.start()
+    try:
+        check(message(subject, payload))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * len(payload) + LARGE
+
+
+def test_made_up_subjects_are_not_remembered_without_end() -> None:
+    for number in range(20_000):
+        check(message(f"kaa.v1.events.made-up-{number}.endpoint.connectivity.connected", b""))
+    assert CODEC._route.cache_info().currsize <= 10_000

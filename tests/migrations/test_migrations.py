@@ -1,0 +1,160 @@
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+from projector.storage import migrate
+from projector.storage.connection import engine_connection
+from projector.storage.tables import metadata
+
+Eventually = Callable[..., Awaitable[None]]
+Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+ROW = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('e', 1, now())"
+ADVISORY_LOCK = 4_150_913_071  # of migrations/env.py, the same in every version
+ROOT = Path(__file__).parents[2]
+
+# What the catalogue says of everything in the schema, but for the table of Alembic's own.
+CATALOGUE = {
+    "columns": """
+        SELECT attrelid::regclass::text, attnum, attname, format_type(atttypid, atttypmod), attnotnull,
+               pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND relkind IN ('r', 'p')
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE attnum > 0 AND NOT attisdropped AND {mine} ORDER BY 1, 2
+    """,
+    "relations": """
+        SELECT relname, relkind, relpersistence, reloptions, obj_description(oid, 'pg_class')
+        FROM pg_class WHERE {mine} ORDER BY 1
+    """,
+    "indexes": """
+        SELECT pg_get_indexdef(indexrelid)
+        FROM pg_index JOIN pg_class ON pg_class.oid = indrelid WHERE {mine} ORDER BY 1
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(pg_constraint.oid)
+        FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid WHERE {mine} ORDER BY 1, 2
+    """,
+}
+MINE = "relnamespace = 'public'::regnamespace AND relname NOT LIKE 'projector_migration%'"
+
+
+@pytest.fixture
+def catalogue(query: Query) -> Callable[[str], Awaitable[dict[str, list[tuple[Any, ...]]]]]:
+    async def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
+        return {name: await query(url, sql.format(mine=MINE)) for name, sql in CATALOGUE.items()}
+
+    return catalogue
+
+
+Catalogue = Callable[[str], Awaitable[dict[str, list[tuple[Any, ...]]]]]
+
+
+async def sync(url: str, work: Callable[[Connection], Any]) -> Any:
+    async with engine_connection(url, purpose="test") as connection:
+        result = await connection.run_sync(work)
+        await connection.commit()
+        return result
+
+
+def downgrade(connection: Connection) -> None:
+    config = migrate._config()
+    config.attributes["connection"] = connection
+    command.downgrade(config, "base")
+
+
+async def test_the_migrated_database_is_the_declared_one(database_url: str) -> None:
+    def differences(connection: Connection) -> object:
+        options = {"compare_type": True, "compare_server_default": True, "version_table": migrate.VERSION_TABLE}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+    assert await sync(database_url, differences) == []
+
+
+async def test_the_migrated_database_is_the_declared_one_also_where_alembic_does_not_look(
+    database_url: str, empty_database_url: str, catalogue: Catalogue
+) -> None:
+    """The order of columns, storage options and predicates of indexes."""
+    await sync(empty_database_url, metadata.create_all)
+    assert await catalogue(database_url) == await catalogue(empty_database_url)
+
+
+async def test_every_table_and_column_says_what_it_is(database_url: str, catalogue: Catalogue) -> None:
+    found = await catalogue(database_url)
+    assert {row[0] for row in found["columns"]} == set(metadata.tables)
+    assert [row[:3] for row in found["columns"] if not row[-1]] == []
+    assert [row[0] for row in found["relations"] if row[1] == "r" and not row[-1]] == []
+
+
+async def test_rows_are_updated_in_place(database_url: str, query: Query, eventually: Eventually) -> None:
+    """Each page has room for new versions, and no index has to follow a change."""
+    options = "SELECT reloptions FROM pg_class WHERE oid = 'endpoint_state'::regclass"
+    assert await query(database_url, options) == [(["fillfactor=80"],)]
+    await query(database_url, ROW)
+    await query(database_url, "UPDATE endpoint_state SET last_event_seq = 2, app_version = 'v', config_status = 'none'")
+
+    async def updated() -> list[tuple[Any, ...]]:
+        counted = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'endpoint_state'"
+        return [row for row in await query(database_url, counted) if row[0]]
+
+    await eventually(updated)  # Postgres counts when the connection is gone
+    assert await updated() == [(1, 1)]
+
+
+async def test_migrating_twice_changes_nothing(database_url: str, query: Query, catalogue: Catalogue) -> None:
+    await query(database_url, ROW)
+    before = await catalogue(database_url)
+    await migrate.upgrade(database_url)
+    assert await catalogue(database_url) == before
+    assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == [("e",)]
+
+
+async def test_a_downgrade_removes_everything_and_the_next_upgrade_brings_it_back(
+    database_url: str, catalogue: Catalogue
+) -> None:
+    before = await catalogue(database_url)
+    await sync(database_url, downgrade)
+    assert not any((await catalogue(database_url)).values())
+    await migrate.upgrade(database_url)
+    assert await catalogue(database_url) == before
+
+
+async def migrating(url: str) -> tuple[int | None, str]:
+    """Migrate the way of Alembic's own command line, in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "alembic", "upgrade", "head"),
+        cwd=ROOT,
+        env={**os.environ, "PROJECTOR_DATABASE_URL": url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+async def test_migrations_that_are_started_at_once_wait_for_each_other(
+    empty_database_url: str, database_url: str, query: Query, eventually: Eventually, catalogue: Catalogue
+) -> None:
+    async def two_wait() -> bool:
+        sql = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return len(await query(empty_database_url, sql)) == 2
+
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+    by_alembic = asyncio.create_task(migrating(empty_database_url))
+    by_init = asyncio.create_task(migrate.upgrade(empty_database_url))
+    await eventually(two_wait)
+    await connection.close()
+    await by_init
+    assert await by_alembic == (0, "")
+    assert await catalogue(empty_database_url) == await catalogue(database_url)
+    assert await query(empty_database_url, "SELECT count(*) FROM projector_migration") == [(1,)]
