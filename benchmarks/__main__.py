@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import fields, replace
@@ -23,6 +24,7 @@ _PARENT = Path("/tmp")  # noqa: S108 - the folder in it is made by tempfile
 
 def main() -> None:
     """Measure, print, and write the results."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the servers are ended on the way out
     options = _options()
     plan = _plan(options)
     output: Path | None = options.output or (None if options.quick else _RESULTS)

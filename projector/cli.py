@@ -155,7 +155,7 @@ def status(settings: Settings, as_json: Json = False) -> None:
     for counts in ("skipped", "dead_letters_by_reason"):
         answer[counts] = ", ".join(f"{kind} {count}" for kind, count in answer[counts].items()) or "none"
     active = answer["active"]
-    answer["active"] = f"{active['application']} since {active['since']}" if active else "nobody"
+    answer["active"] = f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
     tabular.print_pairs(answer)
 
 

@@ -43,6 +43,9 @@ async def run(plan: Plan) -> None:
         async with _servers(plan.folder, console) as config:
             runtime = Runtime(load({}, config=config, fallback=None))
             await runtime.init()
+            if await runtime.is_of_other_rules():
+                console.print("the data is of another version: rebuilding the table …", highlight=False)
+                await runtime.rebuild(lambda *_: None, apply=True)
             await _show(runtime, plan, View(console, config), stop)
     console.print("stopped; the data is kept, and the next start goes on from here", highlight=False)
 

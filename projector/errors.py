@@ -20,7 +20,8 @@ ProjectorError
     ├── DamagedRowError
     ├── StreamTrimmedError
     ├── RebuildRunningError
-    └── NoDeadLetterError
+    ├── NoDeadLetterError
+    └── QueryRefusedError
 
 Every error keeps its facts as attributes.
 Its text reaches a person as one line, and that of a fatal one ends in what to do next.
@@ -201,3 +202,7 @@ class NoDeadLetterError(FatalError):
     def __init__(self, position: int) -> None:
         super().__init__(f"there is no dead letter at position {position}; see `projector dead-letters list`")
         self.position = position
+
+
+class QueryRefusedError(FatalError):
+    """Postgres objects to a statement of a person's; nothing is wrong with the database."""

@@ -3,6 +3,7 @@
 import logging
 import sys
 
+import stamina
 import structlog
 
 from projector.app.projection import Outcome
@@ -14,6 +15,7 @@ log = structlog.stdlib.get_logger("projector")
 
 def configure(*, verbose: bool) -> None:
     """Log to standard error: readable on a terminal, JSON elsewhere."""
+    stamina.instrumentation.set_on_retry_hooks(())  # what is retried is said here, in our words
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -24,8 +26,7 @@ def configure(*, verbose: bool) -> None:
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from projector import resources
 from projector.settings import CONFIG_NAME, CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, load
@@ -43,7 +45,9 @@ def with_settings(command: Callable[..., R]) -> Callable[..., R]:
                     f"--{name.replace('_', '-')}",
                     show_default=False,
                     rich_help_panel=_PANEL,
-                    help=f"{field.description}{_default(field.get_default())} [{ENVIRONMENT_PREFIX}{name.upper()}]",
+                    help=escape(
+                        f"{field.description}{_default(field.get_default())} [{ENVIRONMENT_PREFIX}{name.upper()}]"
+                    ),
                 ),
             ],
         )
@@ -62,6 +66,11 @@ def with_settings(command: Callable[..., R]) -> Callable[..., R]:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return run
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    # Unescaped, what stands in brackets would be taken for markup.
+    return escape(f"{field.description}{_default(field.get_default())} [{ENVIRONMENT_PREFIX}{name.upper()}]")
 
 
 def _default(value: object) -> str:

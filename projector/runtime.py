@@ -154,13 +154,18 @@ class Runtime:
             await source.close()
             await staging.close()
 
+    async def is_of_other_rules(self) -> bool:
+        """Tell whether the rows were built by other rules than those of this version."""
+        built = (await query.summary(self._database_url, self._settings.stream)).rules_version
+        return built not in {None, self._rules.version}
+
     async def status(self) -> Status:
         """Return what the projector can say of itself."""
         async with self._opened_source() as source:
             return await app_status(
                 self._settings.stream,
                 source,
-                lambda: query.summary(self._database_url),
+                lambda: query.summary(self._database_url, self._settings.stream),
                 rules_version=self._rules.version,
             )
 

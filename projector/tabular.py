@@ -44,7 +44,7 @@ def _cell(value: Any) -> str:
         case datetime():
             return value.isoformat(sep=" ", timespec="milliseconds")
         case dict() | list():
-            return json.dumps(value, ensure_ascii=False)
+            return json.dumps(value, ensure_ascii=False, default=_cell)
         case bytes():
             return f"\\x{value.hex()}"
     return str(value)

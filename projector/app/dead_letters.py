@@ -7,6 +7,7 @@ from projector.app.ports import Decoder, Transactions
 from projector.app.projection import Projection
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import DeadLetter, Message, Selection
+from projector.errors import NoDeadLetterError
 
 
 class RetryStore(Transactions, Protocol):
@@ -37,10 +38,15 @@ async def retry(
     A message that comes late this way changes only what it supersedes.
 
     Raises:
+        NoDeadLetterError: none is parked at one of the positions that were named; nothing happened.
         RulesChangedError: the rows were built by other rules.
         TransientError, FatalError: as their names say; those yielded before stand.
     """
-    for position in await store.positions(selection):
+    positions = await store.positions(selection)
+    for position in selection.positions:
+        if position not in positions:
+            raise NoDeadLetterError(position)
+    for position in positions:
         message = await store.message(position)
         just_before = Checkpoint(stream=stream, stream_created_at=0, rules=rules, position=position - 1)
         projection = Projection(decoder, store, just_before)

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import stamina
@@ -18,10 +18,10 @@ import stamina
 from projector.app.conveyor import convey
 from projector.app.ports import Decoder, Source, Store
 from projector.app.projection import Batch, Outcome, Projection
-from projector.app.trust import check_continuity, check_rules, check_source
+from projector.app.trust import check_continuity, check_source
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import Delivery
-from projector.errors import TransientError
+from projector.errors import RulesChangedError, TransientError
 
 _STANDBY_POLL_S = 1.0
 
@@ -132,8 +132,11 @@ class Live:
         await self._lead()
         await self._source.open()
         checkpoint = await self._checkpoint()
-        check_rules(checkpoint, self._options.rules)
+        if checkpoint.stream != self._options.stream:
+            raise RulesChangedError(what="stream", built_with=checkpoint.stream, now=self._options.stream)
+        checkpoint.rules.check(self._options.rules)
         await check_source(self._source, checkpoint, accept_gap=self._options.accept_gap)
+        checkpoint = await self._cross_gap(checkpoint)
         pending = await self._source.position(checkpoint.position)
         self._projection = Projection(self._decoder, self._store, checkpoint)
         self._observer.active(checkpoint)
@@ -155,8 +158,10 @@ class Live:
         if await self._store.lead():
             return
         self._observer.standing_by()
-        while not await self._store.lead():  # noqa: ASYNC110 - only the database can tell
+        while not await self._store.lead():
             await asyncio.sleep(_STANDBY_POLL_S)
+            # Connected anew each time, so that the age of the connection is that of the lead.
+            await self._store.open()
 
     async def _checkpoint(self) -> Checkpoint:
         """Return the checkpoint, a new one where nothing was ever folded."""
@@ -168,6 +173,17 @@ class Live:
             )
             await self._store.begin(checkpoint)
         return checkpoint
+
+    async def _cross_gap(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return the checkpoint, moved to where the stream begins if what was before that is gone and accepted."""
+        first = (await self._source.state()).first
+        if first <= checkpoint.position + 1:
+            return checkpoint
+        after = replace(checkpoint, position=first - 1, anchor=None)
+        async with self._store.transaction() as work:
+            await work.hold(checkpoint)
+            await work.advance(checkpoint, after)
+        return after
 
     async def _fold(self, projection: Projection, pending: int) -> None:
         deliveries: deque[Delivery] = deque()

@@ -162,7 +162,7 @@ class Rebuild:
         projection = Projection(self._decoder, self._staging, await self._origin(state))
         self._parked = await self._staging.parked(self._options.stream)
         # Without a daemon we are the one projector that works, and may go to the end of the stream.
-        leading = await self._staging.lead()
+        leading = self._options.apply and await self._staging.lead()
         while await self._catch_up(projection, leading=leading) > _NEAR_ENOUGH:
             pass
         await self._staging.compare()

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from projector.app.ports import Source
-from projector.domain.checkpoint import Anchor, Checkpoint, Rules
+from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.messages import Message, StreamState
-from projector.errors import EventsLostError, RulesChangedError, StreamReplacedError
+from projector.errors import EventsLostError, StreamReplacedError
 
 
 async def check_source(source: Source, checkpoint: Checkpoint, *, accept_gap: bool) -> None:
@@ -39,25 +39,6 @@ async def check_continuity(source: Source, stream: str, after: int, messages: Se
         if first > after + 1 < message.position:
             raise EventsLostError(stream, checkpoint=after, first=message.position)
         after = message.position
-
-
-def check_rules(checkpoint: Checkpoint, rules: Rules) -> None:
-    """Make sure that the rows were built by the present rules.
-
-    Raises:
-        RulesChangedError: they were not.
-    """
-    built = checkpoint.rules
-    if built.revision != rules.revision:
-        raise RulesChangedError(what="protocol revision", built_with=built.revision, now=rules.revision)
-    if built.originators != rules.originators:
-        raise RulesChangedError(
-            what="the events of originators",
-            built_with=", ".join(built.originators) or "(all)",
-            now=", ".join(rules.originators) or "(all)",
-        )
-    if built.version != rules.version:
-        raise RulesChangedError(what="rules version", built_with=built.version, now=rules.version)
 
 
 async def _check_anchor(source: Source, checkpoint: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from projector.domain.messages import Message
+from projector.errors import RulesChangedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,23 @@ class Rules:
     """Revision of the protocol."""
     originators: tuple[str, ...]
     """Whose events are folded, sorted; empty for everybody's."""
+
+    def check(self, now: "Rules") -> None:
+        """Make sure that rows of these rules may be folded on by those of `now`.
+
+        Raises:
+            RulesChangedError: they are not the same.
+        """
+        if self.revision != now.revision:
+            raise RulesChangedError(what="protocol revision", built_with=self.revision, now=now.revision)
+        if self.originators != now.originators:
+            raise RulesChangedError(
+                what="the events of originators",
+                built_with=", ".join(self.originators) or "(all)",
+                now=", ".join(now.originators) or "(all)",
+            )
+        if self.version != now.version:
+            raise RulesChangedError(what="rules version", built_with=self.version, now=now.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

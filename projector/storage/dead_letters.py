@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, update
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message, Selection
-from projector.errors import CheckpointMovedError, NoDeadLetterError, RulesChangedError
+from projector.errors import CheckpointMovedError, NoDeadLetterError
 from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
@@ -175,8 +175,7 @@ class _RetryUnitOfWork(UnitOfWork):
         found = await checkpoints.read(self._connection, hold=True)
         if found is None or found.stream != checkpoint.stream:
             raise CheckpointMovedError(expected=checkpoint.position, found=None)
-        if found.rules != checkpoint.rules:
-            raise RulesChangedError(what="rules version", built_with=found.rules.version, now=checkpoint.rules.version)
+        found.rules.check(checkpoint.rules)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Count the attempt."""

@@ -32,6 +32,8 @@ def translate(error: BaseException) -> ProjectorError | None:
         error = error.orig.__cause__ or error.orig
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error)
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return DatabaseRefusedError(f"{_line(error)}; correct PROJECTOR_DATABASE_URL")
     if isinstance(error, UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
         return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError | TimeoutError):

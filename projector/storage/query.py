@@ -1,13 +1,14 @@
 """Questions about the tables, which must not change anything."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
+import asyncpg
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from projector.errors import DatabaseRefusedError
+from projector.errors import QueryRefusedError
 from projector.storage import migrate
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect, engine_connection
@@ -17,6 +18,7 @@ from projector.storage.tables import dead_letter, endpoint_state, projector_chec
 
 _READ_ONLY = {"default_transaction_read_only": "on"}
 _TIMEOUT_S = 300.0
+_STATEMENT_CLASSES = {"0A", "22", "23", "25", "42", "54"}
 
 
 class Answer(NamedTuple):
@@ -44,23 +46,24 @@ async def query(url: str, sql: str) -> Answer:
     """Run one statement of a person's in a read-only transaction.
 
     Raises:
-        DatabaseUnavailableError, DatabaseRefusedError, PoisonError: Postgres did not answer, or objects.
+        QueryRefusedError: Postgres objects to the statement.
+        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
     connection = await connect(url, purpose="sql", settings=_READ_ONLY)
     try:
-        with translated():
+        with translated(), _refused():
             async with connection.transaction(readonly=True):
                 statement = await connection.prepare(sql, timeout=_TIMEOUT_S)
                 columns = tuple(attribute.name for attribute in statement.get_attributes())
                 if not columns:
                     # A read-only transaction does not keep a superuser from COPY … TO PROGRAM.
-                    raise DatabaseRefusedError("this is no question: only statements that return rows can be asked")
+                    raise QueryRefusedError("only statements that return rows can be asked")
                 return Answer(columns, await statement.fetch(timeout=_TIMEOUT_S))
     finally:
         connection.terminate()
 
 
-async def summary(url: str) -> Summary:
+async def summary(url: str, stream: str) -> Summary:
     """Return the state of the projection.
 
     Raises:
@@ -77,7 +80,7 @@ async def summary(url: str) -> Summary:
         endpoints = await connection.scalar(select(func.count()).select_from(endpoint_state))
         parked = await connection.execute(
             select(dead_letter.c.reason, func.count())
-            .where(dead_letter.c.state == "parked")
+            .where(dead_letter.c.stream == stream, dead_letter.c.state == "parked")
             .group_by(dead_letter.c.reason)
             .order_by(dead_letter.c.reason)
         )
@@ -111,6 +114,17 @@ async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
             await count_by(connection, endpoint_state.c.connectivity_status),
             await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
         )
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Tell what is wrong with a statement from what is wrong with the database."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "")[:2] in _STATEMENT_CLASSES:
+            raise QueryRefusedError(str(error)) from error
+        raise
 
 
 @asynccontextmanager

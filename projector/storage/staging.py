@@ -255,6 +255,7 @@ class Staging:
                 if len(seeds) >= _SEEDED_AT_ONCE:
                     await work.save(seeds)
                     seeds.clear()
+                    await self._connection.execute("TRUNCATE endpoint_change")  # each part is found by a scan
             await work.save(seeds)
 
     async def compare(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.messages import DeadLetter
-from projector.errors import CheckpointMovedError, RowsChangedError, RulesChangedError
+from projector.errors import CheckpointMovedError, RowsChangedError
 from projector.storage import checkpoints, statements
 from projector.storage.failures import translated
 from projector.storage.loading import load
@@ -41,8 +41,7 @@ class UnitOfWork:
         found = await checkpoints.read(self._connection, hold=True)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
             raise CheckpointMovedError(expected=checkpoint.position, found=None if found is None else found.position)
-        if found.rules != checkpoint.rules:
-            raise RulesChangedError(what="rules version", built_with=found.rules.version, now=checkpoint.rules.version)
+        found.rules.check(checkpoint.rules)
         if found.generation != checkpoint.generation:
             raise RowsChangedError(generation=found.generation)
 

@@ -86,6 +86,11 @@ class RawClient(Client):
         super().__init__()
         self._receivers: dict[int, Receiver] = {}
 
+    def abandon(self) -> None:
+        """Close the socket of a connection that did not come about, which the stock client leaves open."""
+        if self._transport:
+            self._transport.close()  # type: ignore[no-untyped-call]
+
     async def subscribe_raw(self, subject: str, receiver: Receiver) -> None:
         """Subscribe, and have what comes handed over as it comes."""
         subscription = await self.subscribe(subject)
@@ -130,20 +135,24 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
         # While connecting, only this says what was wrong with a server; later, the call that failed or on_closed does.
         failures[:] = [error]
 
-    async with translated(failures):
-        await client.connect(
-            servers=list(broker.urls),
-            name=name,
-            allow_reconnect=False,
-            # Nor does it wait for a server: by default it would try each for two minutes, and with 0 for ever.
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            ping_interval=_PING_INTERVAL_S,
-            error_cb=remember,
-            closed_cb=on_closed,
-            **login,
-        )
+    try:
+        async with translated(failures):
+            await client.connect(
+                servers=list(broker.urls),
+                name=name,
+                allow_reconnect=False,
+                # Nor does it wait for a server: by default it would try each for two minutes, and with 0 for ever.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                ping_interval=_PING_INTERVAL_S,
+                error_cb=remember,
+                closed_cb=on_closed,
+                **login,
+            )
+    except BaseException:
+        client.abandon()
+        raise
     return client
 
 

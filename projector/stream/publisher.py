@@ -12,6 +12,7 @@ from projector.stream.codec import Codec
 from projector.stream.connection import Broker, connect, translated
 
 _IN_FLIGHT = 2000
+_STORED_WITHIN_S = 30.0
 
 
 class Publisher:
@@ -63,4 +64,5 @@ class Publisher:
         """
         waiting, self._acknowledgements = self._acknowledgements, []
         async with translated():
-            await asyncio.gather(*waiting)
+            async with asyncio.timeout(_STORED_WITHIN_S):
+                await asyncio.gather(*waiting)

@@ -96,16 +96,18 @@ async def test_dead_letters_are_listed_for_programs_and_for_people(folded: Comma
 
 async def test_a_query_prints_a_table(prepared: CommandLine) -> None:
     statement = """
-        select * from (values ('e2', 'x', '{"a": [1]}'::jsonb, to_timestamp(1.25)), ('e1', null, '{}', null))
+        select id, text, map, time, array[time, null] as times
+        from (values ('e2', 'x', '{"a": [1]}'::jsonb, to_timestamp(1.25)), ('e1', null, '{}', null))
         as found (id, text, map, time) order by id
     """
     printed = (await prepared.succeeds("sql", statement)).splitlines()
+    time = "1970-01-01 00:00:01.250+00:00"
     assert [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in printed if line[0] == "|" and "--" not in line
     ] == [
-        ["id", "text", "map", "time"],
-        ["e1", "", "{}", ""],
-        ["e2", "x", '{"a": [1]}', "1970-01-01 00:00:01.250+00:00"],
+        ["id", "text", "map", "time", "times"],
+        ["e1", "", "{}", "", "[null, null]"],
+        ["e2", "x", '{"a": [1]}', time, f'["{time}", null]'],
     ]
     assert printed[-1] == "(2 rows)"
 

@@ -1,23 +1,22 @@
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 import pytest
+from commands import CommandLine, Running
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import projector
-from projector.journal import Journal
 from projector.runtime import Runtime, Simulation
 from projector.settings import load
 
@@ -29,109 +28,57 @@ REBUILDING = (
 TABLE = "SELECT * FROM endpoint_state ORDER BY endpoint_id"
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-class Process:
-    """A command that runs."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.heard: list[str] = []
-        """What its log said, event by event."""
-
-    async def hears(self, event: str) -> None:
-        """Return when its log says something."""
-        async with asyncio.timeout(20):
-            while event not in self.heard:
-                line = await self._process.stderr.readline()
-                assert line, f"it ended before it said {event!r}, after {self.heard}"
-                self.heard.append(json.loads(line)["event"])
-
-    async def ends(self) -> Ended:
-        async with asyncio.timeout(30):
-            out, err = await self._process.communicate()
-        return Ended(self._process.returncode, out.decode(), err.decode())
-
-    def send(self, what: signal.Signals) -> None:
-        self._process.send_signal(what)
-
-    def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-
-
 class World:
-    """A stream and a database, and what people do to them: above all, to run the command line as processes."""
+    """A stream and a database, and what people do to them."""
 
-    def __init__(self, folder: Path, settings: dict[str, str], jetstream: JetStreamContext, query: Any) -> None:
+    def __init__(self, command: CommandLine, jetstream: JetStreamContext, query: Any, eventually: Any) -> None:
+        self.command = command
         self.jetstream = jetstream
-        self._folder = folder
-        self._settings = settings
+        self._url = command.environment["PROJECTOR_DATABASE_URL"]
         self._query = query
-        self._started: list[Process] = []
-
-    async def start(self, *arguments: str, code: Path = REPOSITORY, **environment: str) -> Process:
-        """Start a command of the code in a folder."""
-        settings = {f"PROJECTOR_{name.upper()}": value for name, value in self._settings.items()}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "projector", *arguments),
-            cwd=self._folder,
-            env=os.environ | settings | environment | {"PYTHONPATH": str(code)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        self._started.append(Process(process))
-        return self._started[-1]
-
-    async def command(self, *arguments: str, code: Path = REPOSITORY, **environment: str) -> Ended:
-        """Run a command to its end."""
-        return await (await self.start(*arguments, code=code, **environment)).ends()
-
-    async def close(self) -> None:
-        for process in self._started:
-            process.kill()
-            await process.ends()
+        self._eventually = eventually
 
     def runtime(self, **changed: str) -> Runtime:
-        """What the command line runs, for what is no command of the test."""
-        return Runtime(load(self._settings | changed, config=None, fallback=None))
+        """What the command line runs, for what the test is not about."""
+        settings = {"nats_url": self.command.environment["PROJECTOR_NATS_URL"], "database_url": self._url}
+        return Runtime(load(settings | changed, config=None, fallback=None))
 
     async def fold(self, **changed: str) -> None:
         """Fold the stream to its end."""
-        await self.runtime(**changed).live(Journal(), until_caught_up=True).run()
+        await self.runtime(**changed).live(until_caught_up=True).run()
 
     async def sql(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-        return await self._query(self._settings["database_url"], statement, *arguments)
+        return await self._query(self._url, statement, *arguments)
+
+    async def holds(self, condition: str, *arguments: object) -> None:
+        """Return once a query finds something."""
+        await self._eventually(lambda: self.sql(condition, *arguments))
+
+    async def nobody_rebuilds(self) -> None:
+        """Return once the server has noticed that a killed rebuild is gone."""
+        await self.holds(f"SELECT WHERE NOT EXISTS ({REBUILDING})")
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        connection = await asyncpg.connect(self._settings["database_url"])
+        connection = await asyncpg.connect(self._url)
         try:
             yield connection
         finally:
             await connection.close()
 
     @asynccontextmanager
-    async def held_rebuild(self, eventually: Any) -> AsyncIterator[Process]:
+    async def held_rebuild(self) -> AsyncIterator[Running]:
         """Start a rebuild, which for the length of a block has everything changed and nothing committed."""
         async with self.connected() as connection, connection.transaction():
             await connection.execute("LOCK TABLE dead_letter IN SHARE MODE")
-            rebuild = await self.start("rebuild")
-            await eventually(lambda: self.sql(f"{REBUILDING} AND wait_event_type = 'Lock'"))
+            rebuild = await self.command.start("rebuild")
+            await self.holds(f"{REBUILDING} AND wait_event_type = 'Lock'")
             yield rebuild
 
 
 @pytest.fixture
-async def world(tmp_path: Path, nats_client: Any, stream: str, database_url: str, query: Any) -> AsyncIterator[World]:
-    server = nats_client.connected_url.geturl()
-    settings = {"nats_url": server, "stream": stream, "database_url": database_url}
-    world = World(tmp_path, settings, nats_client.jetstream(), query)
-    yield world
-    await world.close()
+def world(prepared: CommandLine, nats_client: Client, query: Any, eventually: Any) -> World:
+    return World(prepared, nats_client.jetstream(), query, eventually)
 
 
 @pytest.fixture
@@ -238,13 +185,13 @@ async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_th
         event("connectivity.connected", "silent", appVersionName="", timestamp=2000),
         event("connectivity.connected", "only", appVersionName="2", timestamp=2000),
     )
-    daemon = await world.start("run")
-    await daemon.hears("caught up")
-    waiting = await world.start("run", code=other_rules)
-    await waiting.hears("standing by")
+    daemon = await world.command.start("run")
+    await daemon.logs("caught up")
+    waiting = await world.command.start("run", PYTHONPATH=str(other_rules))
+    await waiting.logs("standing by")
     before = dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))
 
-    rebuilt = await world.command("rebuild", code=other_rules)
+    rebuilt = await world.command("rebuild", PYTHONPATH=str(other_rules))
     assert rebuilt.code == 0
     assert "3 differences: 0 rows inserted, 0 deleted, 3 updated" in rebuilt.out
     assert counted(rebuilt.out) == {"app_version": 2, "app_version_changed_at": 3, "application_registers": 3}
@@ -257,13 +204,13 @@ async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_th
     assert dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))["silent"] == before["silent"]
 
     await publish(event("connectivity.connected", "silent", appVersionName="3", timestamp=3000))
-    ended = await daemon.ends()
+    ended = await daemon.end()
     assert ended.code == 3
     assert "projector rebuild" in ended.err
-    await waiting.hears("caught up")
+    await waiting.logs("caught up")
     assert await world.sql("SELECT app_version FROM endpoint_state WHERE endpoint_id = 'silent'") == [("1",)]
     waiting.send(signal.SIGTERM)
-    assert (await waiting.ends()).code == 0
+    assert (await waiting.end()).code == 0
     refused = await world.command("run", "--until-caught-up")
     assert refused.code == 3
     assert "projector rebuild" in refused.err
@@ -308,22 +255,20 @@ async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accep
     assert await world.sql(TABLE) == right
 
 
-async def test_the_second_of_two_rebuilds_says_who_is_at_it(
-    world: World, publish: Any, kettles: Any, eventually: Any
-) -> None:
+async def test_the_second_of_two_rebuilds_says_who_is_at_it(world: World, publish: Any, kettles: Any) -> None:
     await publish(*kettles(3))
-    async with world.held_rebuild(eventually) as first:
+    async with world.held_rebuild() as first:
         ((pid, since),) = await world.sql(REBUILDING.replace("SELECT", "SELECT pid, backend_start"))
         for second in ("rebuild", "verify"):
             refused = await world.command(second)
             assert refused.code == 3
             assert f"projector rebuild, backend process {pid}, since {since:%Y-%m-%d %H:%M:%S}" in refused.err
-    assert (await first.ends()).code == 0
+    assert (await first.end()).code == 0
     assert len(await world.sql(TABLE)) == 3
 
 
 async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next_one_cleans_up(
-    world: World, publish: Any, kettles: Any, eventually: Any
+    world: World, publish: Any, kettles: Any
 ) -> None:
     await publish(*kettles(999), *kettles(999))
     await world.fold()
@@ -334,24 +279,19 @@ async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next
         await world.sql("DELETE FROM endpoint_state WHERE endpoint_id < 'kettle-500'")
         return await world.sql(TABLE)
 
-    async def nobody_works() -> bool:
-        return not await world.sql(REBUILDING)
-
     wrong = await corrupt()
-    async with world.held_rebuild(eventually) as rebuild:
-        rebuild.kill()
-        assert (await rebuild.ends()).code == -signal.SIGKILL
-    await eventually(nobody_works)
+    async with world.held_rebuild() as rebuild:
+        assert (await rebuild.kill()).code == -signal.SIGKILL
+    await world.nobody_rebuilds()
     assert await world.sql(TABLE) == wrong
 
     moments = Random(3)  # noqa: S311 - moments, not secrets
     for _ in range(4):
-        rebuild = await world.start("rebuild", PROJECTOR_BATCH_SIZE="50")
-        await eventually(lambda: world.sql(REBUILDING))
+        rebuild = await world.command.start("rebuild", PROJECTOR_BATCH_SIZE="50")
+        await world.holds(REBUILDING)
         await asyncio.sleep(moments.uniform(0, 0.4))
-        rebuild.kill()
-        await rebuild.ends()
-        await eventually(nobody_works)
+        await rebuild.kill()
+        await world.nobody_rebuilds()
         found = await world.sql(TABLE)
         assert found in (wrong, right)
         if found == right:
@@ -378,26 +318,22 @@ async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[in
         over.set()
 
 
-async def test_a_daemon_under_load_and_its_readers_do_not_notice_a_rebuild(
-    world: World, eventually: Any, undisturbed: Any
-) -> None:
+async def test_a_daemon_under_load_and_its_readers_do_not_notice_a_rebuild(world: World, undisturbed: Any) -> None:
     await world.runtime().simulate(Simulation(endpoints=500, seed=1, events=3000), asyncio.Event())
-    daemon = await world.start("run")
-    await daemon.hears("caught up")
-    fleet = await world.start("simulate", "--rate", "400", "--endpoints", "500", "--skip", "3000")
-    await eventually(lambda: world.sql("SELECT FROM projector_checkpoint WHERE position > 3100"))
+    daemon = await world.command.start("run")
+    await daemon.logs("caught up")
+    fleet = await world.command.start("simulate", "--rate", "400", "--endpoints", "500", "--skip", "3000")
+    await world.holds("SELECT FROM projector_checkpoint WHERE position > 3100")
     async with world.connected() as connection, counting_rows(connection) as counts:
         rebuilt = await world.command("rebuild")
     assert (rebuilt.code, rebuilt.err) == (0, "")
     assert "0 differences" in rebuilt.out
     fleet.send(signal.SIGTERM)
-    published = int(re.findall(r"\d+", (await fleet.ends()).out)[0])
-    await eventually(lambda: world.sql("SELECT FROM projector_checkpoint WHERE position = $1", 3000 + published))
+    published = int(re.findall(r"\d+", (await fleet.end()).out)[0])
+    await world.holds("SELECT FROM projector_checkpoint WHERE position = $1", 3000 + published)
     daemon.send(signal.SIGTERM)
-    ended = await daemon.ends()
+    ended = await daemon.end()
     assert ended.code == 0
-    assert "retrying" not in ended.err
-    assert daemon.heard.count("active") == 1
-    assert '"active"' not in ended.err
+    assert [entry["event"] for entry in daemon.logged] == ["starting", "active", "caught up", "stopped"]
     assert all(before <= after for before, after in pairwise(counts))
     assert await world.sql(TABLE) == await undisturbed()

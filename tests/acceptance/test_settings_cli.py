@@ -81,6 +81,7 @@ async def test_passwords_are_not_shown_where_a_server_is_away(anywhere: CommandL
     assert_one_line(short, 3)
     assert (verbose.code, ended.code) == (3, 0)
     assert "fleet" in ended.err  # the URLs are shown, without what is secret
+    assert {entry["event"] for entry in running.logged} == {"starting", "retrying", "stopped"}
     assert all("s3cret" not in output.out + output.err for output in (short, verbose, ended))
 
 

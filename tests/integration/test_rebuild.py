@@ -1,18 +1,18 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from itertools import islice, pairwise
 from typing import Any
 
 import asyncpg
 import pytest
+from nats.aio.client import Client
 from nats.js import JetStreamContext
+from scenes import Daemon, Recorder, Rows, Scene
 from sqlalchemy import BigInteger, Column, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projector.app.projection import Outcome
 from projector.app.rebuild import Report
-from projector.domain.checkpoint import Checkpoint
 from projector.errors import (
     DamagedRowError,
     DeliveryInterruptedError,
@@ -20,7 +20,6 @@ from projector.errors import (
     RebuildRunningError,
     RulesChangedError,
     StreamTrimmedError,
-    TransientError,
 )
 from projector.runtime import Runtime
 from projector.settings import load
@@ -29,109 +28,41 @@ from projector.storage.tables import endpoint_state
 from projector.stream import subjects
 from projector.stream.source import JetStreamSource
 
-PATIENCE_S = 20
-STREAM = "KAA_ENDPOINT_EVENTS"
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 UNKNOWN = (subjects.build("kpc", "future.thing"), b"")
 
 Wire = tuple[str, bytes]
-Rows = list[tuple[Any, ...]]
-
-
-class Witness:
-    """Hears what a daemon does, and lets a test wait for it."""
-
-    def __init__(self) -> None:
-        self.sessions = 0
-        self.commits = 0
-        self.position = 0
-        self.waiting = False
-        self.errors: list[TransientError] = []
-        self._news = asyncio.Event()
-
-    def standing_by(self) -> None:
-        self.waiting = True
-        self._news.set()
-
-    def active(self, checkpoint: Checkpoint) -> None:
-        self.sessions += 1
-        self._reach(checkpoint)
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        del outcome, pending
-        self.commits += 1
-        self._reach(checkpoint)
-
-    def caught_up(self, checkpoint: Checkpoint) -> None:
-        self._reach(checkpoint)
-
-    def retrying(self, error: TransientError) -> None:
-        self.errors.append(error)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
-
-    async def reached(self, position: int) -> None:
-        await self.until(lambda: self.position >= position)
-
-    def _reach(self, checkpoint: Checkpoint) -> None:
-        self.position = checkpoint.position
-        self._news.set()
-
-
-class Projector:
-    """What the command line does, on one database."""
-
-    def __init__(self, **settings: object) -> None:
-        self._runtime = Runtime(load(settings, config=None, fallback=None))
-
-    async def run(self) -> Witness:
-        """Fold to the end of the stream."""
-        witness = Witness()
-        await self._runtime.live(witness, until_caught_up=True).run()
-        return witness
-
-    @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[Witness]:
-        """Follow the stream for the length of a block."""
-        witness = Witness()
-        live = self._runtime.live(witness)
-        running = asyncio.create_task(live.run())
-        try:
-            yield witness
-        finally:
-            live.stop()
-            await running
-
-    async def rebuild(self, **options: Any) -> Report:
-        return await self._runtime.rebuild(lambda *_: None, apply=True, **options)
-
-    async def verify(self, **options: Any) -> Report:
-        return await self._runtime.rebuild(lambda *_: None, apply=False, **options)
 
 
 class World:
     """A stream and a database, and what people do to them."""
 
-    def __init__(self, jetstream: JetStreamContext, settings: dict[str, str], query: Any, eventually: Any) -> None:
+    def __init__(self, scene: Scene, jetstream: JetStreamContext, eventually: Any) -> None:
+        self.scene = scene
         self.jetstream = jetstream
-        self.database_url = settings["database_url"]
-        self._settings: dict[str, object] = settings | {"batch_size": 1000}
-        self._query = query
+        self.sql = scene.query
+        self.table = scene.table
+        self.fold = scene.fold
         self._eventually = eventually
 
-    def projector(self, **settings: object) -> Projector:
-        return Projector(**(self._settings | settings))
+    async def rebuild(self, *, apply: bool = True, batch_size: int = 1000, **options: Any) -> Report:
+        settings = {
+            "nats_url": self.scene.nats_url,
+            "database_url": self.scene.database_url,
+            "batch_size": batch_size,
+            "originators": options.pop("originators", ""),
+        }
+        runtime = Runtime(load(settings, config=None, fallback=None))
+        return await runtime.rebuild(lambda *_: None, apply=apply, **options)
 
-    async def sql(self, statement: str, *arguments: object) -> Rows:
-        return await self._query(self.database_url, statement, *arguments)
+    async def verify(self, **options: Any) -> Report:
+        return await self.rebuild(apply=False, **options)
 
-    async def table(self) -> Rows:
-        return await self.sql("SELECT * FROM endpoint_state ORDER BY endpoint_id")
+    async def reached(self, position: int) -> None:
+        """Return when everything up to a position is folded."""
+        asked = "SELECT FROM projector_checkpoint WHERE position >= $1"
+        await self._eventually(lambda: self.sql(asked, position))
 
     async def row(self, endpoint_id: str, *columns: str) -> tuple[Any, ...]:
         (row,) = await self.sql(f"SELECT {', '.join(columns)} FROM endpoint_state WHERE endpoint_id = $1", endpoint_id)
@@ -145,9 +76,9 @@ class World:
     async def dead_letters(self) -> Rows:
         return await self.sql("SELECT position, state, attempts FROM dead_letter ORDER BY stream, position")
 
-    async def checkpoint(self, *columns: str) -> tuple[Any, ...]:
-        (row,) = await self.sql(f"SELECT {', '.join(columns)} FROM projector_checkpoint")
-        return row
+    async def skipped(self) -> str:
+        ((skipped,),) = await self.sql("SELECT skipped FROM projector_checkpoint")
+        return str(skipped)
 
     async def waits(self, application: str) -> None:
         """Return when a connection of that name waits for a lock that somebody else has."""
@@ -158,10 +89,10 @@ class World:
         await self._eventually(lambda: self.sql(asked, application))
 
     @asynccontextmanager
-    async def held(self, rebuild: Awaitable[Report], lock: str) -> AsyncIterator[None]:
+    async def held(self, rebuild: Coroutine[Any, Any, Report], lock: str) -> AsyncIterator[None]:
         """Keep a rebuild waiting for a lock for the length of a block, after which it must come to its end."""
         async with asyncio.TaskGroup() as tasks:
-            connection = await asyncpg.connect(self.database_url)
+            connection = await asyncpg.connect(self.scene.database_url)
             try:
                 async with connection.transaction():
                     await connection.execute(f"LOCK TABLE {lock}")
@@ -173,23 +104,17 @@ class World:
 
 
 @pytest.fixture
-def settings(nats_url: str, stream: str, database_url: str) -> dict[str, str]:
-    return {"nats_url": nats_url, "stream": stream, "database_url": database_url}
+def world(scene: Scene, nats_client: Client, eventually: Any) -> World:
+    return World(scene, nats_client.jetstream(), eventually)
 
 
 @pytest.fixture
-def world(nats_client: Any, settings: dict[str, str], query: Any, eventually: Any) -> World:
-    return World(nats_client.jetstream(), settings, query, eventually)
-
-
-@pytest.fixture
-def undisturbed(settings: dict[str, str], other_database_url: str, query: Any) -> Callable[[], Awaitable[Rows]]:
+def undisturbed(scene: Scene, other_database_url: str) -> Callable[[], Awaitable[Rows]]:
     """Folds the whole stream once where nobody interferes, and returns the table."""
 
     async def undisturbed() -> Rows:
-        elsewhere = {"database_url": other_database_url, "consumer": "undisturbed"}
-        await Projector(**(settings | elsewhere)).run()
-        return await query(other_database_url, "SELECT * FROM endpoint_state ORDER BY endpoint_id")
+        await scene.fold(url=other_database_url, consumer="undisturbed")
+        return await scene.table(other_database_url)
 
     return undisturbed
 
@@ -262,6 +187,15 @@ async def counting_rows(url: str) -> AsyncIterator[list[int]]:
         yield counts
 
 
+async def stopped_in_its_only_session(daemon: Daemon) -> None:
+    recorder = await daemon.stop()
+    assert (recorder.errors, recorder.heard["active"]) == ([], 1)
+
+
+def commits(recorder: Recorder) -> int:
+    return recorder.heard["committed"]
+
+
 def figures(report: Report) -> tuple[int, int, int]:
     found = report.differences
     return found.missing, found.extra, found.different
@@ -302,9 +236,9 @@ INVENT = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at
 
 async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, publish: Any, fleet: Any) -> None:
     position = await publish(*fleet(500))
-    await world.projector().run()
+    await world.fold()
     before = await world.versions()
-    for replay in (world.projector().verify, world.projector().rebuild):
+    for replay in (world.verify, world.rebuild):
         report = await replay()
         assert report.clean
         assert (report.replayed, report.position, report.differences.compared) == (500, position, len(before))
@@ -317,29 +251,29 @@ async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
     corrupt: Callable[[Column[Any]], str], world: World, publish: Any, life: Any
 ) -> None:
     await publish(*life(*COLUMNS, "bystander"))
-    await world.projector().run()
+    await world.fold()
     right, before = await world.table(), await world.versions()
     for name, column in COLUMNS.items():
         await world.sql(f"UPDATE endpoint_state SET {name} = {corrupt(column)} WHERE endpoint_id = $1", name)
-    for replay in (world.projector().verify, world.projector().rebuild):
+    for replay in (world.verify, world.rebuild):
         report = await replay(show=100)
         assert figures(report) == (0, 0, len(COLUMNS))
         assert report.differences.by_column == dict.fromkeys(COLUMNS, 1)
         shown = {row.endpoint_id: [*row.columns] for row in report.differences.shown}
         assert shown == {name: [name] for name in COLUMNS}
     assert await world.table() == right
-    assert (await world.projector().verify()).clean
+    assert (await world.verify()).clean
     assert (await world.versions())["bystander"] == before["bystander"]
 
 
 async def test_rows_deleted_invented_and_renamed_are_found_and_mended(world: World, publish: Any, life: Any) -> None:
     await publish(*life("deleted", "renamed", "stays"))
-    await world.projector().run()
+    await world.fold()
     right, before = await world.table(), await world.versions()
     await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
     await world.sql("UPDATE endpoint_state SET endpoint_id = 'name' WHERE endpoint_id = 'renamed'")
     await world.sql(INVENT)
-    for replay in (world.projector().verify, world.projector().rebuild):
+    for replay in (world.verify, world.rebuild):
         report = await replay(show=9)
         assert figures(report) == (2, 2, 0)
         assert [(row.endpoint_id, row.kind) for row in report.differences.shown] == [
@@ -349,7 +283,7 @@ async def test_rows_deleted_invented_and_renamed_are_found_and_mended(world: Wor
             ("renamed", "missing"),
         ]
     assert await world.table() == right
-    assert (await world.projector().verify()).clean
+    assert (await world.verify()).clean
     assert (await world.versions())["stays"] == before["stays"]
 
 
@@ -357,9 +291,9 @@ async def test_one_endpoint_is_shown_with_the_messages_about_it_and_no_others(
     world: World, publish: Any, event: Any, life: Any
 ) -> None:
     await publish(*life("other", "asked"), event("connectivity.disconnected", endpointIds=["other", "asked"]))
-    await world.projector().run()
+    await world.fold()
     await world.sql("UPDATE endpoint_state SET app_version = 'kettle-9'")
-    report = await world.projector().verify(endpoint_id="asked")
+    report = await world.verify(endpoint_id="asked")
     assert figures(report) == (0, 0, 2)
     (shown,) = report.differences.shown
     assert (shown.endpoint_id, dict(shown.columns)) == ("asked", {"app_version": ("kettle-9", "kettle-2")})
@@ -370,7 +304,7 @@ async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_
     world: World, publish: Any, life: Any
 ) -> None:
     await publish(*life("deleted", "wrong", "right"))
-    await world.projector().run()
+    await world.fold()
     for statement in (
         "CREATE VIEW versions AS SELECT endpoint_id, app_version FROM endpoint_state",
         "CREATE INDEX users_index ON endpoint_state (app_version)",
@@ -394,7 +328,7 @@ async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_
            has_table_privilege('pg_monitor', 'endpoint_state', 'SELECT')
     """
     before = await world.sql(kept)
-    assert figures(await world.projector().rebuild()) == (1, 1, 1)
+    assert figures(await world.rebuild()) == (1, 1, 1)
     assert await world.sql(kept) == before
     assert sorted(await world.sql("TABLE heard")) == [
         ("DELETE", "invented"),
@@ -419,13 +353,13 @@ async def test_beside_a_working_daemon_nothing_is_lost_or_repeated_and_readers_n
             position = await publish(*islice(arriving, 5))
             published += 5
 
-    async with world.projector(batch_size=100).daemon() as witness:
-        await witness.reached(position)
-        await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
-        async with in_background(arrive()), counting_rows(world.database_url) as counts:
-            reports = [await world.projector(batch_size=100).rebuild() for _ in range(2)]
-        await witness.reached(position)
-        assert (witness.errors, witness.sessions) == ([], 1)
+    daemon = world.scene.follow()
+    await world.reached(position)
+    await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
+    async with in_background(arrive()), counting_rows(world.scene.database_url) as counts:
+        reports = [await world.rebuild(batch_size=100) for _ in range(2)]
+    await world.reached(position)
+    await stopped_in_its_only_session(daemon)
     assert [figures(report) for report in reports] == [(1, 0, 0), (0, 0, 0)]
     assert published > 100
     assert all(before <= after for before, after in pairwise(counts))
@@ -436,15 +370,15 @@ async def test_a_daemon_held_by_the_last_transaction_goes_on_after_it_in_the_sam
     world: World, publish: Any, event: Any, life: Any, undisturbed: Any
 ) -> None:
     position = await publish(*life("a", "b"))
-    async with world.projector().daemon() as witness:
-        await witness.reached(position)
-        await world.sql("DELETE FROM endpoint_state")
-        async with world.held(world.projector().rebuild(), AT_ITS_END):
-            position = await publish(event("config.updated", "a", configId="c2"))
-            await world.waits("projector writer")
-            assert await world.table() == []
-        await witness.reached(position)
-        assert (witness.errors, witness.sessions) == ([], 1)
+    daemon = world.scene.follow()
+    await world.reached(position)
+    await world.sql("DELETE FROM endpoint_state")
+    async with world.held(world.rebuild(), AT_ITS_END):
+        position = await publish(event("config.updated", "a", configId="c2"))
+        await world.waits("projector writer")
+        assert await world.table() == []
+    await world.reached(position)
+    await stopped_in_its_only_session(daemon)
     assert await world.table() == await undisturbed()
 
 
@@ -453,51 +387,59 @@ async def test_without_a_daemon_the_checkpoint_is_left_where_reading_stopped(
 ) -> None:
     life = fleet(100)
     await publish(*life[:50])
-    await world.projector().run()
+    await world.fold()
     position = await publish(*life[50:])
-    assert (await world.projector().rebuild()).position == position
+    assert (await world.rebuild()).position == position == await world.scene.position()
     assert await world.table() == await undisturbed()
-    witness = await world.projector().run()
-    assert (witness.position, witness.commits) == (position, 0)
-    assert (await world.projector().verify()).clean
+    assert commits(await world.fold()) == 0
+    assert (await world.verify()).clean
     await publish(event("lifecycle.registered", "later", appVersionName="1"))
-    assert (await world.projector().run()).commits == 1
+    assert commits(await world.fold()) == 1
     assert await world.table() == await undisturbed()
+
+
+async def test_events_that_nobody_has_folded_yet_are_no_differences(world: World, publish: Any, fleet: Any) -> None:
+    life = fleet(100)
+    position = await publish(*life[:50])
+    await world.fold()
+    await publish(*life[50:])
+    report = await world.verify()
+    assert report.clean
+    assert report.position == position == await world.scene.position()
 
 
 async def test_where_nothing_ever_ran_a_rebuild_builds_everything(
     world: World, publish: Any, fleet: Any, undisturbed: Any
 ) -> None:
     position = await publish(*fleet(100))
-    report = await world.projector().rebuild()
+    report = await world.rebuild()
+    assert report.position == position == await world.scene.position()
     right = await undisturbed()
     assert figures(report) == (len(right), 0, 0)
     assert await world.table() == right
-    witness = await world.projector().run()
-    assert (witness.position, witness.commits) == (position, 0)
+    assert commits(await world.fold()) == 0
 
 
 async def test_an_empty_stream_implies_an_empty_table(world: World, publish: Any, event: Any) -> None:
     await world.sql(INVENT)
-    assert figures(await world.projector().rebuild()) == (0, 1, 0)
+    assert figures(await world.rebuild()) == (0, 1, 0)
     assert await world.table() == []
     await publish(event("lifecycle.registered", "first", appVersionName="1"))
-    assert (await world.projector().run()).commits == 1
+    assert commits(await world.fold()) == 1
 
 
 async def test_a_daemon_started_during_a_rebuild_stands_by_and_takes_over_after_it(
     world: World, publish: Any, event: Any, life: Any, undisturbed: Any
 ) -> None:
     position = await publish(*life("a"))
-    async with AsyncExitStack() as stack:
-        async with world.held(world.projector().rebuild(), AT_ITS_END):
-            witness = await stack.enter_async_context(world.projector().daemon())
-            await witness.until(lambda: witness.waiting)
-            await publish(event("config.updated", "a", configId="c2"))
-            assert await world.sql("TABLE projector_checkpoint") == []
-        assert await world.checkpoint("position") == (position,)
-        await witness.reached(position + 1)
-        assert (witness.errors, witness.sessions) == ([], 1)
+    async with world.held(world.rebuild(), AT_ITS_END):
+        daemon = world.scene.follow()
+        await daemon.hears("standing by")
+        await publish(event("config.updated", "a", configId="c2"))
+        assert await world.sql("TABLE projector_checkpoint") == []
+    assert await world.scene.position() == position
+    await world.reached(position + 1)
+    await stopped_in_its_only_session(daemon)
     assert await world.table() == await undisturbed()
 
 
@@ -506,14 +448,14 @@ async def test_a_second_rebuild_is_refused_by_name_and_the_first_is_none_the_wor
     lock: str, world: World, publish: Any, life: Any, undisturbed: Any
 ) -> None:
     await publish(*life("a"))
-    async with world.held(world.projector().rebuild(), lock):
+    async with world.held(world.rebuild(), lock):
         ((pid,),) = await world.sql(
             """
             SELECT pid FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'projector rebuild'
             """
         )
-        for replay in (world.projector().rebuild, world.projector().verify):
+        for replay in (world.rebuild, world.verify):
             with pytest.raises(RebuildRunningError, match=rf"projector rebuild, \D*{pid}, since 20"):
                 await replay()
     assert await world.table() == await undisturbed()
@@ -524,10 +466,10 @@ async def test_the_size_of_batches_makes_no_difference(
     batch_size: int, world: World, publish: Any, fleet: Any, undisturbed: Any
 ) -> None:
     await publish(*fleet(300), MALFORMED, UNKNOWN)
-    await world.projector(batch_size=batch_size).rebuild()
+    await world.rebuild(batch_size=batch_size)
     assert await world.table() == await undisturbed()
     assert await world.dead_letters() == [(301, "parked", 1)]
-    assert (await world.projector().verify()).clean
+    assert (await world.verify()).clean
 
 
 async def test_a_dead_letter_that_folds_by_now_is_resolved(world: World, publish: Any, event: Any) -> None:
@@ -536,16 +478,18 @@ async def test_a_dead_letter_that_folds_by_now_is_resolved(world: World, publish
         event("lifecycle.registered", "a", appVersionName="1"),
         event("lifecycle.registered", "b", appVersionName="forbidden"),
     )
-    await world.projector().run()
+    await world.fold()
     assert await world.dead_letters() == [(2, "parked", 1)]
     await world.sql("ALTER TABLE endpoint_state DROP CONSTRAINT users")
-    assert figures(await world.projector().rebuild()) == (1, 0, 0)
+    assert figures(await world.rebuild()) == (1, 0, 0)
     assert await world.row("b", "app_version") == ("forbidden",)
     assert await world.sql("SELECT state, closed_at IS NOT NULL FROM dead_letter") == [("resolved", True)]
 
 
-async def park_by_mistake(world: World, position: int, *, state: str = "parked", stream: str = STREAM) -> None:
-    message = await world.jetstream.get_msg(STREAM, position)
+async def park_by_mistake(
+    world: World, position: int, *, state: str = "parked", stream: str = "KAA_ENDPOINT_EVENTS"
+) -> None:
+    message = await world.jetstream.get_msg(world.scene.stream, position)
     await world.sql(
         """
         INSERT INTO dead_letter (stream, position, state, subject, payload, stored_at, reason, detail)
@@ -562,15 +506,15 @@ async def park_by_mistake(world: World, position: int, *, state: str = "parked",
 
 async def test_a_verification_settles_no_dead_letter(world: World, publish: Any, life: Any) -> None:
     await publish(*life("a"))
-    await world.projector().run()
+    await world.fold()
     await park_by_mistake(world, 1)
-    assert (await world.projector().verify()).clean
+    assert (await world.verify()).clean
     assert await world.dead_letters() == [(1, "parked", 1)]
 
 
 async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publish: Any, life: Any) -> None:
     await publish(MALFORMED, MALFORMED, MALFORMED, *life("a"))
-    await world.projector().run()
+    await world.fold()
     await world.sql("UPDATE dead_letter SET state = 'discarded', note = 'known' WHERE position = 2")
     await world.sql("UPDATE dead_letter SET state = 'resolved' WHERE position = 3")
     await park_by_mistake(world, 4)
@@ -578,7 +522,7 @@ async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publ
     await park_by_mistake(world, 6, stream="OTHER")
     untouched = "SELECT * FROM dead_letter WHERE position IN (1, 2, 6) ORDER BY position"
     before = await world.sql(untouched)
-    assert (await world.projector().rebuild()).clean
+    assert (await world.rebuild()).clean
     assert await world.sql(untouched) == before
     assert await world.dead_letters() == [
         (1, "parked", 1),
@@ -594,9 +538,9 @@ async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_res
     world: World, publish: Any, stream: str, life: Any
 ) -> None:
     await publish(*life("a"), MALFORMED, *life("b"))
-    await world.projector().run()
+    await world.fold()
     await world.jetstream.delete_msg(stream, 9)
-    assert (await world.projector().rebuild()).clean
+    assert (await world.rebuild()).clean
     assert await world.dead_letters() == [(9, "parked", 1)]
 
 
@@ -609,14 +553,13 @@ async def test_other_originators_are_refused_until_a_rebuild_drops_what_only_the
         event("lifecycle.registered", "b", originator="old", appVersionName="2"),
         (subjects.build("old", "lifecycle.registered"), b"\xff"),
     )
-    await world.projector().run()
-    narrower = world.projector(originators="epr")
+    await world.fold()
     with pytest.raises(RulesChangedError, match="originators"):
-        await narrower.run()
-    assert figures(await narrower.rebuild()) == (0, 1, 1)
+        await world.fold(originators="epr")
+    assert figures(await world.rebuild(originators="epr")) == (0, 1, 1)
     assert await world.sql("SELECT endpoint_id, app_version, last_event_seq FROM endpoint_state") == [("a", "1", 1)]
     assert await world.dead_letters() == [(4, "parked", 1)]
-    assert (await narrower.run()).commits == 0
+    assert commits(await world.fold(originators="epr")) == 0
 
 
 async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebuild_once(
@@ -624,10 +567,10 @@ async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebui
 ) -> None:
     await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (endpoint_id <> 'unwanted')")
     await publish(*fleet(100), *life("unwanted")[:1], *fleet(200)[100:])
-    await world.projector().run()
+    await world.fold()
     assert await world.dead_letters() == [(101, "parked", 1)]
     before = await world.versions()
-    assert (await world.projector().rebuild()).clean
+    assert (await world.rebuild()).clean
     assert await world.versions() == before
     assert await world.dead_letters() == [(101, "parked", 1)]
 
@@ -644,46 +587,46 @@ async def test_where_a_trigger_objects_to_a_row_a_rebuild_says_why_and_changes_n
     ):
         await world.sql(statement)
     await publish(*life("a"), *life("unwanted")[:1])
-    await world.projector().run()
+    await world.fold()
     await world.sql("UPDATE endpoint_state SET app_version = 'kettle-9'")
     before = await world.versions()
     with pytest.raises(ProjectorError, match="no such kettle"):
-        await world.projector().rebuild()
+        await world.rebuild()
     assert await world.versions() == before
     assert await world.dead_letters() == [(9, "parked", 1)]
 
 
 async def test_skipped_messages_are_counted_anew(world: World, publish: Any, life: Any) -> None:
     await publish(UNKNOWN, *life("a"), UNKNOWN)
-    await world.projector().run()
-    assert await world.checkpoint("skipped") == ('{"future.thing": 2}',)
+    await world.fold()
+    assert await world.skipped() == '{"future.thing": 2}'
     await world.sql("""UPDATE projector_checkpoint SET skipped = '{"future.thing": 7, "past.thing": 1}'""")
-    await world.projector().rebuild()
-    assert await world.checkpoint("skipped") == ('{"future.thing": 2}',)
+    await world.rebuild()
+    assert await world.skipped() == '{"future.thing": 2}'
     await publish(UNKNOWN)
-    await world.projector().run()
-    assert await world.checkpoint("skipped") == ('{"future.thing": 3}',)
+    await world.fold()
+    assert await world.skipped() == '{"future.thing": 3}'
 
 
 async def test_skipped_messages_are_counted_once_beside_a_working_daemon(world: World, publish: Any, life: Any) -> None:
     position = await publish(UNKNOWN, *life("a"))
-    async with world.projector().daemon() as witness:
-        await witness.reached(position)
-        await world.projector().rebuild()
-        position = await publish(UNKNOWN)
-        await witness.reached(position)
-    assert await world.checkpoint("skipped") == ('{"future.thing": 2}',)
+    world.scene.follow()
+    await world.reached(position)
+    await world.rebuild()
+    position = await publish(UNKNOWN)
+    await world.reached(position)
+    assert await world.skipped() == '{"future.thing": 2}'
 
 
 async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
     world: World, publish: Any, stream: str, life: Any
 ) -> None:
     await publish(*life("a", "b"))
-    await world.projector().run()
+    await world.fold()
     await world.jetstream.purge_stream(stream, seq=4)
     await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'a'")
     before = await world.table()
-    for replay in (world.projector().rebuild, world.projector().verify):
+    for replay in (world.rebuild, world.verify):
         with pytest.raises(StreamTrimmedError, match="begins at position 4, 3 are gone; with --accept-trimmed"):
             await replay()
     assert await world.table() == before
@@ -694,16 +637,16 @@ async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_repl
     gone: int, world: World, publish: Any, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "partly"))
-    await world.projector().run()
+    await world.fold()
     right, before = await world.table(), await world.versions()
     await world.jetstream.purge_stream(stream, seq=9 + gone)
-    assert (await world.projector().rebuild(accept_trimmed=True)).clean
+    assert (await world.rebuild(accept_trimmed=True)).clean
     assert await world.versions() == before
     derived = [column for column in COLUMNS.values() if "registers" not in column.name and "last" not in column.name]
     for column in derived:
         await world.sql(f"UPDATE endpoint_state SET {column.name} = {forged(column)}")
     await world.sql(INVENT)
-    report = await world.projector().rebuild(accept_trimmed=True)
+    report = await world.rebuild(accept_trimmed=True)
     assert figures(report) == (0, 1, 2)
     assert report.differences.by_column == {column.name: 2 for column in derived}
     assert await world.table() == right
@@ -713,25 +656,25 @@ async def test_a_trimmed_stream_mends_registers_and_rows_that_it_still_implies(
     world: World, publish: Any, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "deleted", "damaged"))
-    await world.projector().run()
+    await world.fold()
     right = await world.table()
     await world.jetstream.purge_stream(stream, seq=9)
     await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'deleted'")
     await world.sql("UPDATE endpoint_state SET application_registers = NULL WHERE endpoint_id = 'damaged'")
-    assert figures(await world.projector().rebuild(accept_trimmed=True)) == (1, 0, 1)
+    assert figures(await world.rebuild(accept_trimmed=True)) == (1, 0, 1)
     assert await world.table() == right
-    assert (await world.projector().run()).commits == 0
+    assert commits(await world.fold()) == 0
 
 
 async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_trimmed(
     world: World, publish: Any, stream: str, life: Any
 ) -> None:
     await publish(*life("damaged", "b"))
-    await world.projector().run()
+    await world.fold()
     await world.jetstream.purge_stream(stream, seq=9)
     await world.sql("UPDATE endpoint_state SET application_registers = '[[1]]' WHERE endpoint_id = 'damaged'")
     with pytest.raises(DamagedRowError, match="damaged"):
-        await world.projector().rebuild(accept_trimmed=True)
+        await world.rebuild(accept_trimmed=True)
 
 
 @pytest.mark.parametrize("gone", [2000, 3999, 4000])
@@ -739,9 +682,9 @@ async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone
     gone: int, world: World, publish: Any, stream: str, fleet: Any
 ) -> None:
     await publish(*fleet(4000, endpoints=60))
-    await world.projector().run()
+    await world.fold(batch_size=1000)
     await world.jetstream.purge_stream(stream, seq=gone + 1)
-    report = await world.projector().verify(accept_trimmed=True, show=100)
+    report = await world.verify(accept_trimmed=True, show=100)
     assert report.clean, report.differences
 
 
@@ -768,11 +711,11 @@ async def test_a_stream_trimmed_while_a_rebuild_begins_is_refused(
     world: World, publish: Any, life: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*life("a", "b"))
-    await world.projector().run()
+    await world.fold()
     right = await world.table()
     purged_meanwhile("state", lambda: 9)
     with pytest.raises(StreamTrimmedError):
-        await world.projector().rebuild()
+        await world.rebuild()
     assert await world.table() == right
 
 
@@ -780,11 +723,11 @@ async def test_what_leaves_a_trimmed_stream_while_a_rebuild_begins_is_still_know
     world: World, publish: Any, stream: str, life: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*life("a", "b", "c"))
-    await world.projector().run()
+    await world.fold()
     right = await world.table()
     await world.jetstream.purge_stream(stream, seq=4)
     purged_meanwhile("state", lambda: 14)
-    assert (await world.projector(batch_size=5).rebuild(accept_trimmed=True)).clean
+    assert (await world.rebuild(batch_size=5, accept_trimmed=True)).clean
     assert await world.table() == right
 
 
@@ -792,18 +735,18 @@ async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebu
     world: World, publish: Any, fleet: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*fleet(200))
-    await world.projector().run()
+    await world.fold()
     right = await world.table()
     purges = iter([1, 1, 150])
     purged_meanwhile("next", lambda: next(purges, 150))
     with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
-        await world.projector(batch_size=10).rebuild()
+        await world.rebuild(batch_size=10)
     assert await world.table() == right
 
 
 async def recreate(world: World) -> None:
-    config = (await world.jetstream.stream_info(STREAM)).config
-    await world.jetstream.delete_stream(STREAM)
+    config = (await world.jetstream.stream_info(world.scene.stream)).config
+    await world.jetstream.delete_stream(world.scene.stream)
     await world.jetstream.add_stream(config)
 
 
@@ -811,10 +754,10 @@ async def test_a_message_parked_in_a_recreated_stream_takes_the_place_of_the_one
     world: World, publish: Any, life: Any
 ) -> None:
     await publish(*[MALFORMED] * 4, *life("a"))
-    await world.projector().run()
+    await world.fold()
     await world.sql("UPDATE dead_letter SET state = 'discarded' WHERE position IN (2, 4)")
     await recreate(world)
-    for arrive in (world.projector().rebuild, world.projector().run):
+    for arrive in (world.rebuild, world.fold):
         await publish(*[(MALFORMED[0], b"\xfe")] * 2)
         await arrive()
     parked = await world.sql("SELECT position, payload FROM dead_letter WHERE state = 'parked' ORDER BY 1")
@@ -825,8 +768,8 @@ async def test_a_message_of_a_recreated_stream_does_not_resolve_the_one_parked_b
     world: World, publish: Any, life: Any
 ) -> None:
     await publish(MALFORMED)
-    await world.projector().run()
+    await world.fold()
     await recreate(world)
     await publish(*life("a"))
-    await world.projector().rebuild()
+    await world.rebuild()
     assert await world.dead_letters() == [(1, "parked", 1)]
