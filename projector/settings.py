@@ -105,7 +105,8 @@ class Settings(BaseSettings):
         query = dict(parse_qsl(parts.query))
         password = parts.password or query.get("password") or os.environ.get("PGPASSWORD")
         if password and query.get("sslmode", os.environ.get("PGSSLMODE")) not in _ENCRYPTED_SSL_MODES:
-            for host in (query.get("host") or parts.hostname or "").split(","):
+            # In the order in which the driver looks for them.
+            for host in (parts.hostname or query.get("host") or os.environ.get("PGHOST", "")).split(","):
                 _check_loopback(host, "PROJECTOR_DATABASE_URL", "?sslmode=verify-full")
         return self
 

@@ -75,16 +75,12 @@ class Running:
 class CommandLine:
     """Runs `projector` in a folder of its own, with the settings of a test and no others."""
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         nothing = folder / "nothing.toml"  # keeps it from the settings that `projector dev` writes for this machine
         nothing.touch()
-        foreign = {name for name in os.environ if name.startswith("PROJECTOR_")}
-        self.environment: dict[str, str] = {
-            **{name: value for name, value in os.environ.items() if name not in foreign},
-            "PROJECTOR_CONFIG": str(nothing),
-            **settings,
-        }
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
+        self.environment["PROJECTOR_CONFIG"] = str(nothing)
         self.started: list[Running] = []
 
     async def start(self, *arguments: str, **settings: str | None) -> Running:

@@ -1,16 +1,17 @@
 """The command line, pointed at servers of the test's own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from commands import CommandLine
+from databases import Database, Rows
 
 
 @pytest.fixture
 async def anywhere(tmp_path: Path) -> AsyncIterator[CommandLine]:
     """The command line, without any settings."""
-    command_line = CommandLine(tmp_path, {})
+    command_line = CommandLine(tmp_path)
     yield command_line
     for running in command_line.started:
         await running.kill()
@@ -24,8 +25,21 @@ def projector(anywhere: CommandLine, nats_url: str, empty_database_url: str) -> 
 
 
 @pytest.fixture
-async def prepared(anywhere: CommandLine, nats_url: str, database_url: str, stream: str) -> CommandLine:
+def prepared(anywhere: CommandLine, nats_url: str, database_url: str, stream: str) -> CommandLine:
     """The command line, with a broker and a database as `projector init` leaves them."""
-    anywhere.environment |= {"PROJECTOR_NATS_URL": nats_url, "PROJECTOR_DATABASE_URL": database_url}
-    assert stream
+    anywhere.environment |= {
+        "PROJECTOR_NATS_URL": nats_url,
+        "PROJECTOR_DATABASE_URL": database_url,
+        "PROJECTOR_STREAM": stream,
+    }
     return anywhere
+
+
+@pytest.fixture
+def database(database_url: str, query: Callable[..., Awaitable[Rows]]) -> Database:
+    return Database(database_url, query)
+
+
+@pytest.fixture
+def other_database(other_database_url: str, query: Callable[..., Awaitable[Rows]]) -> Database:
+    return Database(other_database_url, query)

@@ -1,5 +1,4 @@
 import asyncio
-from pathlib import Path
 
 import pytest
 from commands import CommandLine, Ended
@@ -21,8 +20,6 @@ def assert_one_line(ended: Ended, code: int) -> str:
     ("variable", "value", "said"),
     [
         ("PROJECTOR_DATABASE_URL", None, ["is not set", "postgresql://"]),
-        ("PROJECTOR_ORIGINATORS", "kpc,a.b", ["'a.b'", "dots"]),
-        ("PROJECTOR_REVISION", "kaa-1999", ["'kaa-1999'", "kaa-2017-04"]),
         ("PROJECTOR_BATCH_SIZE", "0", ["'0'", "greater than or equal to 1"]),
         ("PROJECTOR_CONFIG", "no/such.toml", ["no/such.toml"]),
     ],
@@ -85,26 +82,20 @@ async def test_passwords_are_not_shown_where_a_server_is_away(anywhere: CommandL
     assert all("s3cret" not in output.out + output.err for output in (short, verbose, ended))
 
 
-def config(folder: Path, revision: str) -> str:
-    path = folder / f"{revision}.toml"
-    path.write_text(f'revision = "{revision}"', encoding="utf-8")
-    return str(path)
-
-
 async def test_flags_win_over_the_environment_and_that_over_the_file_and_that_over_the_default(
     anywhere: CommandLine,
 ) -> None:
     """Every place names a revision that does not exist, so that the complaint tells which one counted."""
     (anywhere.folder / "projector.toml").write_text('revision = "working-folder"', encoding="utf-8")
-    named, other = config(anywhere.folder, "named"), config(anywhere.folder, "other")
+    named = anywhere.folder / "named.toml"
+    named.write_text('revision = "named"', encoding="utf-8")
     nothing: dict[str, str | None] = {**RIGHT, "PROJECTOR_CONFIG": None}
-    file = {**nothing, "PROJECTOR_CONFIG": named}
+    file = {**nothing, "PROJECTOR_CONFIG": str(named)}
     environment = {**file, "PROJECTOR_REVISION": "environment"}
     winners = {
         "working-folder": anywhere("status", **nothing),
         "named": anywhere("status", **file),
-        "other": anywhere("status", "--config", other, **file),
-        "environment": anywhere("status", "--config", other, **environment),
+        "environment": anywhere("status", **environment),
         "flag": anywhere("status", "--revision", "flag", **environment),
     }
     for winner, ended in zip(winners, await asyncio.gather(*winners.values()), strict=True):

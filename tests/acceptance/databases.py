@@ -1,0 +1,51 @@
+"""A database that a test looks into while processes work on it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import asyncpg
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Database:
+    """One migrated database."""
+
+    url: str
+    query: Callable[..., Awaitable[Rows]]
+
+    async def rows(self, sql: str, *arguments: Any) -> Rows:
+        """Ask it something."""
+        return await self.query(self.url, sql, *arguments)
+
+    async def endpoints(self) -> list[str]:
+        """The ids in the table."""
+        return [row[0] for row in await self.rows("SELECT endpoint_id FROM endpoint_state ORDER BY 1")]
+
+    async def everything(self) -> list[Rows]:
+        """All that it says of the stream; only when something was written is its own."""
+        return [
+            await self.rows("SELECT * FROM endpoint_state ORDER BY endpoint_id"),
+            await self.rows(
+                "SELECT position, subject, headers, payload, stored_at, reason, detail, state, attempts "
+                "FROM dead_letter ORDER BY position"
+            ),
+            await self.rows("SELECT position, anchor_stored_at, anchor_hash, skipped FROM projector_checkpoint"),
+        ]
+
+    async def somebody_waits(self) -> bool:
+        """Whether a statement waits for a lock."""
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return await self.rows(waiting) != []
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Keep the table to oneself, so that a batch cannot be written."""
+        connection = await asyncpg.connect(self.url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")
+            yield
+        await connection.close()

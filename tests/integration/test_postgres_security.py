@@ -1,0 +1,147 @@
+"""What Postgres is told, in the clear and encrypted."""
+
+import asyncio
+import contextlib
+import ssl
+import traceback
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from projector.embedded import EmbeddedPostgres
+from projector.errors import DatabaseUnavailableError, SettingError
+from projector.settings import load
+from projector.storage.connection import connect
+
+TLS_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
+SECRET = "s3cret"  # noqa: S105 - it is looked for wherever it must not be
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificate of a server, its authority's, and that of another authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(folder / "foreign-ca.pem"))
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    issued.private_key_pem.write_to_path(str(folder / "server.key"))
+    return folder
+
+
+@contextlib.asynccontextmanager
+async def encrypted(target: str, files: Path | None) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Stands before a Postgres and offers TLS, if it has certificates; yields where, and what it hears in the clear.
+
+    The embedded Postgres is built without TLS.
+    """
+    heard: list[bytes] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            heard.append(await reader.readexactly(8))
+            writer.write(b"S" if files else b"N")
+            if files is None:
+                heard.append(await reader.read())
+                return
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(files / "server.pem", files / "server.key")
+            with contextlib.suppress(ssl.SSLError):
+                await writer.start_tls(context)
+                inner, outer = await asyncio.open_unix_connection(target)
+                await asyncio.gather(forward(reader, outer), forward(inner, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", heard
+
+
+async def test_postgres_is_told_a_password_only_over_tls_and_only_if_it_is_who_it_should_be(
+    postgres_server: EmbeddedPostgres, files: Path
+) -> None:
+    async with encrypted(str(postgres_server._data / ".s.PGSQL.5432"), files) as (address, heard):
+        url = f"postgresql://postgres:{SECRET}@{address}/postgres?sslmode={{}}".format
+        for query in ("require", f"verify-full&sslrootcert={files}/ca.pem"):
+            connection = await connect(url(query), purpose="test")
+            assert await connection.fetchval("SELECT 1") == 1
+            await connection.close()
+        with pytest.raises(DatabaseUnavailableError, match="certificate") as refused:
+            await connect(url(f"verify-full&sslrootcert={files}/foreign-ca.pem"), purpose="test")
+        assert SECRET not in "".join(traceback.format_exception(refused.value))
+        assert set(heard) == {TLS_REQUEST}
+
+
+async def test_a_postgres_that_offers_no_tls_is_refused_before_anything_is_sent_to_it() -> None:
+    async with encrypted("", None) as (address, heard):
+        with pytest.raises(DatabaseUnavailableError, match="SSL"):
+            await connect(f"postgresql://postgres:{SECRET}@{address}/x?sslmode=require", purpose="test")
+    assert set(heard) <= {TLS_REQUEST, b""}
+
+
+PLAIN = [
+    ("nats_url", f"nats://fleet:{SECRET}@10.0.0.1:4222"),
+    ("nats_url", f"nats://{SECRET}@nats.example:4222"),
+    ("nats_url", f"ws://fleet:{SECRET}@nats.example"),
+    ("nats_url", f"nats://127.0.0.1:4222,nats://fleet:{SECRET}@nats.example"),
+    ("nats_url", f"nats://fleet:{SECRET}@localhost.example"),
+    ("database_url", f"postgresql://fleet:{SECRET}@10.0.0.1/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.1.example/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.1,10.0.0.1/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@/fleet?host=/run,db.example"),
+    ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?host=/run/postgresql"),
+    ("database_url", f"postgresql://db.example/fleet?user=fleet&password={SECRET}"),
+    ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?sslmode=prefer"),
+]
+GUARDED = [
+    ("nats_url", f"tls://fleet:{SECRET}@nats.example"),
+    ("nats_url", f"nats://fleet:{SECRET}@127.0.0.1:4222"),
+    ("nats_url", f"nats://fleet:{SECRET}@[::1]:4222"),
+    ("database_url", f"postgresql://fleet:{SECRET}@localhost/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.2/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@/fleet?host=/run/postgresql"),
+    ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?sslmode=require"),
+    ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?sslmode=verify-full"),
+]
+
+
+def settings(**flags: str) -> Any:
+    return load({"database_url": "postgresql:///fleet", **flags}, config=None, fallback=None)
+
+
+@pytest.mark.parametrize(("name", "url"), PLAIN)
+def test_a_password_is_not_sent_to_another_machine_in_the_clear_unless_that_is_allowed(name: str, url: str) -> None:
+    with pytest.raises(SettingError, match=f"PROJECTOR_{name.upper()}.*unencrypted") as refused:
+        settings(**{name: url})
+    assert SECRET not in str(refused.value)
+    settings(**{name: url, "allow_plaintext_passwords": "true"})
+
+
+@pytest.mark.parametrize(("name", "url"), GUARDED)
+def test_a_password_may_stay_on_this_machine_or_go_encrypted(name: str, url: str) -> None:
+    settings(**{name: url})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "url"),
+    [
+        ("PGPASSWORD", SECRET, "postgresql://fleet@db.example/fleet"),
+        ("PGHOST", "db.example", f"postgresql://fleet:{SECRET}@/fleet"),
+        ("PGSSLMODE", "prefer", f"postgresql://fleet:{SECRET}@db.example/fleet"),
+    ],
+)
+def test_what_the_driver_takes_from_the_environment_counts_as_well(
+    variable: str, value: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingError, match="unencrypted"):
+        settings(database_url=url)

@@ -1,0 +1,197 @@
+"""The daemon works with these privileges, and without any one of them it does not; docs/operations.md repeats them."""
+
+import contextlib
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import nats
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
+from scenes import Scene
+
+from projector.embedded import EmbeddedNats
+from projector.errors import DatabaseRefusedError
+from projector.stream import subjects
+
+Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+STREAM = "KAA_ENDPOINT_EVENTS"
+CONSUMER = "endpoint-state-projector"
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+
+GRANTS = """
+GRANT CONNECT ON DATABASE fleet TO projector;
+GRANT TEMPORARY ON DATABASE fleet TO projector;
+GRANT USAGE ON SCHEMA public TO projector;
+GRANT SELECT ON projector_migration TO projector;
+GRANT SELECT ON endpoint_state TO projector;
+GRANT INSERT ON endpoint_state TO projector;
+GRANT UPDATE ON endpoint_state TO projector;
+GRANT SELECT ON projector_checkpoint TO projector;
+GRANT INSERT ON projector_checkpoint TO projector;
+GRANT UPDATE ON projector_checkpoint TO projector;
+GRANT SELECT ON dead_letter TO projector;
+GRANT INSERT ON dead_letter TO projector;
+GRANT UPDATE ON dead_letter TO projector;
+"""
+ONLY_FOR_REBUILD = """
+GRANT CREATE ON SCHEMA public TO projector;
+GRANT DELETE ON endpoint_state TO projector;
+"""
+
+PERMISSIONS = (
+    "$JS.API.STREAM.INFO.KAA_ENDPOINT_EVENTS",
+    "$JS.API.STREAM.MSG.GET.KAA_ENDPOINT_EVENTS",
+    "$JS.API.CONSUMER.DURABLE.CREATE.KAA_ENDPOINT_EVENTS.endpoint-state-projector",
+    "$JS.API.CONSUMER.INFO.KAA_ENDPOINT_EVENTS.endpoint-state-projector",
+    "$JS.API.CONSUMER.DELETE.KAA_ENDPOINT_EVENTS.endpoint-state-projector",
+    "$JS.API.CONSUMER.MSG.NEXT.KAA_ENDPOINT_EVENTS.endpoint-state-projector",
+    "$JS.ACK.KAA_ENDPOINT_EVENTS.endpoint-state-projector.>",
+)
+
+
+def one_by_one(grants: str) -> list[str]:
+    """Each privilege on each object, as a statement of its own."""
+    found = re.findall(r"GRANT ([A-Z, ]+) ON ((?:DATABASE |SCHEMA )?)([a-z_, ]+) TO projector;", grants)
+    return [
+        f"GRANT {privilege} ON {kind}{name} TO projector"
+        for privileges, kind, names in found
+        for privilege in privileges.split(", ")
+        for name in names.split(", ")
+    ]
+
+
+def test_the_documents_name_these_privileges() -> None:
+    assert set(one_by_one(OPERATIONS)) == set(one_by_one(GRANTS + ONLY_FOR_REBUILD))
+    block = re.search(r"permissions: \{.*?\n\}", OPERATIONS, re.DOTALL)
+    assert block
+    documented = re.findall(r'"(\$JS[^"]+)"', block[0])
+    rebuild_too = {subject.replace(".endpoint-state-projector", ".*") for subject in PERMISSIONS}
+    assert all(subject in documented or subject in rebuild_too for subject in PERMISSIONS)
+    assert set(PERMISSIONS) - set(documented) == {
+        subject for subject in PERMISSIONS if re.search(r"CONSUMER\.(DELETE|MSG\.NEXT)\.", subject)
+    }
+    assert 'subscribe: ["_INBOX.>"]' in block[0]
+
+
+@pytest.fixture
+async def grant(database_url: str, query: Query) -> AsyncIterator[Callable[[list[str]], Awaitable[str]]]:
+    """Makes a role that may do what some statements grant; returns how it reaches the database."""
+    database = database_url.partition("?")[0].rpartition("/")[2]
+    role = f"projector_{secrets.token_hex(4)}"
+
+    async def grant(statements: list[str]) -> str:
+        await query(database_url, f"CREATE ROLE {role} LOGIN")
+        await query(database_url, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
+        await query(database_url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        for statement in statements:
+            statement = statement.replace("DATABASE fleet", f"DATABASE {database}")
+            await query(database_url, statement.replace("TO projector", f"TO {role}"))
+        return database_url.replace("postgres@", f"{role}@")
+
+    yield grant
+    await query(database_url, f"DROP OWNED BY {role}")
+    await query(database_url, f"DROP ROLE {role}")
+
+
+@pytest.fixture
+async def eventful(scene: Scene, event: Callable[..., tuple[str, bytes]]) -> Scene:
+    """A stream that brings the daemon to write into every table."""
+    unreadable = (subjects.build("kpc", "connectivity.connected"), b"not Avro")
+    await scene.publish(event("connectivity.connected", "e"), unreadable, event("connectivity.connected", "e"))
+    return scene
+
+
+async def test_the_daemon_works_with_exactly_these_privileges_in_postgres(
+    eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
+) -> None:
+    await eventful.fold(url=await grant(one_by_one(GRANTS)))
+    assert len(await eventful.table()) == len(await eventful.dead_letters()) == 1
+
+
+@pytest.mark.parametrize("missing", one_by_one(GRANTS))
+async def test_the_daemon_does_not_work_without_any_one_of_them(
+    missing: str, eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
+) -> None:
+    url = await grant([one for one in one_by_one(GRANTS) if one != missing])
+    with pytest.raises(DatabaseRefusedError, match=r"permission denied.*docs/operations.md"):
+        await eventful.fold(url=url)
+
+
+@pytest.fixture
+def guarded_nats(server_folder: Path) -> Iterator[EmbeddedNats]:
+    """A server with a user who may do what the daemon has to, and for each permission one who lacks it."""
+    users = ["{user: admin, password: p}", user("all", PERMISSIONS)]
+    for number, missing in enumerate(PERMISSIONS):
+        users.append(user(f"without-{number}", [one for one in PERMISSIONS if one != missing]))
+    config = f"accounts: {{fleet: {{jetstream: enabled, users: [{', '.join(users)}]}}}}"
+    with EmbeddedNats(server_folder / "nats", config=config) as server:
+        yield server
+
+
+def user(name: str, permissions: Any) -> str:
+    allowed = ", ".join(f'"{subject}"' for subject in permissions)
+    return f'{{user: {name}, password: p, permissions: {{publish: [{allowed}], subscribe: ["_INBOX.>"]}}}}'
+
+
+async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
+    guarded_nats: EmbeddedNats,
+    database_url: str,
+    query: Query,
+    event: Callable[..., tuple[str, bytes]],
+    eventually: Callable[..., Awaitable[None]],
+) -> None:
+    """Each time the consumer stands elsewhere, and there is a message at the checkpoint to compare."""
+
+    def url(name: str) -> str:
+        return guarded_nats.url.replace("nats://", f"nats://{name}:p@")
+
+    log = guarded_nats._log
+    async with await nats.connect(url("admin")) as admin:
+        jetstream = admin.jetstream()
+        await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()))
+
+        async def publish(*messages: tuple[str, bytes]) -> int:
+            return max([(await jetstream.publish(*message)).seq for message in messages])
+
+        scene = Scene(url("all"), database_url, STREAM, publish, query)
+        for expected in (1, 2, 3):
+            await publish(event("connectivity.connected", "e"))
+            await scene.fold()
+            assert await scene.position() == expected
+            await displace(jetstream)
+        await publish(event("connectivity.connected", "e"))
+        await scene.fold()
+        assert "Violation" not in log.read_text()
+
+        async def everything_is_acknowledged() -> bool:
+            consumer = await jetstream.consumer_info(STREAM, CONSUMER)
+            return bool(consumer.ack_floor.stream_seq == 4)
+
+        await eventually(everything_is_acknowledged)
+
+        for number, missing in enumerate(PERMISSIONS):
+
+            async def is_missed(number: int = number, missing: str = missing) -> bool:
+                complaint = f'Publish Violation - User "without-{number}", Subject "{missing.removesuffix(">")}'
+                return complaint in log.read_text()
+
+            await displace(jetstream)
+            await publish(event("connectivity.connected", "e"))
+            daemon = scene.follow(nats_url=url(f"without-{number}"))
+            await eventually(is_missed)
+            await daemon.abandon()
+
+
+async def displace(jetstream: JetStreamContext) -> None:
+    """Put the daemon's consumer where it should not be."""
+    with contextlib.suppress(NotFoundError):
+        await jetstream.delete_consumer(STREAM, CONSUMER)
+    config = ConsumerConfig(durable_name=CONSUMER, ack_policy=AckPolicy.ALL, filter_subject=subjects.filters()[0])
+    await jetstream.add_consumer(STREAM, config)
