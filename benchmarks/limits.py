@@ -1,6 +1,8 @@
-"""What each part could do if it were alone: `python -m benchmarks.limits pull|decode|write`."""
+"""What each part could do if it were alone: `python -m benchmarks.limits pull|decode|write`.
 
-import gc
+Garbage is collected as seldom as in the daemon: a limit that is held back by something else is none.
+"""
+
 import sys
 from collections.abc import AsyncIterator, Sequence
 from time import perf_counter
@@ -11,6 +13,7 @@ from projector.app.projection import Projection
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message
+from projector.runtime import collect_garbage_less_often
 from projector.settings import Settings
 from projector.storage.store import Store
 from projector.stream import subjects
@@ -43,8 +46,7 @@ async def write(task: Task) -> None:
         messages += delivery.messages
     projection = _projection(task)
     batches = [projection.decode(part) for part in _parts(messages)]
-    gc.collect()
-    gc.freeze()  # what lies ready would have to be searched for garbage again and again
+    collect_garbage_less_often()  # nor is what lies ready searched again and again
     store = Store(task.database_url)
     await store.open()
     load_s = save_s = commit_s = 0.0
@@ -99,4 +101,5 @@ def _parts(messages: Sequence[Message]) -> list[Sequence[Message]]:
 
 
 if __name__ == "__main__":
+    collect_garbage_less_often()
     run({"pull": pull, "decode": decode, "write": write}[sys.argv[1]])

@@ -44,12 +44,12 @@ class Results:
         samples = self.samples[case]
         return {name: Spread.of([sample[name] for sample in samples]) for name in samples[0]}
 
-    def ratio(self, one: Case, other: Case) -> Spread | None:
-        """Return how many times as fast one case is as another: of each round, since rounds differ more than that."""
+    def ratio(self, one: Case, other: Case, name: str = "per_second") -> Spread | None:
+        """Return a figure of one case divided by that of another: in each round, since the machine drifts."""
         if one not in self.samples or other not in self.samples:
             return None
         pairs = zip(self.samples[one], self.samples[other], strict=False)
-        return Spread.of([faster["per_second"] / slower["per_second"] for faster, slower in pairs])
+        return Spread.of([above[name] / below[name] for above, below in pairs if below[name]] or [0.0])
 
     def figure(self, case: Case, name: str) -> Spread | None:
         """Return one figure of a case, if it was measured."""
@@ -102,6 +102,13 @@ def claims(results: Results, growth_endpoints: Iterable[int]) -> list[Claim]:
     smallest, largest = min(growth_endpoints), max(growth_endpoints)
     candidates = [
         ("live backlog / pull and decode", results.ratio(LIVE, PULL_AND_DECODE), 0.6, 0.8, False),
+        (
+            "the same in CPU time of the process",
+            results.ratio(PULL_AND_DECODE, LIVE, "process_cpu_s_per_million"),
+            None,
+            None,
+            False,
+        ),
         ("live backlog / load and write", results.ratio(LIVE, LOAD_AND_WRITE), None, None, False),
         ("live backlog / ORM per event", results.ratio(LIVE, ORM), 60, None, False),
         ("live backlog / FastStream per event", results.ratio(LIVE, FASTSTREAM), None, None, False),

@@ -137,9 +137,9 @@ def _too_long(record: Record) -> Record:
 
 _SPOILERS: tuple[Callable[[Record], Record], ...] = (_empty_id, _unstorable, _too_long)
 _SOURCES: tuple[tuple[Callable[[Traffic], Wire], int], ...] = (
-    (Traffic._ordinary, 48),
-    (Traffic._hostile, 44),
-    (Traffic._malformed, 4),
-    (Traffic._unknown, 3),
-    (Traffic._refused, 1),
+    (Traffic._ordinary, 480),
+    (Traffic._hostile, 440),
+    (Traffic._malformed, 45),
+    (Traffic._unknown, 30),
+    (Traffic._refused, 3),
 )
