@@ -1,12 +1,20 @@
-"""The reference of the chaos runs is right where it can be checked: on the vectors, which neither side wrote."""
+"""The reference of the chaos runs: checked on the vectors, which neither side wrote, and against the projector."""
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from model import Model
+from reference import Tables, differences, independent_fold, plain_fold
+from traffic import Traffic
+
+from projector import resources
+from projector.domain.messages import Message
+from projector.stream.codec import Codec
 
 VECTORS = Path(__file__).parents[1] / "vectors"
+T = 1_700_000_000_000
 
 
 @pytest.mark.parametrize("name", ["rules", "random"])
@@ -19,3 +27,30 @@ def test_the_model_agrees_with_every_expected_row_of_the_vectors(name: str) -> N
     assert model.rows() == {row["endpoint_id"]: row for row in expected}
     assert not model.dead_letters
     assert not model.skipped
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_projector_folds_hostile_traffic_as_the_model_does(seed: int) -> None:
+    codec = Codec("kaa-2017-04", resources.folder("schemas"))
+    traffic = Traffic(Random(seed), codec, now_ms=T)  # noqa: S311 - traffic that can be repeated is the point
+    messages = [
+        Message(position, T + 3 * position, subject, payload)
+        for position, (subject, payload) in enumerate(traffic.take(3000), 1)
+    ]
+    expected = independent_fold(messages, {})
+    assert differences(expected, plain_fold(codec, messages, {})) == []
+    assert expected.dead_letters
+    assert expected.skipped
+
+
+def test_every_kind_of_difference_is_found() -> None:
+    expected = Tables({"e": {"a": 1}, "f": {"a": 1}}, {}, {"x.y": 1}, 3)
+    found = Tables({"e": {"a": 2, "more": 0}, "g": {"a": 1}}, {7: {"reason": "x"}}, {}, 2)
+    assert sorted(differences(expected, found)) == [
+        "checkpoint is 2, not 3",
+        "dead_letter 7 should not be there",
+        "endpoint_state 'e' has a: 2, not 1",
+        "endpoint_state 'f' is missing",
+        "endpoint_state 'g' should not be there",
+        "skipped is {}, not {'x.y': 1}",
+    ]

@@ -31,6 +31,7 @@ from projector.stream.codec import Codec
 PATIENCE_S = 40.0
 CONSUMER = "endpoint-state-projector"
 
+_COMMAND_S = 120.0
 _POLL_S = 0.02
 _BURSTS = (5, 10, 10, 20, 20, 150)
 _PER_SECOND = 300
@@ -59,7 +60,6 @@ class Trial:
     codec: Codec
     client: Client
     daemons: tuple[Daemon, Daemon]
-    steps: list[str] = field(default_factory=list)
     connection: Any = None
     tried_again: Counter[int] = field(default_factory=Counter)
     """How often somebody retried each dead letter."""
@@ -248,7 +248,7 @@ class Trial:
             capture_output=True,
             check=False,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=_COMMAND_S,
         )
         if done.returncode != expect:
             raise AssertionError(f"projector {' '.join(command)} ended with code {done.returncode}: {done.stderr}")
