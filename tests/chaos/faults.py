@@ -45,17 +45,19 @@ async def restarted(trial: Trial) -> None:
 
 
 async def ended_while_a_commit_fails(trial: Trial) -> None:
-    """Ask a daemon to end while it waits for the answer to a commit that never comes."""
+    """Ask a daemon to end while it waits for the answer to a commit that never comes, from a server that is gone."""
     daemon = await trial.active()
 
     async def end(link: Link) -> None:
         daemon.signal(signal.SIGTERM)
         await trial.until(daemon.heeds_no_more_signals, "the daemon has taken note")
+        daemon.postgres.away = True
         link.cut()
 
     ambush = daemon.postgres.ambush(1, Moment.BEFORE, end)
     await trial.happens(ambush.sprung, "a daemon is asked to end before a commit")
     await daemon.finish(ask=False)
+    daemon.postgres.away = False
 
 
 async def paused_for_a_moment(trial: Trial) -> None:

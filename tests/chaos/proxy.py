@@ -51,6 +51,8 @@ class Proxy(ABC):
         self._open.set()
         self._budget: dict[Way, int] = {}
         self._spent = asyncio.Event()
+        self.away = False
+        """Whether new connections are refused, as if there were no server."""
 
     async def __aenter__(self) -> Self:
         self._server = await self._listen()
@@ -94,6 +96,8 @@ class Proxy(ABC):
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self.away:
+                raise ConnectionRefusedError
             server = await self._connect()
         except OSError:
             writer.transport.abort()
