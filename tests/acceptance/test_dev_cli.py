@@ -1,4 +1,5 @@
 import signal
+import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,41 +9,43 @@ from commands import CommandLine
 
 from projector.embedded import EmbeddedPostgres
 
+Eventually = Callable[..., Awaitable[None]]
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
+PROGRESS = "SELECT position, (SELECT count(*) FROM endpoint_state) FROM projector_checkpoint"
 
-def processes_in(folder: Path) -> list[str]:
+
+def processes_in(folder: Path) -> list[list[str]]:
     """What still runs on the data of a folder."""
-    running = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(folder) in word for word in words):
-            running.append(" ".join(words))
-    return running
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if any(str(folder) in word for word in line)]
 
 
-async def progress(query: Query, folder: Path) -> tuple[int, int]:
-    """How far the demonstration has come, and how many endpoints it has."""
-    with EmbeddedPostgres(folder / "postgres") as postgres:
-        sql = "SELECT position, (SELECT count(*) FROM endpoint_state) FROM projector_checkpoint"
-        ((position, endpoints),) = await query(postgres.url, sql)
-        return position, endpoints
+def database_url(folder: Path) -> str:
+    """Where a running demonstration tells other commands to look."""
+    return str(tomllib.loads((folder / "projector.toml").read_text("utf-8"))["database_url"])
 
 
 async def test_a_demonstration_ends_by_itself_leaves_nothing_running_and_goes_on_at_the_next_start(
-    anywhere: CommandLine, query: Query, server_folder: Path
+    anywhere: CommandLine, query: Query, eventually: Eventually, server_folder: Path
 ) -> None:
     demonstration = ("dev", "--data", str(server_folder), "--endpoints", "50", "--rate", "200")
     first = await anywhere(*demonstration, "--duration", "3")
     assert first.code == 0, first
     assert processes_in(server_folder) == []
-    position, endpoints = await progress(query, server_folder)
+    with EmbeddedPostgres(server_folder / "postgres") as postgres:
+        ((position, endpoints),) = await query(postgres.url, PROGRESS)
+    assert position > 0
     assert 0 < endpoints <= 50
 
     second = await anywhere.start(*demonstration)
-    await second.prints(" endpoints (")
+    await second.prints("query it from another terminal")
+
+    async def goes_on() -> bool:
+        ((further, _),) = await query(database_url(server_folder), PROGRESS)
+        return bool(further > position)
+
+    await eventually(goes_on)
     second.send(signal.SIGINT)
     assert (await second.end()).code == 0
     assert processes_in(server_folder) == []
-    further, _ = await progress(query, server_folder)
-    assert further > position
