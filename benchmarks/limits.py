@@ -36,7 +36,7 @@ async def decode(task: Task) -> None:
     """Receive, decode and acknowledge the messages, and throw the events away."""
     projection = _projection(task)
     async for delivery in _deliveries(task):
-        projection.decode(delivery.messages)
+        await projection.decode(delivery.messages)
 
 
 async def write(task: Task) -> None:
@@ -45,7 +45,7 @@ async def write(task: Task) -> None:
     async for delivery in _deliveries(task, announce=False):
         messages += delivery.messages
     projection = _projection(task)
-    batches = [projection.decode(part) for part in _parts(messages)]
+    batches = [await projection.decode(part) for part in _parts(messages)]
     collect_garbage_less_often()  # nor is what lies ready searched again and again
     store = Store(task.database_url)
     await store.open()
@@ -81,6 +81,8 @@ async def _deliveries(task: Task, *, announce: bool = True) -> AsyncIterator[Del
     left = task.messages
     while left > 0:
         delivery = await source.next(_LINGER_S)
+        if delivery is None:
+            continue
         yield delivery
         await source.acknowledge(delivery)
         left -= len(delivery.messages)

@@ -31,7 +31,10 @@ def configure(*, verbose: bool) -> None:
 
 
 class Journal:
-    """Writes what `app.live.Observer` hears into the log."""
+    """Writes what `app.observers.Observer` hears into the log."""
+
+    def beat(self) -> None:
+        """Say nothing."""
 
     def standing_by(self) -> None:
         """Say that another projector works."""

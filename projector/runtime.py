@@ -11,7 +11,8 @@ from typing import Any
 
 from projector import resources, rules
 from projector.app.dead_letters import Retried, retry
-from projector.app.live import Live, LiveOptions, Observer
+from projector.app.live import Live, LiveOptions
+from projector.app.observers import Observer
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
 from projector.app.status import Census, Status
 from projector.app.status import status as app_status

@@ -26,7 +26,7 @@ _QUESTION = "select connectivity_status, count(*) from endpoint_state group by 1
 
 
 class Meter:
-    """Listens to the daemon (`app.live.Observer`) and knows how fast it is and what it is doing."""
+    """Listens to the daemon (`app.observers.Observer`) and knows how fast it is and what it is doing."""
 
     def __init__(self) -> None:
         """Begin with nothing heard."""
@@ -40,6 +40,9 @@ class Meter:
         while self._commits and self._commits[0][0] < now - _RATE_WINDOW_S:
             self._commits.popleft()
         return sum(events for _, events in self._commits) / _RATE_WINDOW_S
+
+    def beat(self) -> None:
+        """Do nothing."""
 
     def standing_by(self) -> None:
         """Remember that another projector works."""

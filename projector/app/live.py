@@ -11,43 +11,20 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import stamina
 
 from projector.app.conveyor import convey
+from projector.app.observers import Observer
 from projector.app.ports import Decoder, Source, Store
-from projector.app.projection import Batch, Outcome, Projection
+from projector.app.projection import Batch, Projection
+from projector.app.stages import Seconds, timed
 from projector.app.trust import check_continuity, check_source
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import Delivery
 from projector.errors import RulesChangedError, TransientError
 
 _STANDBY_POLL_S = 1.0
-
-
-class Observer(Protocol):
-    """Hears of what happens; whoever shows, logs or counts it implements this."""
-
-    def standing_by(self) -> None:
-        """Hear that another projector works and this one waits."""
-        ...
-
-    def active(self, checkpoint: Checkpoint) -> None:
-        """Hear that this projector works, from the checkpoint on."""
-        ...
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Hear that a batch is in the database; `pending` messages waited behind it when it was sent."""
-        ...
-
-    def caught_up(self, checkpoint: Checkpoint) -> None:
-        """Hear that everything the stream held is folded."""
-        ...
-
-    def retrying(self, error: TransientError) -> None:
-        """Hear that something failed that may pass, and that the session begins anew."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +136,7 @@ class Live:
             return
         self._observer.standing_by()
         while not await self._store.lead():
+            self._observer.beat()
             await asyncio.sleep(_STANDBY_POLL_S)
             # Connected anew each time, so that the age of the connection is that of the lead.
             await self._store.open()
@@ -194,6 +172,7 @@ class Live:
                 delivery = deliveries.popleft()
                 await self._source.acknowledge(delivery)
                 self._progressed = True
+                self._observer.beat()
                 self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
                 if pending and not delivery.pending:
                     self._observer.caught_up(projection.checkpoint)
@@ -207,9 +186,16 @@ class Live:
         """Yield batches as they come, and remember what to acknowledge for each."""
         position = projection.checkpoint.position
         while pending or not self._options.until_caught_up:
-            delivery = await self._source.next(self._options.linger_s)
+            seconds: Seconds = {}
+            with timed(seconds, "fetch"):
+                delivery = await self._source.next(self._options.linger_s)
+            if delivery is None:
+                self._observer.beat()
+                continue
             if not self._options.accept_gap:
                 await check_continuity(self._source, self._options.stream, position, delivery.messages)
             position, pending = delivery.messages[-1].position, delivery.pending
             deliveries.append(delivery)
-            yield projection.decode(delivery.messages)
+            batch = await projection.decode(delivery.messages)
+            batch.seconds.update(seconds)
+            yield batch

@@ -117,8 +117,8 @@ class Source(Protocol):
         """Go on behind a position; return how many messages of ours the stream holds there."""
         ...
 
-    async def next(self, linger_s: float) -> Delivery:
-        """Wait for messages and return them."""
+    async def next(self, linger_s: float) -> Delivery | None:
+        """Wait for messages and return them, or None where nothing came for about a second."""
         ...
 
     async def acknowledge(self, delivery: Delivery) -> None:

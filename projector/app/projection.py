@@ -4,12 +4,14 @@ Live, rebuild and retry differ only in where the messages come from and which tr
 Where batches follow one another, the next is loaded and folded while one is committed: see `conveyor`.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 from projector.app.ports import Decoder, Load, Transactions, UnitOfWork
+from projector.app.stages import Seconds, added, timed
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.endpoint import TOUCHED_FACETS, Endpoint, FacetSet, fold
 from projector.domain.events import Event
@@ -17,8 +19,12 @@ from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message, Skipped
 from projector.errors import PoisonError, RowsChangedError
 
+T = TypeVar("T")
+
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
+_AT_A_STRETCH = 500
+"""Messages or events to work on before others get their turn: a few milliseconds, which Postgres waits at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,10 @@ class Batch:
     events: Sequence[Event]
     dead_letters: Sequence[DeadLetter]
     skipped: Mapping[str, int]
+    duplicates: int = 0
+    """Messages that were left out, since they had been folded before."""
+    seconds: Seconds = field(default_factory=dict)
+    """What its stages took so far."""
 
     @property
     def needed(self) -> dict[str, FacetSet]:
@@ -50,14 +60,34 @@ class Folded:
     verdicts: Mapping[tuple[type[Any], Verdict], int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of a batch once it was committed."""
 
+    messages: int
+    """How many were folded, skipped or parked."""
     verdicts: Mapping[tuple[type[Any], Verdict], int]
-    dead_letters: Sequence[DeadLetter] = ()
+    """How many events of a type came to which verdict."""
+    skipped: Mapping[str, int]
+    """Messages of unknown types, by type."""
+    dead_letters: Sequence[DeadLetter]
+    duplicates: int
+    """Messages that had been folded before."""
+    seconds: Seconds
+    """What its stages took."""
     refolded: bool = False
     """Whether the batch had to be folded anew, so that nothing folded on top of it holds."""
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        """Return what came of two parts of a batch."""
+        return Outcome(
+            messages=self.messages + other.messages,
+            verdicts=Counter(self.verdicts) + Counter(other.verdicts),
+            skipped=Counter(self.skipped) + Counter(other.skipped),
+            dead_letters=(*self.dead_letters, *other.dead_letters),
+            duplicates=self.duplicates + other.duplicates,
+            seconds=added(self.seconds, other.seconds),
+        )
 
 
 class Projection:
@@ -71,23 +101,27 @@ class Projection:
         self.committing = False
         """Whether a transaction is under way that should not be broken off."""
 
-    def decode(self, messages: Sequence[Message]) -> Batch:
+    async def decode(self, messages: Sequence[Message]) -> Batch:
         """Read messages; what cannot be read becomes a dead letter."""
         decode = self._decoder.decode
         events: list[Event] = []
         dead_letters: list[DeadLetter] = []
         skipped: Counter[str] = Counter()
-        for message in messages:
-            try:
-                decoded = decode(message)
-            except PoisonError as error:
-                dead_letters.append(DeadLetter(message, error.reason, error.detail))
-                continue
-            if isinstance(decoded, Skipped):
-                skipped[decoded.type] += 1
-            else:
-                events += decoded
-        return Batch(messages, events, dead_letters, skipped)
+        batch = Batch(messages, events, dead_letters, skipped)
+        with timed(batch.seconds, "decode"):
+            for stretch in _stretches(messages):
+                for message in stretch:
+                    try:
+                        decoded = decode(message)
+                    except PoisonError as error:
+                        dead_letters.append(DeadLetter(message, error.reason, error.detail))
+                        continue
+                    if isinstance(decoded, Skipped):
+                        skipped[decoded.type] += 1
+                    else:
+                        events += decoded
+                await asyncio.sleep(0)
+        return batch
 
     async def process(self, batch: Batch) -> Outcome:
         """Fold a batch and commit it, except for the messages that can never be folded, which are parked.
@@ -97,7 +131,7 @@ class Projection:
                 the checkpoint has to be read again before going on.
             FatalError: nothing happened.
         """
-        batch = self._unfolded(batch, self.checkpoint.position)
+        batch = await self._unfolded(batch, self.checkpoint.position)
         try:
             async with self._transactions.transaction() as work:
                 await work.hold(self.checkpoint)
@@ -116,8 +150,8 @@ class Projection:
             TransientError, FatalError: as `load` does.
         """
         if behind is None or not behind.batch.messages:
-            return await self._fold(self._unfolded(batch, self.checkpoint.position), load, {})
-        batch = self._unfolded(batch, behind.batch.messages[-1].position)
+            return await self._fold(await self._unfolded(batch, self.checkpoint.position), load, {})
+        batch = await self._unfolded(batch, behind.batch.messages[-1].position)
         return await self._fold(batch, load, behind.endpoints)
 
     async def commit(self, folded: Folded) -> Outcome:
@@ -128,9 +162,10 @@ class Projection:
         """
         self.committing = True
         try:
-            async with self._transactions.transaction() as work:
-                await work.hold(self.checkpoint)
-                after = await self._write(work, folded)
+            with timed(folded.batch.seconds, "commit"):
+                async with self._transactions.transaction() as work:
+                    await work.hold(self.checkpoint)
+                    after = await self._write(work, folded)
         except RowsChangedError as error:
             self.checkpoint = replace(self.checkpoint, generation=error.generation)
             return replace(await self.process(folded.batch), refolded=True)
@@ -141,26 +176,41 @@ class Projection:
         self.checkpoint = after.checkpoint
         return after.outcome
 
-    def _unfolded(self, batch: Batch, position: int) -> Batch:
+    async def _unfolded(self, batch: Batch, position: int) -> Batch:
         """Return what of a batch lies behind a position.
 
         Once a replica's clock has stepped back, stamps alone do not make a redelivery harmless.
         """
-        if batch.messages and batch.messages[0].position <= position:
-            return self.decode([message for message in batch.messages if message.position > position])
-        return batch
+        if not batch.messages or batch.messages[0].position > position:
+            return batch
+        unfolded = await self.decode([message for message in batch.messages if message.position > position])
+        return replace(unfolded, duplicates=batch.duplicates + len(batch.messages) - len(unfolded.messages))
 
     async def _fold(self, batch: Batch, load: Load, known: Mapping[str, Endpoint]) -> Folded:
-        endpoints = await _load(batch.needed, load, known)
-        return Folded(batch, endpoints, fold(batch.events, endpoints))
+        with timed(batch.seconds, "load"):
+            endpoints = await _load(batch.needed, load, known)
+        verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
+        with timed(batch.seconds, "fold"):
+            for stretch in _stretches(batch.events):
+                verdicts += fold(stretch, endpoints)
+                await asyncio.sleep(0)
+        return Folded(batch, endpoints, verdicts)
 
     async def _write(self, work: UnitOfWork, folded: Folded) -> "_After":
         batch, before = folded.batch, self.checkpoint
-        outcome = Outcome(folded.verdicts, batch.dead_letters)
+        outcome = Outcome(
+            messages=len(batch.messages),
+            verdicts=folded.verdicts,
+            skipped=batch.skipped,
+            dead_letters=batch.dead_letters,
+            duplicates=batch.duplicates,
+            seconds=batch.seconds,
+        )
         if not batch.messages:
             return _After(before, outcome)
         after = _behind(before, batch)
-        await work.save(folded.endpoints)
+        with timed(batch.seconds, "save"):
+            await work.save(folded.endpoints)
         if batch.dead_letters:
             await work.park(before.stream, batch.dead_letters)
         await work.advance(before, after)
@@ -172,12 +222,8 @@ class Projection:
             culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
             return await self.process(Batch(batch.messages, (), (culprit,), {}))
         middle = len(batch.messages) // 2
-        first = await self.process(self.decode(batch.messages[:middle]))
-        second = await self.process(self.decode(batch.messages[middle:]))
-        return Outcome(
-            Counter(first.verdicts) + Counter(second.verdicts),
-            (*first.dead_letters, *second.dead_letters),
-        )
+        first = await self.process(await self.decode(batch.messages[:middle]))
+        return first + await self.process(await self.decode(batch.messages[middle:]))
 
 
 class _After(NamedTuple):
@@ -208,6 +254,12 @@ async def _load(needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, 
         else:
             copy.complete(endpoint)
     return copies
+
+
+def _stretches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the parts of a batch between which others get their turn."""
+    for start in range(0, len(items), _AT_A_STRETCH):
+        yield items[start : start + _AT_A_STRETCH]
 
 
 def _behind(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:

@@ -200,7 +200,7 @@ class Rebuild:
 
     async def _batches(self, projection: Projection, target: int) -> AsyncIterator[Batch]:
         async for messages in self._replay.until(target):
-            batch = projection.decode(messages)
+            batch = await projection.decode(messages)
             self._note(batch)
             self._retried += [message[0] for message in messages if message[:2] in self._parked]
             self._replayed += len(messages)
@@ -275,7 +275,8 @@ class Replay:
                 return
 
     async def _read(self) -> None:
-        delivery = await self._source.next(_LINGER_S)
+        while (delivery := await self._source.next(_LINGER_S)) is None:
+            pass
         self._left, self._pending = delivery.messages, delivery.pending
         self._seen = delivery.messages[-1].position
 

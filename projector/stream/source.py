@@ -26,6 +26,7 @@ from projector.stream.headers import parse_headers, parse_status
 
 _HEARTBEAT_S = 2.0
 _OVERDUE_S = 2.5 * _HEARTBEAT_S
+_IDLE_S = 1.0
 _PULL_EXPIRES_S = 30.0
 _PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be on their way, and as much again be waiting
 _ACK_WAIT_S = 3600.0  # redelivery is of no use to us: a source that lost its place is positioned anew
@@ -146,13 +147,16 @@ class JetStreamSource:
             await self._pull()
         return info.num_pending or 0
 
-    async def next(self, linger_s: float) -> Delivery:
+    async def next(self, linger_s: float) -> Delivery | None:
         """Wait for messages and return them: up to a full batch, but no longer than `linger_s` after the first.
+
+        Returns None where nothing came for about a second, so that whoever asked can tell waiting from being stuck.
 
         Raises:
             DeliveryInterruptedError: the source has to be positioned again.
             BrokerUnavailableError: the connection is gone.
         """
+        idle_until = monotonic() + _IDLE_S
         deadline = None
         while len(self._buffer) < self._batch_size:
             if self._fault is not None:
@@ -162,13 +166,15 @@ class JetStreamSource:
                 deadline = monotonic() + linger_s
             self._news.clear()
             try:
-                async with asyncio.timeout((deadline or self._heard_at + _OVERDUE_S) - monotonic()):
+                async with asyncio.timeout((deadline or idle_until) - monotonic()):
                     await self._news.wait()
             except TimeoutError:
                 if self._buffer:
                     break
                 if monotonic() >= self._heard_at + _OVERDUE_S:
                     self._interrupt(f"nothing was heard of consumer {self._consumer!r} for {_OVERDUE_S} s")
+                else:
+                    return None
         if self._unconfirmed is not None:
             await self._confirm(self._unconfirmed)
         taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch_size))]
