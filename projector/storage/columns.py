@@ -35,11 +35,16 @@ class FacetColumns:
     """The values of `columns` for a state, in their order; times in Unix ms."""
     registers: Column[Any]
 
+    @property
+    def all_columns(self) -> tuple[Column[Any], ...]:
+        """The columns that people query, then the one that they rest on."""
+        return (*self.columns, self.registers)
+
 
 def _registers(facet: Facet[Any]) -> Column[Any]:
     return Column(
         f"{facet.name}_registers",
-        JSONB,
+        Text,  # not JSONB: it is only read and written as a whole, and taking it apart costs more than keeping it
         comment=f"Internal: the {facet.name} columns rest on it. Each value with its stamp: "
         "[stream sequence, Unix ms, originator, replica]",
     )
@@ -71,7 +76,7 @@ _CONNECTIVITY = FacetColumns(
             "connectivity_status",
             Text,
             nullable=False,
-            server_default="unknown",
+            server_default=text("'unknown'"),
             comment="unknown, connected or disconnected",
         ),
         Column(
@@ -152,7 +157,7 @@ _CONFIGURATION = FacetColumns(
             "config_status",
             Text,
             nullable=False,
-            server_default="none",
+            server_default=text("'none'"),
             comment="none, pending (the available configuration is not the applied one) or applied",
         ),
         Column("config_available_id", Text, comment="Configuration announced latest"),

@@ -1,7 +1,7 @@
 """Connections to Postgres: raw ones for the hot path, an engine for everything else."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 from projector.storage.failures import translated
 
 _CONNECT_TIMEOUT_S = 10.0
+_DISCONNECT_TIMEOUT_S = 5.0
 
 Connection = asyncpg.Connection
 
@@ -33,6 +34,12 @@ async def connect(
             command_timeout=command_timeout_s,
             server_settings={"application_name": f"projector {purpose}", **(settings or {})},
         )
+
+
+async def disconnect(connection: Any) -> None:
+    """Close a connection, and return when the server has let go of its locks, so that the next command can have them."""
+    with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError, TimeoutError):
+        await connection.close(timeout=_DISCONNECT_TIMEOUT_S)
 
 
 @asynccontextmanager

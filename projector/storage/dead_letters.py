@@ -11,7 +11,7 @@ from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.errors import CheckpointMovedError, NoDeadLetterError
 from projector.storage import checkpoints, locks, migrate, statements
-from projector.storage.connection import connect, engine_connection
+from projector.storage.connection import connect, disconnect, engine_connection
 from projector.storage.failures import translated
 from projector.storage.query import reading
 from projector.storage.store import WRITER_SETTINGS
@@ -132,7 +132,7 @@ class Retry:
     async def close(self) -> None:
         """Disconnect."""
         if self._connection is not None:
-            self._connection.terminate()
+            await disconnect(self._connection)
             self._connection = None
 
     async def positions(self, selection: Selection) -> list[int]:

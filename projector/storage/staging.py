@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
-from msgspec import ValidationError
+from msgspec import DecodeError
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
 from projector.errors import DamagedRowError
 from projector.storage import checkpoints, locks, migrate, statements
-from projector.storage.connection import connect
+from projector.storage.columns import FACET_COLUMNS
+from projector.storage.connection import connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.loading import load
 from projector.storage.store import WRITER_SETTINGS, open_reader
@@ -26,6 +27,7 @@ _TABLE = "endpoint_state_rebuild"
 _DEAD_LETTER_TABLE = "dead_letter_rebuild"
 _COLUMNS = tuple(column.name for column in endpoint_state.columns)
 _OTHERS = _COLUMNS[1:]
+_REGISTERS = tuple(facet.registers.name for facet in FACET_COLUMNS)
 _SEEDED_AT_ONCE = 5000
 
 _PREPARE = f"""
@@ -208,7 +210,7 @@ class Staging:
                 with translated():
                     await connection.execute(_DROP)
         finally:
-            connection.terminate()
+            await disconnect(connection)
 
     async def lead(self) -> bool:
         """Become the one projector that works, if no daemon is; see `locks.lead`."""
@@ -241,7 +243,7 @@ class Staging:
         The stream implies the rest; a position of a register that was overwritten since is not known any more,
         and what overwrote it is in the stream.
         """
-        registers = ", ".join(f"{facet.name}_registers" for facet in FACETS)
+        registers = ", ".join(_REGISTERS)
         async with transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, set())) as work:
             cursor = self._connection.cursor(
                 f"SELECT endpoint_id, last_event_seq, last_event_at, {registers} FROM endpoint_state",  # noqa: S608 - names of ours
@@ -315,14 +317,14 @@ class Finish:
 
 
 def _seed(
-    endpoint_id: str, values: Sequence[bytes | None], first: int, last_event_seq: int, last_event_at: int
+    endpoint_id: str, values: Sequence[str | None], first: int, last_event_seq: int, last_event_at: int
 ) -> Endpoint | None:
     """Return what is known of an endpoint from before a position; None if that is nothing."""
     states: list[Any] = []
     for facet, decoder, value in zip(FACETS, REGISTER_DECODERS, values, strict=True):
         try:
             states.append(facet.initial if value is None else facet.before(decoder.decode(value), first))
-        except ValidationError as error:
+        except DecodeError as error:
             evidence = f"{error}; the stream no longer says what they were: restore them, or set them to null"
             raise DamagedRowError(endpoint_id, facet.name, evidence) from error
     changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)

@@ -1,20 +1,34 @@
 """The statements of the hot path, for whichever table of endpoints is being built.
 
 Each touches endpoints by `endpoint_id` only, so that the table can be distributed by it.
-They come per set of facets, because half of a write's cost is in columns that did not change.
+There is one to load and one to save, whatever the batch changes: a round trip for each kind of change would be
+what the projector waits for.
 """
 
-from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from projector.domain.endpoint import FacetSet
-from projector.storage.columns import FACET_COLUMNS, FacetColumns
+from sqlalchemy import Column, DefaultClause
+
+from projector.storage.columns import FACET_COLUMNS, LAST_EVENT
 
 STAGE = """
 CREATE TEMPORARY TABLE endpoint_change ON COMMIT DELETE ROWS AS
 SELECT 0 AS part, * FROM endpoint_state WITH NO DATA
 """
-"""Where changes wait to be merged, those of equal sets of facets together; one for each connection."""
+"""Where changes wait to be merged, those that are saved together in one part; one table for each connection.
+
+The columns of a facet that did not change stay null: half of a write's cost is in columns that did not change.
+"""
+
+_KEY = ("endpoint_id", *(column.name for column in LAST_EVENT))
+
+STAGED_COLUMNS: tuple[str, ...] = (
+    "part",
+    *_KEY,
+    *(column.name for facet in FACET_COLUMNS for column in facet.all_columns),
+)
+"""The columns of `endpoint_change`, in the order in which a change is sent."""
 
 
 def park(table: str) -> str:
@@ -29,39 +43,49 @@ SET reason = excluded.reason, detail = excluded.detail, attempts = parked.attemp
 """  # noqa: S608 - names of ours
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FacetStatements:
-    """What to load and how to save the endpoints of which one set of facets is concerned."""
+@cache
+def load(table: str) -> str:
+    """Return the query that reads endpoints to fold on.
 
-    facets: tuple[tuple[int, FacetColumns], ...]
-    """The facets of the set, each with its index."""
-    load: str
-    """$1: endpoint ids. Gives endpoint_id, last_event_seq, last_event_at and the registers of each facet."""
-    stage_columns: tuple[str, ...]
-    merge: str
-    """$1: the part of `endpoint_change` to merge."""
+    $1: endpoint ids, $2: the set of facets that is needed of each.
+    Gives endpoint_id, last_event_seq, last_event_at and the registers of each facet, null where they are not needed.
+    """
+    registers = ", ".join(
+        f"CASE WHEN needed.facets & {1 << index} <> 0 THEN state.{facet.registers.name} END"
+        for index, facet in enumerate(FACET_COLUMNS)
+    )
+    return f"""
+SELECT {", ".join(f"state.{name}" for name in _KEY)}, {registers}
+FROM unnest($1::text[], $2::integer[]) AS needed (endpoint_id, facets)
+JOIN {table} AS state ON state.endpoint_id = needed.endpoint_id
+"""  # noqa: S608 - names of ours
 
 
 @cache
-def for_facets(facets: FacetSet, table: str) -> FacetStatements:
-    """Return the statements for a set of facets, against a table with the columns of `endpoint_state`."""
-    chosen = tuple((index, columns) for index, columns in enumerate(FACET_COLUMNS) if facets >> index & 1)
-    key = ("endpoint_id", "last_event_seq", "last_event_at")
-    registers = tuple(columns.registers.name for _, columns in chosen)
-    stored = (
-        *key,
-        *(column.name for _, columns in chosen for column in (*columns.columns, columns.registers)),
-    )
-    return FacetStatements(
-        facets=chosen,
-        load=f"SELECT {', '.join((*key, *registers))} FROM {table} WHERE endpoint_id = ANY($1::text[])",  # noqa: S608 - names of ours
-        stage_columns=("part", *stored),
-        merge=f"""
+def merge(table: str) -> str:
+    """Return the statement that merges a part of `endpoint_change`, which is $1, into a table.
+
+    A facet whose registers were not sent did not change.
+    """
+    facet_columns = [(facet, column) for facet in FACET_COLUMNS for column in facet.all_columns]
+    updates = [f"{name} = change.{name}" for name in _KEY[1:]] + [
+        f"{column.name} = CASE WHEN change.{facet.registers.name} IS NULL "
+        f"THEN state.{column.name} ELSE change.{column.name} END"
+        for facet, column in facet_columns
+    ]
+    values = [f"change.{name}" for name in _KEY] + [_inserted(column) for _, column in facet_columns]
+    return f"""
 MERGE INTO {table} AS state
-USING (SELECT {", ".join(stored)} FROM endpoint_change WHERE part = $1) AS change
+USING (SELECT * FROM endpoint_change WHERE part = $1) AS change
 ON state.endpoint_id = change.endpoint_id
-WHEN MATCHED THEN UPDATE SET {", ".join(f"{name} = change.{name}" for name in stored[1:])}
-WHEN NOT MATCHED THEN INSERT ({", ".join(stored)})
-VALUES ({", ".join(f"change.{name}" for name in stored)})
-""",  # noqa: S608 - names of ours
-    )
+WHEN MATCHED THEN UPDATE SET {", ".join(updates)}
+WHEN NOT MATCHED THEN INSERT ({", ".join(STAGED_COLUMNS[1:])}) VALUES ({", ".join(values)})
+"""  # noqa: S608 - names of ours
+
+
+def _inserted(column: Column[Any]) -> str:
+    """Return what a new row gets in a column: the default where its facet was never changed."""
+    default = column.server_default
+    if not isinstance(default, DefaultClause):
+        return f"change.{column.name}"
+    return f"coalesce(change.{column.name}, {default.arg})"

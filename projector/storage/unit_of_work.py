@@ -1,6 +1,5 @@
 """The verbs of the one transaction that changes rows, dead letters and checkpoint together."""
 
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import cycle
@@ -11,13 +10,19 @@ from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.messages import DeadLetter
 from projector.errors import CheckpointMovedError, RowsChangedError
 from projector.storage import checkpoints, statements
+from projector.storage.columns import FACET_COLUMNS
 from projector.storage.failures import translated
 from projector.storage.loading import load
 from projector.storage.text import escape, storable
+from projector.storage.wire import encode_registers
 
 W = TypeVar("W")
 
 _PARTS = cycle(range(1_000_000))  # far more than one transaction has
+
+_WRITERS = tuple(
+    (index, 1 << index, facet.values, (None,) * len(facet.all_columns)) for index, facet in enumerate(FACET_COLUMNS)
+)
 
 
 class UnitOfWork:
@@ -51,18 +56,13 @@ class UnitOfWork:
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write the facets that changed of each endpoint, and its latest event."""
-        by_facets: defaultdict[FacetSet, list[tuple[str, Endpoint]]] = defaultdict(list)
-        for item in endpoints.items():
-            by_facets[item[1].changed].append(item)
-        for facets, changed in by_facets.items():
-            plan = statements.for_facets(facets, self._table)
-            part = next(_PARTS)
-            await self._connection.copy_records_to_table(
-                "endpoint_change",
-                records=[_record(part, plan, *item) for item in changed],
-                columns=plan.stage_columns,
-            )
-            await self._connection.execute(plan.merge, part)
+        part = next(_PARTS)
+        await self._connection.copy_records_to_table(
+            "endpoint_change",
+            records=[_change(part, *item) for item in endpoints.items()],
+            columns=statements.STAGED_COLUMNS,
+        )
+        await self._connection.execute(statements.merge(self._table), part)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Put messages aside with the reason; one that is already parked has been tried once more."""
@@ -111,10 +111,15 @@ async def transaction(connection: Any, work: Callable[[Any], W]) -> AsyncIterato
             yield work(connection)
 
 
-def _record(part: int, plan: statements.FacetStatements, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
-    record: list[Any] = [part, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
-    for index, columns in plan.facets:
-        state = endpoint.states[index]
-        record += columns.values(state)
-        record.append(state)
-    return record
+def _change(part: int, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
+    """Return a row for `statements.STAGED_COLUMNS`."""
+    row: list[Any] = [part, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
+    states, changed = endpoint.states, endpoint.changed
+    for index, bit, values, unchanged in _WRITERS:
+        if changed & bit:
+            state = states[index]
+            row += values(state)
+            row.append(encode_registers(state))
+        else:
+            row += unchanged
+    return row

@@ -18,6 +18,11 @@ REGISTER_DECODERS = tuple(msgspec.json.Decoder(facet.state) for facet in FACETS)
 """From the JSON of a facet's registers to its state, in the order of `FACETS`."""
 
 
+def encode_registers(state: object) -> str:
+    """Return the JSON of a facet's registers; equal states give the same text."""
+    return encode_json(state).decode()
+
+
 def _encode_time(unix_ms: int) -> tuple[int]:
     return ((unix_ms - _POSTGRES_EPOCH_MS) * 1000,)
 

@@ -10,8 +10,6 @@ from projector.domain.endpoint import FACETS
 from projector.storage import statements
 from projector.storage.store import Store
 
-EVERY_SET_OF_FACETS = range(1 << len(FACETS))
-
 # A plan is kept while the table grows, so one that was made for a single row must not be a scan either.
 sizes = pytest.mark.parametrize("rows", [1, 50_000])
 analyzed = pytest.mark.parametrize(
@@ -43,10 +41,10 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def assert_by_primary_key(connection: Any, statement: str, argument: str) -> None:
+async def assert_by_primary_key(connection: Any, statement: str, arguments: str) -> None:
     """Look at the plan that the writer would make and keep."""
     await connection.execute(f"PREPARE hot AS {statement}")
-    ((plan,),) = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE hot({argument})")
+    ((plan,),) = await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE hot({arguments})")
     await connection.execute("DEALLOCATE hot")
     found = list(nodes(json.loads(plan)[0]["Plan"]))
     scanned = {node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"}
@@ -61,8 +59,8 @@ async def test_loading_a_batch_never_scans_the_table(connection: Any, rows: int,
     await connection.execute(FILL, rows)
     await connection.execute(preparation)
     ids = f"'{{{','.join(f'endpoint-{number}' for number in range(batch))}}}'"
-    for facets in EVERY_SET_OF_FACETS:
-        await assert_by_primary_key(connection, statements.for_facets(facets, "endpoint_state").load, ids)
+    facets = f"'{{{','.join(str(number % (1 << len(FACETS))) for number in range(batch))}}}'"
+    await assert_by_primary_key(connection, statements.load("endpoint_state"), f"{ids}, {facets}")
 
 
 @sizes
@@ -73,5 +71,4 @@ async def test_merging_a_batch_never_scans_the_table(connection: Any, rows: int,
     await connection.execute(preparation)
     async with connection.transaction():
         await connection.execute(CHANGE, batch)
-        for facets in EVERY_SET_OF_FACETS:
-            await assert_by_primary_key(connection, statements.for_facets(facets, "endpoint_state").merge, "1")
+        await assert_by_primary_key(connection, statements.merge("endpoint_state"), "1")
