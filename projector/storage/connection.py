@@ -37,7 +37,7 @@ async def connect(
 
 
 async def disconnect(connection: Any) -> None:
-    """Close a connection, and return when the server has let go of its locks, so that the next command can have them."""
+    """Close a connection, and return when the server has let go of its locks: the next command may want them."""
     with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError, TimeoutError):
         await connection.close(timeout=_DISCONNECT_TIMEOUT_S)
 
