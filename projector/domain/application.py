@@ -1,6 +1,6 @@
 """Application: the version the endpoint runs, the one before, and when it was registered."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from projector.domain import stamps
 from projector.domain.events import AppVersionUpdated, Connected, Registered
@@ -8,8 +8,7 @@ from projector.domain.facets import LATE, Facet, Rejection
 from projector.domain.stamps import Register, Stamp, register_before, supersedes, take
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(NamedTuple):
     """Three registers, each taken on its own."""
 
     version: Register[str] | None = None

@@ -1,7 +1,6 @@
 """Configuration: the latest announced, the latest confirmed, and what is pending between them."""
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from projector.domain.events import ConfigApplied, ConfigAvailable
 from projector.domain.facets import LATE, Facet, Rejection
@@ -10,8 +9,7 @@ from projector.domain.stamps import Register, register_before, take
 Status: TypeAlias = Literal["none", "pending", "applied"]
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """Two registers: a confirmation may arrive before its announcement, and A, B, A again works."""
 
     available: Register[str] | None = None

@@ -1,7 +1,6 @@
 """Connectivity: is the endpoint in session, and which replica holds the session."""
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
 from projector.domain.events import Connected, Disconnected
@@ -11,8 +10,7 @@ from projector.domain.stamps import Stamp, from_other_replica, supersedes
 Status: TypeAlias = Literal["unknown", "connected", "disconnected"]
 
 
-@dataclass(frozen=True, slots=True)
-class Connectivity:
+class Connectivity(NamedTuple):
     """The latest connect and the latest disconnect that counted."""
 
     connected: Stamp | None = None

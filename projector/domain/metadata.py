@@ -1,7 +1,7 @@
 """Metadata: a register per key."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from projector.domain import stamps
 from projector.domain.events import Json, MetadataUpdated
@@ -9,8 +9,7 @@ from projector.domain.facets import LATE, Facet, Rejection
 from projector.domain.stamps import Stamp, supersedes
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One metadata key, or what is left of it: a key that went stays, so that a late event cannot bring it back."""
 
     present: bool
@@ -18,12 +17,11 @@ class Key:
     stamp: Stamp
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """Every key that was ever heard of, and the latest event about any of them."""
 
-    keys: Mapping[str, Key] = field(default_factory=dict)
-    changed: Stamp | None = None
+    keys: Mapping[str, Key]
+    changed: Stamp | None
 
     @property
     def values(self) -> dict[str, Json]:
@@ -61,7 +59,7 @@ def before(state: Metadata, position: int) -> Metadata:
 FACET = Facet(
     name="metadata",
     state=Metadata,
-    initial=Metadata(),
+    initial=Metadata({}, None),
     reducers={MetadataUpdated: update},
     before=before,
 )

@@ -1,6 +1,5 @@
 """Stamps, and the one rule by which a newer fact replaces an older one."""
 
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -9,7 +8,8 @@ T = TypeVar("T")
 class Stamp(NamedTuple):
     """Where and when an event came from.
 
-    A named tuple because one is made for every message: it costs a third of a frozen data class.
+    A named tuple, as are the states of all facets, because one is made for every message:
+    it costs a third of a frozen data class to make, and to read or write as JSON.
     """
 
     position: int
@@ -22,8 +22,7 @@ class Stamp(NamedTuple):
     """Replica id of that instance; None where it is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Register(Generic[T]):
+class Register(NamedTuple, Generic[T]):
     """A value and the stamp of the event that set it."""
 
     value: T
