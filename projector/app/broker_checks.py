@@ -208,7 +208,9 @@ STREAM_CHECKS: Sequence[Check[StreamFacts]] = (
         _beginning_gone,
         "`rebuild` and `verify` want --accept-trimmed, and rest on what the table knows of what is gone",
     ),
-    Check("one-replica", "warning", _one_replica, "give the stream three replicas: `nats stream edit --replicas 3`"),
+    Check(
+        "one-replica", "warning", _one_replica, "give the stream three replicas, on servers that do not fail together"
+    ),
     Check("in-memory", "error", _in_memory, "create the stream in files: memory forgets everything with its servers"),
 )
 CONSUMER_CHECKS: Sequence[Check[ConsumerFacts]] = (

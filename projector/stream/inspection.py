@@ -234,7 +234,7 @@ async def _sync_every_s(monitoring: str | None) -> tuple[float | None, tuple[str
 
     try:
         config = await asyncio.to_thread(read)
-    except (OSError, HTTPException, ValueError, LookupError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         return None, (f"{what}: {monitoring} does not tell: {error}",)
     if config.get("sync_always"):
         return 0, ()
