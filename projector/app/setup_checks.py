@@ -52,6 +52,8 @@ def _events_lost(facts: Facts) -> str | None:
     stream, database = facts.seen_stream, facts.seen_database
     if stream is None or database is None or not database.migrated or _stream_replaced(facts) or _rules_changed(facts):
         return None
+    if database.led:
+        return None  # it has moved on since, and checks this itself
     position = database.checkpoint.position if database.checkpoint else 0
     if stream.first <= position + 1:
         return None

@@ -207,6 +207,22 @@ async def test_what_may_not_be_looked_at_is_not_said_to_be_missing() -> None:
     assert await names(**unseen) == {"privileges"}
 
 
+async def test_a_daemon_that_works_looks_for_lost_events_by_itself() -> None:
+    assert await names(**stream(first=7), **database(led=True)) == {"beginning-gone"}
+
+
+async def test_the_stream_is_looked_at_after_the_checkpoint() -> None:
+    """Beside a working daemon it would otherwise seem to have lost its tail."""
+    looked = []
+
+    async def look(what: Any) -> Any:
+        looked.append(what)
+        return what
+
+    await examine(lambda: look(BROKER), lambda: look(DATABASE), stream="S", rules=RULES)
+    assert looked == [DATABASE, BROKER]
+
+
 async def test_a_stream_whose_beginning_is_gone_stops_the_first_run() -> None:
     first_run = {**stream(first=4), **database(checkpoint=None)}
     assert await names(**first_run) == {"beginning-gone", "events-lost"}
