@@ -21,11 +21,13 @@ async def test_the_demonstration_has_no_fault(anywhere: CommandLine, server_fold
     demonstration = await anywhere.start("dev", "--data", str(server_folder), "--endpoints", "50", "--rate", "200")
     await demonstration.prints("query it from another terminal")
     config = ("--config", str(server_folder / "projector.toml"))
-    examination = json.loads(await anywhere.succeeds("doctor", "--json", *config))
-    assert examination["findings"] == []
-    assert (await anywhere.succeeds("doctor", *config)).splitlines()[-1] == "errors: 0, warnings: 0"
-    demonstration.send(signal.SIGINT)
-    assert (await demonstration.end()).code == 0
+    try:
+        examination = json.loads(await anywhere.succeeds("doctor", "--json", *config))
+        assert examination["findings"] == []
+        assert (await anywhere.succeeds("doctor", *config)).splitlines()[-1] == "errors: 0, warnings: 0"
+    finally:
+        demonstration.send(signal.SIGINT)  # killed, it would leave its servers running
+        assert (await demonstration.end()).code == 0
 
 
 async def test_errors_end_with_1_and_warnings_alone_do_not(
