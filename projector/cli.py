@@ -50,7 +50,7 @@ class _Verbosity:
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0 fine, 1 difference found, 2 usage or setting, 3 fatal."""
+    """Run the command line; the exit code is 0 fine, 1 difference or error found, 2 usage or setting, 3 fatal."""
     try:
         app(standalone_mode=True)
     except ProjectorError as error:
@@ -157,6 +157,28 @@ def status(settings: Settings, as_json: Json = False) -> None:
     active = answer["active"]
     answer["active"] = f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
     tabular.print_pairs(answer)
+
+
+@app.command()
+@with_settings
+def doctor(
+    settings: Settings,
+    nats_monitoring: Annotated[
+        str | None, typer.Option(help="URL of NATS' monitoring endpoint, which alone tells how it writes its disks.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at NATS and Postgres, change nothing, and say what will hurt; exit 1 if anything is an error."""
+    if nats_monitoring is not None and not nats_monitoring.startswith(("http://", "https://")):
+        raise typer.BadParameter("it must begin with http:// or https://", param_hint="--nats-monitoring")
+    examination = _run(Runtime(settings).doctor(nats_monitoring))
+    if as_json:
+        findings = [finding._asdict() for finding in examination.findings]
+        typer.echo(json.dumps({"findings": findings, "unseen": examination.unseen}))
+    else:
+        reporting.print_examination(examination)
+    if examination.has_error:
+        raise typer.Exit(EXIT_DIFFERENCE)
 
 
 @dead_letters.command("list")

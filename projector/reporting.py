@@ -1,4 +1,4 @@
-"""What a rebuild or a verification found, for people and for programs."""
+"""What a rebuild, a verification or an examination found, for people and for programs."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from projector import tabular
+from projector.app.doctor import Examination
 from projector.app.rebuild import Mention, Report
 
 
@@ -54,6 +55,16 @@ def as_dict(report: Report) -> dict[str, Any]:
         ],
         "messages": [_mention(mention) for mention in report.mentions],
     }
+
+
+def print_examination(examination: Examination) -> None:
+    """Print what will hurt and what to do about it, the errors first, and what could not be looked at."""
+    for finding in sorted(examination.findings, key=lambda finding: finding.severity):
+        typer.echo(f"{finding.severity} {finding.name}: {finding.what}\n  {finding.remedy}")
+    for unseen in examination.unseen:
+        typer.echo(f"not seen: {unseen}")
+    errors = sum(finding.severity == "error" for finding in examination.findings)
+    typer.echo(f"errors: {errors}, warnings: {len(examination.findings) - errors}")
 
 
 def _mention(mention: Mention) -> dict[str, Any]:

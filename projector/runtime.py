@@ -7,10 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from projector import resources, rules
 from projector.app.dead_letters import Retried, retry
+from projector.app.doctor import Examination, examine
 from projector.app.live import Live, LiveOptions
 from projector.app.observers import Observer
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
@@ -23,11 +25,14 @@ from projector.settings import Settings, masked, servers
 from projector.simulator import Fleet
 from projector.storage import dead_letters, migrate, query
 from projector.storage.dead_letters import ListedDeadLetter, StoredDeadLetter
+from projector.storage.inspection import inspect as look_at_database
 from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker
+from projector.stream.inspection import Wanted
+from projector.stream.inspection import inspect as look_at_broker
 from projector.stream.provision import create_stream
 from projector.stream.publisher import Publisher
 from projector.stream.source import JetStreamSource
@@ -169,6 +174,21 @@ class Runtime:
                 lambda: query.summary(self._database_url, self._settings.stream),
                 rules_version=self._rules.version,
             )
+
+    async def doctor(self, monitoring: str | None = None) -> Examination:
+        """Look at both servers and say what will hurt; `monitoring` is the URL of NATS' monitoring endpoint."""
+        wanted = Wanted(
+            stream=self._settings.stream,
+            consumer=self._settings.consumer,
+            originators=self._settings.originators,
+            event_types=self._codec.revision.event_types,
+        )
+        return await examine(
+            partial(look_at_broker, self._broker, wanted, monitoring=monitoring),
+            partial(look_at_database, self._database_url),
+            stream=self._settings.stream,
+            rules=self._rules,
+        )
 
     async def census(self) -> Census:
         """Count the endpoints of each kind."""

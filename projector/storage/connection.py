@@ -12,16 +12,23 @@ from projector.storage.failures import translated
 
 _CONNECT_TIMEOUT_S = 10.0
 _DISCONNECT_TIMEOUT_S = 5.0
+_STATEMENTS_KEPT = 100
 
 Connection = asyncpg.Connection
 
 
 async def connect(
-    url: str, *, purpose: str, settings: Mapping[str, str] | None = None, command_timeout_s: float | None = None
+    url: str,
+    *,
+    purpose: str,
+    settings: Mapping[str, str] | None = None,
+    command_timeout_s: float | None = None,
+    keep_statements: bool = True,
 ) -> Any:
     """Open a connection; `purpose` shows in `pg_stat_activity.application_name`.
 
     `command_timeout_s` ends waiting for a server that has vanished, so it is to be longer than the server's own limits.
+    Without `keep_statements` nothing is prepared for longer than a transaction.
 
     Raises:
         DatabaseUnavailableError: the server cannot be reached now.
@@ -32,6 +39,7 @@ async def connect(
             url,
             timeout=_CONNECT_TIMEOUT_S,
             command_timeout=command_timeout_s,
+            statement_cache_size=_STATEMENTS_KEPT if keep_statements else 0,
             server_settings={"application_name": f"projector {purpose}", **(settings or {})},
         )
 

@@ -39,12 +39,22 @@ async def check(connection: Any) -> None:
     Raises:
         NotMigratedError: they are older, newer, or not there.
     """
-    found = None
-    if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", VERSION_TABLE):
-        found = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a name of ours
-    expected = ScriptDirectory.from_config(_config()).get_current_head()
-    if found != expected:
-        raise NotMigratedError(found=found, expected=str(expected))
+    found, wanted = await state(connection), newest()
+    if found != wanted:
+        raise NotMigratedError(found=found, expected=wanted)
+
+
+async def state(connection: Any) -> str | None:
+    """Return the last migration that the database has, or None if it has none."""
+    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", VERSION_TABLE):
+        return None
+    found: str | None = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a name of ours
+    return found
+
+
+def newest() -> str:
+    """Return the last migration of this version."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def _config() -> Config:

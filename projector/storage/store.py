@@ -33,12 +33,12 @@ WRITER_SETTINGS: Mapping[str, str] = {
     "tcp_keepalives_count": "3",
 }
 
-_LEADER_SETTINGS: Mapping[str, str] = {
+LEADER_SETTINGS: Mapping[str, str] = {
     **WRITER_SETTINGS,
     # The lock of the one that works lasts as long as its connection,
     # which a paused process would keep for ever: one that works is heard of every few seconds.
     "idle_session_timeout": "8s",
-    "statement_timeout": "60s",
+    "statement_timeout": "1min",
 }
 _COMMAND_TIMEOUT_S = 70.0
 _PING_EVERY_S = 2.0
@@ -66,7 +66,7 @@ class Store:
         connection = await connect(
             self._url,
             purpose=f"writer {_process()}",
-            settings=_LEADER_SETTINGS,
+            settings=LEADER_SETTINGS,
             command_timeout_s=_COMMAND_TIMEOUT_S,
         )
         reader = None

@@ -86,6 +86,11 @@ class RawClient(Client):
         super().__init__()
         self._receivers: dict[int, Receiver] = {}
 
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server has said of itself when it was connected."""
+        return self._server_info
+
     def abandon(self) -> None:
         """Close the socket of a connection that did not come about, which the stock client leaves open."""
         if self._transport:
@@ -110,8 +115,14 @@ class RawClient(Client):
         await super()._process_info(info, initial_connection)
 
 
-async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitable[None]] | None = None) -> RawClient:
-    """Connect to NATS.
+async def connect(
+    broker: Broker,
+    *,
+    name: str,
+    on_closed: Callable[[], Awaitable[None]] | None = None,
+    on_error: Callable[[Exception], Awaitable[None]] | None = None,
+) -> RawClient:
+    """Connect to NATS; `on_error` hears what the server complains about, such as missing permissions.
 
     The client does not reconnect by itself: whoever uses it begins anew,
     since nothing that was known of the stream before can be trusted after.
@@ -134,6 +145,8 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
     async def remember(error: Exception) -> None:
         # While connecting, only this says what was wrong with a server; later, the call that failed or on_closed does.
         failures[:] = [error]
+        if on_error is not None:
+            await on_error(error)
 
     try:
         async with translated(failures):

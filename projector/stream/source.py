@@ -24,6 +24,8 @@ from projector.errors import BrokerRefusedError, BrokerUnavailableError, Deliver
 from projector.stream.connection import Broker, RawClient, connect, translated
 from projector.stream.headers import parse_headers, parse_status
 
+CONSUMER_DESCRIPTION = "Endpoint state projector; its place is that of the checkpoint in Postgres"
+
 _HEARTBEAT_S = 2.0
 _OVERDUE_S = 2.5 * _HEARTBEAT_S
 _IDLE_S = 1.0
@@ -228,7 +230,7 @@ class JetStreamSource:
         jetstream = self._jetstream
         wanted = ConsumerConfig(
             durable_name=durable,
-            description="Endpoint state projector; its place is that of the checkpoint in Postgres",
+            description=CONSUMER_DESCRIPTION,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=after + 1,
             ack_policy=AckPolicy.ALL,

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +16,8 @@ from scenes import Scene
 
 from projector.embedded import EmbeddedNats
 from projector.errors import DatabaseRefusedError, NotMigratedError
+from projector.storage import inspection as database_inspection
+from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -77,6 +79,21 @@ def test_the_documents_name_these_privileges() -> None:
     assert set(documented) - wider - {f"$JS.API.CONSUMER.CREATE.{STREAM}"} <= set(PERMISSIONS)
     assert all(subject in documented or subject.removesuffix(CONSUMER) + "*" in documented for subject in PERMISSIONS)
     assert 'subscribe: ["_INBOX.>"]' in block[0]
+
+
+def test_the_doctor_looks_for_these_privileges() -> None:
+    def granted(needs: Mapping[str, Iterable[str]]) -> set[str]:
+        return {
+            f"GRANT {privilege} ON {table} TO projector"
+            for table, privileges in needs.items()
+            for privilege in privileges
+        }
+
+    elsewhere = {one for one in one_by_one(GRANTS + ONLY_FOR_REBUILD) if " ON DATABASE " in one or " ON SCHEMA " in one}
+    assert granted(database_inspection.DAEMON_NEEDS) == set(one_by_one(GRANTS)) - elsewhere
+    assert granted(database_inspection.REBUILD_NEEDS) == set(one_by_one(ONLY_FOR_REBUILD)) - elsewhere
+    names = {"stream": STREAM, "consumer": CONSUMER}
+    assert [need.format(**names) for need in broker_inspection.DAEMON_NEEDS] == list(PERMISSIONS)
 
 
 @pytest.fixture

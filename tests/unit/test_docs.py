@@ -18,6 +18,8 @@ import typer
 
 import projector
 from projector import errors
+from projector.app.doctor import CHECKS
+from projector.app.known_faults import NATS_FAULTS, POSTGRES_FAULTS, written
 from projector.app.status import Status
 from projector.cli import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
 from projector.domain.endpoint import Endpoint, fold
@@ -154,6 +156,25 @@ def test_every_field_of_the_status_is_documented_and_no_other_is() -> None:
 
 
 # What can go wrong.
+
+
+def test_every_finding_of_the_doctor_is_documented_and_no_other_is() -> None:
+    documented = [row[:2] for row in table(OPERATIONS, "finding", "severity", "what it means", "remedy")]
+    assert documented == [[f"`{check.name}`", check.severity] for check in CHECKS]
+
+
+def test_every_fault_of_a_server_is_documented_and_no_other_is() -> None:
+    documented = table(OPERATIONS, "server", "versions", "fault", "source")
+    assert documented == [
+        [
+            f"{server} in a cluster" if fault.only_in_clusters else server,
+            f"{written(fault.first)} to before {written(fault.fixed)}",
+            fault.what,
+            fault.source,
+        ]
+        for server, faults in (("NATS", NATS_FAULTS), ("Postgres", POSTGRES_FAULTS))
+        for fault in faults
+    ]
 
 
 def test_every_fatal_error_is_documented_and_no_other_is() -> None:

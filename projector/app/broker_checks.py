@@ -1,0 +1,218 @@
+"""What may be wrong with a NATS server, with the stream and with the consumer."""
+
+from collections.abc import Sequence
+
+from projector.app.findings import Check
+from projector.app.known_faults import NATS_FAULTS, known_faults, written
+from projector.stream.facts import BrokerFacts, ConsumerFacts, Coverage, StreamFacts
+
+_SEVERAL_FILTERS = (2, 10)
+
+
+def _forbidden(facts: BrokerFacts) -> str | None:
+    return _listed("the NATS user may not use", facts.forbidden)
+
+
+def _forbidden_to_replay(facts: BrokerFacts) -> str | None:
+    return _listed("the NATS user may not use", facts.forbidden_to_replay) if not facts.forbidden else None
+
+
+def _jetstream_off(facts: BrokerFacts) -> str | None:
+    return None if facts.jetstream else "JetStream is off on this server, or for this account"
+
+
+def _too_old(facts: BrokerFacts) -> str | None:
+    if len(facts.filters) == 1 or facts.version >= _SEVERAL_FILTERS:
+        return None
+    return f"NATS {written(facts.version)} cannot filter by several originators"
+
+
+def _known_fault(facts: BrokerFacts) -> str | None:
+    clustered = facts.stream is not None and facts.stream.clustered
+    return known_faults(NATS_FAULTS, "NATS", facts.version, clustered=clustered)
+
+
+def _lazy_sync(facts: BrokerFacts) -> str | None:
+    if facts.stream is not None and facts.stream.acknowledges_unwritten:
+        return "the stream acknowledges messages before they are written (persist_mode async)"
+    if facts.sync_every_s:
+        return f"the server acknowledges messages up to {facts.sync_every_s:g} s before its disks are written"
+    return None
+
+
+def _subjects_missing(stream: StreamFacts) -> str | None:
+    if not stream.stores or set(stream.stores.values()) != {Coverage.NOT_AT_ALL}:
+        return None
+    return "the stream takes no subject of endpoint events"
+
+
+def _subjects_partly_missing(stream: StreamFacts) -> str | None:
+    if _subjects_missing(stream):
+        return None
+    return _listed(
+        "the stream does not take all of", [one for one, stored in stream.stores.items() if stored != Coverage.WHOLLY]
+    )
+
+
+def _nothing_matches(stream: StreamFacts) -> str | None:
+    return _listed("the stream has messages, and none that matches", stream.unmatched)
+
+
+def _retention(stream: StreamFacts) -> str | None:
+    return None if stream.retention == "limits" else f"the stream has {stream.retention} retention"
+
+
+def _limit_per_subject(stream: StreamFacts) -> str | None:
+    if stream.max_messages_per_subject is None:
+        return None
+    return f"the stream keeps {stream.max_messages_per_subject} messages of each subject, which many endpoints share"
+
+
+def _limits(stream: StreamFacts) -> str | None:
+    found = [] if stream.refuses_when_full else _sizes(stream)
+    if stream.max_age_s is not None:
+        found = [f"{stream.max_age_s:g} s", *found]
+    if stream.message_ttl:
+        found = ["what publishers let expire", *found]
+    return _listed("the stream forgets what is past", found)
+
+
+def _fills_up(stream: StreamFacts) -> str | None:
+    return _listed("the stream refuses new events past", _sizes(stream) if stream.refuses_when_full else [])
+
+
+def _beginning_gone(stream: StreamFacts) -> str | None:
+    return f"the stream begins at position {stream.first}" if stream.first > 1 else None
+
+
+def _one_replica(stream: StreamFacts) -> str | None:
+    # A server on its own could not keep another.
+    if not stream.clustered or stream.replicas > 1:
+        return None
+    return "the stream has one replica, in a cluster that could keep more"
+
+
+def _in_memory(stream: StreamFacts) -> str | None:
+    return "the stream is kept in memory" if stream.storage == "memory" else None
+
+
+def _taken(facts: BrokerFacts) -> str | None:
+    consumer = facts.consumer
+    if consumer is None or consumer.ours:
+        return None
+    signs = [
+        *(["it pushes"] if consumer.pushes else []),
+        *([f"its acknowledgement policy is {consumer.acknowledges}"] if consumer.acknowledges != "all" else []),
+        *(["it has other filters"] if consumer.filters != set(facts.filters) else []),
+    ]
+    return _listed(f"consumer {consumer.name!r} is somebody else's, and the daemon would delete it", signs)
+
+
+def _unusable(consumer: ConsumerFacts) -> str | None:
+    signs = [
+        *(["it delivers headers without payloads"] if consumer.headers_only else []),
+        *(["it is paused"] if consumer.paused else []),
+        *(["it answers priority groups only"] if consumer.prioritises else []),
+    ]
+    return _listed(f"consumer {consumer.name!r} delivers nothing that can be folded", signs)
+
+
+def _sizes(stream: StreamFacts) -> list[str]:
+    return [
+        *([] if stream.max_messages is None else [f"{stream.max_messages} messages"]),
+        *([] if stream.max_bytes is None else [f"{stream.max_bytes} bytes"]),
+    ]
+
+
+def _listed(what: str, items: Sequence[str]) -> str | None:
+    return f"{what}: {', '.join(items)}" if items else None
+
+
+BROKER_CHECKS: Sequence[Check[BrokerFacts]] = (
+    Check(
+        "nats-permissions",
+        "error",
+        _forbidden,
+        "grant the NATS user the permissions that docs/operations.md lists",
+    ),
+    Check(
+        "nats-permissions-to-replay",
+        "warning",
+        _forbidden_to_replay,
+        "grant these as well, for `projector rebuild`, `projector verify` and `projector status`",
+    ),
+    Check("jetstream-off", "error", _jetstream_off, "enable JetStream on the server and for the account"),
+    Check(
+        "nats-too-old",
+        "error",
+        _too_old,
+        "update NATS to 2.10 or newer, or name one originator or none in PROJECTOR_ORIGINATORS",
+    ),
+    Check("nats-fault", "warning", _known_fault, "update NATS"),
+    Check(
+        "lazy-sync",
+        "warning",
+        _lazy_sync,
+        "set `sync_interval: always` on every server, and create the stream without persist_mode async: "
+        "otherwise a crash of the machine takes events that their publishers believe to be stored",
+    ),
+    Check(
+        "consumer-taken",
+        "error",
+        _taken,
+        "choose another name with PROJECTOR_CONSUMER, or delete that consumer if nobody needs it",
+    ),
+)
+STREAM_CHECKS: Sequence[Check[StreamFacts]] = (
+    Check(
+        "subjects-missing",
+        "error",
+        _subjects_missing,
+        "correct PROJECTOR_STREAM or PROJECTOR_ORIGINATORS, or add kaa.v1.events.*.endpoint.> to the stream's subjects",
+    ),
+    Check(
+        "subjects-partly-missing",
+        "warning",
+        _subjects_partly_missing,
+        "add kaa.v1.events.*.endpoint.> to the stream's subjects, "
+        "or name the originators that it has in PROJECTOR_ORIGINATORS",
+    ),
+    Check(
+        "no-message-matches",
+        "warning",
+        _nothing_matches,
+        "correct PROJECTOR_STREAM or PROJECTOR_ORIGINATORS, unless these originators have yet to begin",
+    ),
+    Check(
+        "retention",
+        "error",
+        _retention,
+        "copy it into a stream with limits retention: this one deletes what is acknowledged, and cannot be replayed",
+    ),
+    Check(
+        "limit-per-subject",
+        "error",
+        _limit_per_subject,
+        "remove the limit of messages per subject: it takes the events of most endpoints",
+    ),
+    Check(
+        "limits",
+        "warning",
+        _limits,
+        "remove the limits if rebuilds are to see everything; what is gone before it is folded stops the daemon",
+    ),
+    Check("fills-up", "warning", _fills_up, "raise or remove the limits: publishers lose what is refused"),
+    Check(
+        "beginning-gone",
+        "warning",
+        _beginning_gone,
+        "`rebuild` and `verify` want --accept-trimmed, and rest on what the table knows of what is gone",
+    ),
+    Check(
+        "one-replica", "warning", _one_replica, "give the stream three replicas, on servers that do not fail together"
+    ),
+    Check("in-memory", "error", _in_memory, "create the stream in files: memory forgets everything with its servers"),
+)
+CONSUMER_CHECKS: Sequence[Check[ConsumerFacts]] = (
+    Check("consumer-unusable", "error", _unusable, "delete the consumer: the daemon creates it as it has to be"),
+)

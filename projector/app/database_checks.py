@@ -1,0 +1,139 @@
+"""What may be wrong with a Postgres database."""
+
+from collections.abc import Sequence
+
+from projector.app.findings import Check
+from projector.app.known_faults import POSTGRES_FAULTS, known_faults, written
+from projector.storage.facts import DatabaseFacts
+
+_OLDEST = (15, 0)
+
+
+def _too_old(facts: DatabaseFacts) -> str | None:
+    return f"this is Postgres {written(facts.version)}, which has no MERGE" if facts.version < _OLDEST else None
+
+
+def _known_fault(facts: DatabaseFacts) -> str | None:
+    return known_faults(POSTGRES_FAULTS, "Postgres", facts.version)
+
+
+def _standby(facts: DatabaseFacts) -> str | None:
+    return "this is a standby, which nobody can write to" if facts.standby else None
+
+
+def _encoding(facts: DatabaseFacts) -> str | None:
+    return f"the database is encoded in {facts.encoding}" if facts.encoding != "UTF8" else None
+
+
+def _fsync(facts: DatabaseFacts) -> str | None:
+    return "fsync is off" if "fsync" in facts.off else None
+
+
+def _full_page_writes(facts: DatabaseFacts) -> str | None:
+    return "full_page_writes is off" if "full_page_writes" in facts.off else None
+
+
+def _synchronous_commit(facts: DatabaseFacts) -> str | None:
+    return "synchronous_commit is off" if "synchronous_commit" in facts.off else None
+
+
+def _pooler(facts: DatabaseFacts) -> str | None:
+    met = facts.backends
+    if len(met.first) > 1 or len(met.second) > 1:
+        return "a pooler stands between: the transactions of one connection run in several server processes"
+    if met.first & met.second:
+        return "a pooler stands between: two connections at a time share a server process"
+    return None
+
+
+def _maybe_pooler(facts: DatabaseFacts) -> str | None:
+    if _pooler(facts) or facts.backends.announced in facts.backends.first:
+        return None
+    return "something stands between, such as a pooler: the connection's server process is not the one announced"
+
+
+def _second_connection(facts: DatabaseFacts) -> str | None:
+    refusal = facts.backends.refusal
+    return refusal and f"a second connection, with the parameters of the daemon's, is refused: {refusal}"
+
+
+def _ignored_parameters(facts: DatabaseFacts) -> str | None:
+    ignored = facts.backends.ignored
+    return f"connections do not get what the daemon asks for: {', '.join(ignored)}" if ignored else None
+
+
+def _unmigrated(facts: DatabaseFacts) -> str | None:
+    unseen = facts.schema is None or any(privilege.startswith("SELECT") for privilege in facts.missing_privileges)
+    if facts.migrated or unseen:
+        return None
+    return f"the database is at migration {facts.migration or 'none'}, this version needs {facts.migration_wanted}"
+
+
+def _privileges(facts: DatabaseFacts) -> str | None:
+    return f"the role lacks {', '.join(facts.missing_privileges)}" if facts.missing_privileges else None
+
+
+def _privileges_to_rebuild(facts: DatabaseFacts) -> str | None:
+    return f"the role lacks {', '.join(facts.missing_to_rebuild)}" if facts.missing_to_rebuild else None
+
+
+DATABASE_CHECKS: Sequence[Check[DatabaseFacts]] = (
+    Check("postgres-too-old", "error", _too_old, "update Postgres to 15 or newer"),
+    Check("postgres-fault", "warning", _known_fault, "update Postgres"),
+    Check("standby", "error", _standby, "point PROJECTOR_DATABASE_URL at the primary; several hosts can be named"),
+    Check("encoding", "error", _encoding, "create a database with `ENCODING 'UTF8'`: others cannot hold every text"),
+    Check(
+        "fsync-off",
+        "error",
+        _fsync,
+        "turn it on: a crash of the machine can damage the database beyond what a restart mends",
+    ),
+    Check(
+        "full-page-writes-off",
+        "warning",
+        _full_page_writes,
+        "turn it on, unless the file system never writes a page by halves",
+    ),
+    Check(
+        "synchronous-commit-off",
+        "warning",
+        _synchronous_commit,
+        "turn it on, unless readers may see the table go back after a crash: "
+        "the daemon folds again what Postgres forgot, as long as the stream has it",
+    ),
+    Check(
+        "pooler",
+        "error",
+        _pooler,
+        "connect to Postgres itself, or to a pool in session mode: "
+        "the lock of the daemon that works, its temporary tables and its prepared statements belong to a session",
+    ),
+    Check(
+        "maybe-pooler",
+        "warning",
+        _maybe_pooler,
+        "make sure that it is in session mode, or connect to Postgres itself",
+    ),
+    Check(
+        "second-connection",
+        "error",
+        _second_connection,
+        "let the role have two connections; a pooler has to let the daemon's parameters through, "
+        "or connect to Postgres itself",
+    ),
+    Check(
+        "ignored-parameters",
+        "warning",
+        _ignored_parameters,
+        "have the pooler pass them on, or set them for the role with `ALTER ROLE … SET`: "
+        "without them a paused daemon keeps the lead, and statements may get slow plans",
+    ),
+    Check("not-migrated", "error", _unmigrated, "`projector init`; if the tables are newer, run the newer version"),
+    Check("privileges", "error", _privileges, "grant the privileges that docs/operations.md lists"),
+    Check(
+        "privileges-to-rebuild",
+        "warning",
+        _privileges_to_rebuild,
+        "grant these as well, for `projector rebuild` and `projector verify`",
+    ),
+)

@@ -1,0 +1,80 @@
+"""Looks at one's own NATS and Postgres, and says what will hurt."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from projector.app.broker_checks import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
+from projector.app.database_checks import DATABASE_CHECKS
+from projector.app.findings import Facts, Finding, found
+from projector.app.setup_checks import SETUP_CHECKS
+from projector.domain.checkpoint import Rules
+from projector.errors import ProjectorError, SettingError
+from projector.storage.facts import DatabaseFacts
+from projector.stream.facts import BrokerFacts
+
+T = TypeVar("T")
+
+CHECKS = (*SETUP_CHECKS, *BROKER_CHECKS, *STREAM_CHECKS, *CONSUMER_CHECKS, *DATABASE_CHECKS)
+"""Everything that is looked for, in the order in which it is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What was found; its fields are the keys of `projector doctor --json`."""
+
+    findings: Sequence[Finding]
+    unseen: Sequence[str]
+    """What could not be looked at, and why: nothing is known to be wrong with it."""
+
+    @property
+    def has_error(self) -> bool:
+        """Whether anything found is an error."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+async def examine(
+    look_at_broker: Callable[[], Awaitable[BrokerFacts]],
+    look_at_database: Callable[[], Awaitable[DatabaseFacts]],
+    *,
+    stream: str,
+    rules: Rules,
+) -> Examination:
+    """Look at both servers; one that cannot be looked at is a finding, and the other one is still examined.
+
+    Raises:
+        SettingError: as its name says.
+    """
+    # One after the other: beside a working daemon, the stream that is seen is then not older than the checkpoint.
+    database = await _attempt(look_at_database)
+    broker = await _attempt(look_at_broker)
+    facts = Facts(stream=stream, rules=rules, broker=broker, database=database)
+    return Examination(findings=tuple(_findings(facts)), unseen=tuple(_unseen(facts)))
+
+
+async def _attempt(look: Callable[[], Awaitable[T]]) -> T | ProjectorError:
+    try:
+        return await look()
+    except SettingError:
+        raise
+    except ProjectorError as error:
+        return error
+
+
+def _findings(facts: Facts) -> Iterator[Finding]:
+    yield from found(SETUP_CHECKS, facts)
+    yield from found(BROKER_CHECKS, facts.seen_broker)
+    yield from found(STREAM_CHECKS, facts.seen_stream)
+    yield from found(CONSUMER_CHECKS, facts.seen_consumer)
+    yield from found(DATABASE_CHECKS, facts.seen_database)
+
+
+def _unseen(facts: Facts) -> Iterator[str]:
+    broker = facts.seen_broker
+    if broker is None:
+        return
+    yield from broker.unseen
+    if broker.stream is not None and broker.stream.clustered:
+        yield "the other servers of the NATS cluster: only the one that was reached tells its version"
+    if broker.clock is None:
+        yield "the clock of NATS: only a stream tells it, from version 2.10 on"

@@ -1,0 +1,80 @@
+"""What a check looks at, and what it finds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.errors import ProjectorError
+from projector.storage.facts import DatabaseFacts
+from projector.stream.facts import BrokerFacts, ConsumerFacts, StreamFacts
+
+Severity = Literal["error", "warning"]
+"""An error keeps the projector from working, or from being right; a warning may hurt one day."""
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that was looked at; a server that cannot be looked at is the error that says why."""
+
+    stream: str
+    """The one that the settings name."""
+    rules: Rules
+    broker: BrokerFacts | ProjectorError
+    database: DatabaseFacts | ProjectorError
+
+    @property
+    def seen_broker(self) -> BrokerFacts | None:
+        """What the NATS server tells, if it could be looked at."""
+        return self.broker if isinstance(self.broker, BrokerFacts) else None
+
+    @property
+    def seen_database(self) -> DatabaseFacts | None:
+        """What the database tells, if it could be looked at."""
+        return self.database if isinstance(self.database, DatabaseFacts) else None
+
+    @property
+    def seen_stream(self) -> StreamFacts | None:
+        """How the stream is, if it could be looked at."""
+        return self.seen_broker.stream if self.seen_broker else None
+
+    @property
+    def seen_consumer(self) -> ConsumerFacts | None:
+        """How the durable consumer is, if there is one that could be looked at."""
+        return self.seen_broker.consumer if self.seen_broker else None
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """How far the table is folded, if anything ever was and it could be looked at."""
+        return self.seen_database.checkpoint if self.seen_database else None
+
+
+class Finding(NamedTuple):
+    """One thing that will hurt."""
+
+    name: str
+    severity: Severity
+    what: str
+    remedy: str
+
+
+class Check(NamedTuple, Generic[F]):
+    """How to find one thing that will hurt, and what to do about it."""
+
+    name: str
+    severity: Severity
+    look: Callable[[F], str | None]
+    """Returns what is wrong, or None."""
+    remedy: str
+
+
+def found(checks: Sequence[Check[F]], facts: F | None) -> Iterator[Finding]:
+    """Yield what some checks find in what they look at; nothing if that could not be seen."""
+    if facts is None:
+        return
+    for check in checks:
+        what = check.look(facts)
+        if what is not None:
+            yield Finding(check.name, check.severity, what, check.remedy)

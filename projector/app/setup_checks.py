@@ -1,0 +1,128 @@
+"""What may be wrong with the way to the servers, and between them."""
+
+from collections.abc import Sequence
+
+from projector.app.findings import Check, Facts
+from projector.errors import ProjectorError, RulesChangedError, TransientError
+
+_SKEW_S = 1.0
+
+
+def _unreachable(server: object) -> str | None:
+    return str(server) if isinstance(server, TransientError) else None
+
+
+def _refused(server: object) -> str | None:
+    return str(server) if isinstance(server, ProjectorError) and not isinstance(server, TransientError) else None
+
+
+def _nats_unreachable(facts: Facts) -> str | None:
+    return _unreachable(facts.broker)
+
+
+def _nats_refused(facts: Facts) -> str | None:
+    return _refused(facts.broker)
+
+
+def _postgres_unreachable(facts: Facts) -> str | None:
+    return _unreachable(facts.database)
+
+
+def _postgres_refused(facts: Facts) -> str | None:
+    return _refused(facts.database)
+
+
+def _stream_missing(facts: Facts) -> str | None:
+    missing = facts.seen_broker is not None and facts.seen_broker.stream_missing
+    return f"there is no stream {facts.stream!r}" if missing else None
+
+
+def _stream_replaced(facts: Facts) -> str | None:
+    stream, checkpoint = facts.seen_stream, facts.checkpoint
+    if stream is None or checkpoint is None or checkpoint.stream != facts.stream:
+        return None
+    if stream.created_at != checkpoint.stream_created_at:
+        return "the stream was created at another time than the one that was folded"
+    if stream.last < checkpoint.position:
+        return f"the stream ends at position {stream.last}, before the checkpoint at {checkpoint.position}"
+    return None
+
+
+def _events_lost(facts: Facts) -> str | None:
+    stream, database = facts.seen_stream, facts.seen_database
+    if stream is None or database is None or not database.migrated or _stream_replaced(facts) or _rules_changed(facts):
+        return None
+    if database.led:
+        return None  # it has moved on since, and checks this itself
+    position = database.checkpoint.position if database.checkpoint else 0
+    if stream.first <= position + 1:
+        return None
+    return f"the stream begins at position {stream.first}, and the table is folded up to {position}"
+
+
+def _rules_changed(facts: Facts) -> str | None:
+    checkpoint = facts.checkpoint
+    if checkpoint is None:
+        return None
+    if checkpoint.stream != facts.stream:
+        return f"the rows were built from stream {checkpoint.stream!r}, and the settings name {facts.stream!r}"
+    try:
+        checkpoint.rules.check(facts.rules)
+    except RulesChangedError as error:
+        return f"the rows were built with {error.what} {error.built_with!r}, this projector has {error.now!r}"
+    return None
+
+
+def _consumer_shared(facts: Facts) -> str | None:
+    consumer, database = facts.seen_consumer, facts.seen_database
+    # A projector that works on this database is the one that may pull.
+    if consumer is None or not consumer.waiting or database is None or database.led:
+        return None
+    return f"somebody pulls from consumer {consumer.name!r}, and no projector works on this database"
+
+
+def _clock_skew(facts: Facts) -> str | None:
+    readings = {
+        "NATS": facts.seen_broker.clock if facts.seen_broker else None,
+        "Postgres": facts.seen_database.clock if facts.seen_database else None,
+    }
+    apart = []
+    for server, reading in readings.items():
+        if reading is None:
+            continue
+        # The server read its clock at some moment between the two of ours: only what is outside is skew.
+        asked_at, clock, answered_at = reading
+        if clock - answered_at > _SKEW_S:
+            apart.append(f"the clock of {server} is {clock - answered_at:.1f} s ahead of this machine's")
+        elif asked_at - clock > _SKEW_S:
+            apart.append(f"the clock of {server} is {asked_at - clock:.1f} s behind this machine's")
+    return "; ".join(apart) or None
+
+
+SETUP_CHECKS: Sequence[Check[Facts]] = (
+    Check("nats-unreachable", "error", _nats_unreachable, "start NATS, or correct PROJECTOR_NATS_URL"),
+    Check("nats-refused", "error", _nats_refused, "correct user, password, credentials or the TLS settings"),
+    Check("postgres-unreachable", "error", _postgres_unreachable, "start Postgres, or correct PROJECTOR_DATABASE_URL"),
+    Check("postgres-refused", "error", _postgres_refused, "correct PROJECTOR_DATABASE_URL, or let the role in"),
+    Check("stream-missing", "error", _stream_missing, "`projector init` creates it; or correct PROJECTOR_STREAM"),
+    Check(
+        "stream-replaced",
+        "error",
+        _stream_replaced,
+        "restore the original stream, or `projector rebuild` to accept this one",
+    ),
+    Check("events-lost", "error", _events_lost, "`projector run --accept-gap`, once, goes on without what is gone"),
+    Check("rules-changed", "error", _rules_changed, "`projector rebuild`; or go back to what built the rows"),
+    Check(
+        "consumer-shared",
+        "error",
+        _consumer_shared,
+        "end that process, or give this projector a PROJECTOR_CONSUMER of its own",
+    ),
+    Check(
+        "clock-skew",
+        "warning",
+        _clock_skew,
+        "synchronise the clocks: no event counts as later than NATS stored it, and queries compare with now()",
+    ),
+)

@@ -1,0 +1,243 @@
+"""Looks at a NATS server, the stream and the consumer, and changes nothing.
+
+The JetStream API says nothing about how often a server has its disks written:
+for that there is only the server's monitoring endpoint.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
+from time import time
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+import nats.errors
+
+from projector.errors import BrokerUnavailableError
+from projector.stream import subjects
+from projector.stream.connection import Broker, RawClient, connect, translated
+from projector.stream.facts import BrokerFacts, ConsumerFacts, StreamFacts, coverage
+from projector.stream.source import CONSUMER_DESCRIPTION
+
+_TIMEOUT_S = 5.0
+_NANOSECOND = 10**9
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_NO_SUCH_STREAM = 10059
+_JETSTREAM_OFF = (10039, 10076)  # for the account, on the server
+_KNOWS_SUBJECTS_FILTER = (2, 8)
+_MALFORMED = b"{"  # the API answers such a request with an error and does nothing
+_ANY = "doctor"  # stands for the wildcard of a permission; nothing has this name, and nothing would come of it
+
+_STREAM_INFO = "$JS.API.STREAM.INFO.{stream}"
+_CONSUMER_INFO = "$JS.API.CONSUMER.INFO.{stream}.{consumer}"
+DAEMON_NEEDS = (
+    _STREAM_INFO,
+    "$JS.API.STREAM.MSG.GET.{stream}",
+    "$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}",
+    _CONSUMER_INFO,
+    "$JS.API.CONSUMER.DELETE.{stream}.{consumer}",
+    "$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}",
+    "$JS.ACK.{stream}.{consumer}.>",
+)
+REPLAY_NEEDS = (
+    "$JS.API.CONSUMER.CREATE.{stream}",
+    "$JS.API.CONSUMER.DELETE.{stream}.*",
+    "$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
+)
+_INBOX = "_INBOX.>"
+
+
+class Wanted(NamedTuple):
+    """What the projector is going to follow."""
+
+    stream: str
+    consumer: str
+    originators: tuple[str, ...]
+    event_types: Collection[str]
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters that select our events."""
+        return subjects.filters(self.originators)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects of our events, one for each type of event and originator."""
+        return tuple(
+            subjects.build(originator, event_type)
+            for originator in self.originators or ("*",)
+            for event_type in self.event_types
+        )
+
+
+async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = None) -> BrokerFacts:
+    """Return what a server tells; `monitoring` is the URL of its monitoring endpoint.
+
+    Raises:
+        BrokerUnavailableError, BrokerRefusedError: as their names say.
+    """
+    complaints: list[str] = []
+
+    async def listen(error: Exception) -> None:
+        complaints.append(str(error))
+
+    client = await connect(broker, name="projector doctor", on_error=listen)
+    try:
+        async with translated():
+            return await _Inspection(client, wanted, complaints).facts(monitoring)
+    finally:
+        await client.close()
+
+
+class _Inspection:
+    """One visit to a server."""
+
+    def __init__(self, client: RawClient, wanted: Wanted, complaints: list[str]) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._complaints = complaints
+        self._version = tuple(map(int, re.findall(r"\d+", client.server_info["version"])[:3]))
+        self._clock: tuple[float, float, float] | None = None
+
+    async def facts(self, monitoring: str | None) -> BrokerFacts:
+        sync_every_s, unseen = await _sync_every_s(monitoring)
+        facts = BrokerFacts(
+            version=self._version,
+            filters=self._wanted.filters,
+            forbidden=await self._forbidden(DAEMON_NEEDS),
+            forbidden_to_replay=await self._forbidden(REPLAY_NEEDS),
+            sync_every_s=sync_every_s,
+            unseen=unseen,
+        )
+        if not {_INBOX, self._named(_STREAM_INFO)}.intersection(facts.forbidden):
+            facts = await self._with_stream(facts)
+        if facts.stream is not None and self._named(_CONSUMER_INFO) not in facts.forbidden:
+            facts = replace(facts, consumer=await self._consumer())
+        return replace(facts, clock=self._clock)
+
+    async def _forbidden(self, needs: Iterable[str]) -> tuple[str, ...]:
+        """Return which of some permissions are missing: a server complains before it answers the next ping."""
+        self._complaints.clear()
+        inbox = await self._client.subscribe(self._client.new_inbox())
+        await self._client.flush()
+        if self._complaints:
+            return (_INBOX,)
+        await inbox.unsubscribe()
+        named = {need: re.sub(r"[*>]$", _ANY, need) for need in map(self._named, needs)}
+        for subject in named.values():
+            await self._client.publish(subject, _MALFORMED)
+        await self._client.flush()
+        # The client library hands over what the server says in lower case.
+        said = " ".join(self._complaints)
+        return tuple(need for need, subject in named.items() if f'"{subject.lower()}"' in said)
+
+    async def _with_stream(self, facts: BrokerFacts) -> BrokerFacts:
+        name = f"STREAM.INFO.{self._wanted.stream}"
+        try:
+            info = await self._ask(name)
+        except nats.errors.NoRespondersError:
+            return replace(facts, jetstream=False)
+        error = info.get("error", {}).get("err_code")
+        if error in _JETSTREAM_OFF:
+            return replace(facts, jetstream=False)
+        if error == _NO_SUCH_STREAM:
+            return replace(facts, stream_missing=True)
+        _check(info)
+        unmatched = []
+        if info["state"]["messages"] and self._version >= _KNOWS_SUBJECTS_FILTER:
+            for subject_filter in self._wanted.filters:
+                found = await self._ask(name, subjects_filter=subject_filter)
+                _check(found)
+                if not found["state"].get("subjects"):
+                    unmatched.append(subject_filter)
+        return replace(facts, stream=_stream_facts(info, self._wanted.subjects, unmatched))
+
+    async def _consumer(self) -> ConsumerFacts | None:
+        info = await self._ask(f"CONSUMER.INFO.{self._wanted.stream}.{self._wanted.consumer}")
+        if "error" in info:
+            return None
+        config = info["config"]
+        filters = {config.get("filter_subject"), *config.get("filter_subjects", ())}
+        return ConsumerFacts(
+            name=self._wanted.consumer,
+            ours=config.get("description") == CONSUMER_DESCRIPTION,
+            pushes=bool(config.get("deliver_subject")),
+            acknowledges=config["ack_policy"],
+            filters=frozenset(filter(None, filters)),
+            headers_only=config.get("headers_only", False),
+            paused=info.get("paused", False),
+            prioritises=bool(config.get("priority_groups")),
+            waiting=info.get("num_waiting", 0),
+        )
+
+    async def _ask(self, subject: str, **request: str) -> dict[str, Any]:
+        payload = json.dumps(request).encode() if request else b""
+        asked_at = time()
+        reply = await self._client.request(f"$JS.API.{subject}", payload, timeout=_TIMEOUT_S)
+        answered_at = time()
+        answer: dict[str, Any] = json.loads(reply.data)
+        if "ts" in answer:
+            self._clock = (asked_at, datetime.fromisoformat(answer["ts"]).timestamp(), answered_at)
+        return answer
+
+    def _named(self, need: str) -> str:
+        return need.format(stream=self._wanted.stream, consumer=self._wanted.consumer)
+
+
+def _check(answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        raise BrokerUnavailableError(f"JetStream cannot say now: {answer['error'].get('description')}")
+
+
+def _stream_facts(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequence[str]) -> StreamFacts:
+    config, state = info["config"], info["state"]
+
+    def limit(name: str) -> int | None:
+        return config[name] if config.get(name, -1) > 0 else None
+
+    max_age = limit("max_age")
+    filled_from_others = bool(config.get("mirror") or config.get("sources"))
+    return StreamFacts(
+        created_at=(datetime.fromisoformat(info["created"]) - _EPOCH) // timedelta(milliseconds=1),
+        first=max(state["first_seq"], 1),
+        last=state["last_seq"],
+        stores={} if filled_from_others else {one: coverage(config.get("subjects", ()), one) for one in wanted},
+        unmatched=tuple(unmatched),
+        retention=config["retention"],
+        storage=config["storage"],
+        replicas=config["num_replicas"],
+        clustered="name" in info.get("cluster", {}),
+        refuses_when_full=config.get("discard") == "new",
+        max_age_s=max_age / _NANOSECOND if max_age else None,
+        max_messages=limit("max_msgs"),
+        max_bytes=limit("max_bytes"),
+        max_messages_per_subject=limit("max_msgs_per_subject"),
+        message_ttl=config.get("allow_msg_ttl", False),
+        acknowledges_unwritten=config.get("persist_mode") == "async",
+    )
+
+
+async def _sync_every_s(monitoring: str | None) -> tuple[float | None, tuple[str, ...]]:
+    """Return how often a server has its disks written; if that is not seen, why not."""
+    what = "how often NATS has its disks written (sync_interval)"
+    if monitoring is None:
+        return None, (f"{what}: only its monitoring endpoint tells; name it with --nats-monitoring",)
+
+    def read() -> dict[str, Any]:
+        with urlopen(f"{monitoring.rstrip('/')}/varz", timeout=_TIMEOUT_S) as answer:  # noqa: S310 - a person named it
+            found: dict[str, Any] = json.load(answer)["jetstream"]["config"]
+            return found
+
+    try:
+        config = await asyncio.to_thread(read)
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+        return None, (f"{what}: {monitoring} does not tell: {error}",)
+    if config.get("sync_always"):
+        return 0, ()
+    if "sync_interval" not in config:
+        return None, (f"{what}: {monitoring} does not tell, as servers before 2.10 do not",)
+    return config["sync_interval"] / _NANOSECOND, ()

@@ -1,0 +1,384 @@
+"""The doctor on set-ups that are bad, on real servers: each names its fault."""
+
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import APIError
+from pooler import pooled
+from scenes import Scene
+
+from projector.app.doctor import Examination
+from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.runtime import Runtime
+from projector.settings import load
+from projector.storage import inspection as database_inspection
+from projector.stream import inspection as broker_inspection
+from projector.stream import subjects
+
+Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+Event: TypeAlias = Callable[..., tuple[str, bytes]]
+
+STREAM = "KAA_ENDPOINT_EVENTS"
+CONSUMER = "endpoint-state-projector"
+
+QUICK_POSTGRES = {"fsync-off", "full-page-writes-off"}
+"""What is wrong with the Postgres of the tests, and found in each of them."""
+
+
+async def examination(nats_url: str, database_url: str, monitoring: str | None = None, **settings: str) -> Examination:
+    flags = {"nats_url": nats_url, "database_url": database_url} | settings
+    return await Runtime(load(flags, config=None, fallback=None)).doctor(monitoring)
+
+
+async def named(nats_url: str, database_url: str, monitoring: str | None = None, **settings: str) -> set[str]:
+    found = await examination(nats_url, database_url, monitoring, **settings)
+    return {finding.name for finding in found.findings} - QUICK_POSTGRES
+
+
+async def test_servers_on_which_nothing_was_prepared(nats_url: str, empty_database_url: str) -> None:
+    assert await named(nats_url, empty_database_url) == {"stream-missing", "not-migrated"}
+
+
+async def test_servers_that_are_as_they_should_be_but_for_the_quick_postgres(scene: Scene, event: Event) -> None:
+    found = await examination(scene.nats_url, scene.database_url)
+    assert {finding.name for finding in found.findings} == QUICK_POSTGRES
+    await scene.publish(event("connectivity.connected", "e"))
+    daemon = scene.follow()
+    await daemon.hears("caught up at 1")
+    assert await named(scene.nats_url, scene.database_url) == set()
+    await daemon.stop()
+    assert await named(scene.nats_url, scene.database_url) == set()
+
+
+async def test_looking_changes_nothing(scene: Scene, nats_client: Client, event: Event) -> None:
+    await scene.publish(event("connectivity.connected", "e"))
+    await scene.fold()
+    await scene.publish(event("connectivity.connected", "e"))
+    jetstream = nats_client.jetstream()
+
+    async def everything() -> list[object]:
+        stream, consumer = await jetstream.stream_info(STREAM), await jetstream.consumer_info(STREAM, CONSUMER)
+        return [
+            stream.config,
+            stream.state,
+            consumer.config,
+            consumer.delivered,
+            consumer.ack_floor,
+            consumer.num_waiting,
+        ]
+
+    before = await everything()
+    await named(scene.nats_url, scene.database_url)
+    assert await everything() == before
+
+
+async def test_servers_that_are_away(server_folder: Path) -> None:
+    database_url = f"postgresql://postgres@/postgres?host={server_folder}"
+    assert await named("nats://127.0.0.1:1", database_url) == {"nats-unreachable", "postgres-unreachable"}
+
+
+async def test_a_database_that_does_not_exist_beside_a_stream_that_does_not(
+    nats_url: str, postgres_server: EmbeddedPostgres
+) -> None:
+    assert await named(nats_url, postgres_server.url_of("nowhere")) == {"postgres-refused", "stream-missing"}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"retention": "workqueue"}, {"retention"}),
+        ({"retention": "interest"}, {"retention"}),
+        ({"max_msgs_per_subject": 1}, {"limit-per-subject"}),
+        ({"max_age": 60 * 10**9}, {"limits"}),
+        ({"max_msgs": 10}, {"limits"}),
+        ({"max_bytes": 1000}, {"limits"}),
+        ({"allow_msg_ttl": True}, {"limits"}),
+        ({"max_msgs": 10, "discard": "new"}, {"fills-up"}),
+        ({"storage": "memory"}, {"in-memory"}),
+        ({"persist_mode": "async"}, {"lazy-sync"}),
+        ({"subjects": ["orders.>"]}, {"subjects-missing"}),
+        ({"subjects": ["kaa.v1.events.*.endpoint.config.*"]}, {"subjects-partly-missing"}),
+        ({"subjects": ["kaa.v1.events.kpc.endpoint.>"]}, {"subjects-partly-missing"}),
+        ({"subjects": ["kaa.>", "orders.>"]}, set()),
+    ],
+    ids=str,
+)
+async def test_a_stream_that_does_not_fit(
+    config: dict[str, Any], found: set[str], nats_url: str, nats_client: Client, database_url: str
+) -> None:
+    await create(nats_client, "STREAM.CREATE", {"subjects": list(subjects.filters()), **config})
+    assert await named(nats_url, database_url) == found
+
+
+async def test_originators_of_whom_there_is_no_message(scene: Scene, event: Event) -> None:
+    await scene.publish(event("connectivity.connected", "e", originator="kpc"))
+    assert await named(scene.nats_url, scene.database_url, originators="kpc") == set()
+    assert await named(scene.nats_url, scene.database_url, originators="kpc,epr") == {"no-message-matches"}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"deliver_subject": "elsewhere", "ack_policy": "all"}, {"consumer-taken"}),
+        ({"ack_policy": "explicit"}, {"consumer-taken"}),
+        ({"ack_policy": "all", "filter_subject": "kaa.v1.events.kpc.endpoint.>"}, {"consumer-taken"}),
+        ({"ack_policy": "all", "headers_only": True}, {"consumer-unusable"}),
+        ({"ack_policy": "all", "pause_until": "2200-01-01T00:00:00Z"}, {"consumer-unusable"}),
+        ({"ack_policy": "all"}, set()),
+    ],
+    ids=str,
+)
+async def test_a_consumer_that_does_not_fit(
+    config: dict[str, Any], found: set[str], nats_client: Client, scene: Scene
+) -> None:
+    config = {"durable_name": CONSUMER, "filter_subject": subjects.filters()[0], **config}
+    await create(nats_client, f"CONSUMER.DURABLE.CREATE.{STREAM}", {"stream_name": STREAM, "config": config}, CONSUMER)
+    assert await named(scene.nats_url, scene.database_url) == found
+
+
+async def test_a_consumer_that_somebody_else_pulls_from(scene: Scene, other_database_url: str) -> None:
+    daemon = scene.follow(url=other_database_url)
+    await daemon.hears("active")
+    assert await named(scene.nats_url, scene.database_url) == {"consumer-shared"}
+    assert await named(scene.nats_url, other_database_url) == set()
+
+
+async def create(client: Client, what: str, config: dict[str, Any], name: str = STREAM) -> None:
+    """Set something up that the client library does not know in full."""
+    request = {"name": name, **config} if what == "STREAM.CREATE" else config
+    reply = await client.request(f"$JS.API.{what}.{name}", json.dumps(request).encode())
+    assert "error" not in json.loads(reply.data), reply.data
+
+
+@pytest.fixture
+def serve(server_folder: Path) -> Iterator[Callable[..., EmbeddedNats]]:
+    """Starts NATS servers with configurations of a test's own."""
+    with ExitStack() as stack:
+        yield lambda config, name="nats": stack.enter_context(EmbeddedNats(server_folder / name, config=config))
+
+
+async def test_an_account_without_jetstream(serve: Callable[..., EmbeddedNats], database_url: str) -> None:
+    server = serve("accounts: {fleet: {users: [{user: u, password: p}]}}")
+    assert await named(server.url.replace("//", "//u:p@"), database_url) == {"jetstream-off"}
+    assert await named(server.url.replace("//", "//u:wrong@"), database_url) == {"nats-refused"}
+
+
+EVERYTHING = tuple(
+    need.format(stream=STREAM, consumer=CONSUMER)
+    for need in (*broker_inspection.DAEMON_NEEDS, *broker_inspection.REPLAY_NEEDS)
+)
+
+
+async def test_every_permission_that_is_missing_is_named_and_no_other(
+    serve: Callable[..., EmbeddedNats], database_url: str
+) -> None:
+    users = ["{user: admin, password: p}", user("all", EVERYTHING)]
+    lacking = {
+        f"without-{number}": [one for one in EVERYTHING if one != missing] for number, missing in enumerate(EVERYTHING)
+    }
+    # The permission for every name includes that for one.
+    covered = {one.removesuffix(CONSUMER) + "*" for one in EVERYTHING if one.endswith(CONSUMER)} & set(EVERYTHING)
+    users += [user(name, permissions) for name, permissions in lacking.items()]
+    users += [user("no-inbox", EVERYTHING, inbox="_INBOX_elsewhere.>")]
+    server = serve(f"accounts: {{fleet: {{jetstream: enabled, users: [{', '.join(users)}]}}}}")
+
+    def url(name: str) -> str:
+        return server.url.replace("//", f"//{name}:p@")
+
+    async with await nats.connect(url("admin")) as admin:
+        await admin.jetstream().add_stream(name=STREAM, subjects=list(subjects.filters()))
+    assert await named(url("all"), database_url) == set()
+    for number, missing in enumerate(EVERYTHING):
+        found = (await examination(url(f"without-{number}"), database_url)).findings
+        complaints = [finding for finding in found if finding.name not in QUICK_POSTGRES]
+        if missing.removesuffix(CONSUMER) + "*" in covered and missing.endswith(CONSUMER):
+            assert complaints == []
+            continue
+        (complaint,) = complaints
+        to_replay = number >= len(broker_inspection.DAEMON_NEEDS)
+        assert complaint.name == ("nats-permissions-to-replay" if to_replay else "nats-permissions")
+        assert complaint.what == f"the NATS user may not use: {missing}"
+    assert await named(url("no-inbox"), database_url) == {"nats-permissions"}
+
+
+def user(name: str, permissions: Any, inbox: str = "_INBOX.>") -> str:
+    allowed = ", ".join(f'"{subject}"' for subject in permissions)
+    return f'{{user: {name}, password: p, permissions: {{publish: [{allowed}], subscribe: ["{inbox}"]}}}}'
+
+
+async def test_a_single_replica_in_a_cluster(
+    serve: Callable[..., EmbeddedNats], database_url: str, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    ports = [free_port(), free_port()]
+    servers = [
+        serve(
+            f'server_name: s{own}, cluster {{name: c, listen: "127.0.0.1:{ports[own]}", '
+            f'routes: ["nats://127.0.0.1:{ports[1 - own]}"]}}',
+            f"nats{own}",
+        )
+        for own in (0, 1)
+    ]
+    async with await nats.connect(servers[0].url) as client:
+        jetstream = client.jetstream(timeout=1)
+
+        async def is_created() -> bool:
+            try:
+                await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()))
+            except (APIError, nats.errors.TimeoutError):
+                return False  # the cluster has no leader yet
+            return True
+
+        await eventually(is_created)
+        assert await named(servers[0].url, database_url) == {"one-replica"}
+        await jetstream.update_stream(name=STREAM, subjects=list(subjects.filters()), num_replicas=2)
+        assert await named(servers[0].url, database_url) == set()
+
+
+def free_port() -> int:
+    """A port for servers that have to know each other's before they start."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("sync", "found"), [("", {"lazy-sync"}), ("sync_interval: 10s", {"lazy-sync"}), ("sync_interval: always", set())]
+)
+async def test_a_server_that_does_not_wait_for_its_disks(
+    sync: str, found: set[str], server_folder: Path, serve: Callable[..., EmbeddedNats], database_url: str
+) -> None:
+    server = serve(f'http: "127.0.0.1:-1"\njetstream {{store_dir: "{server_folder}/nats"; {sync}}}')
+    (ports,) = (server_folder / "nats").glob("*.ports")
+    monitoring = json.loads(ports.read_text())["monitoring"][0]
+    async with await nats.connect(server.url) as client:
+        await client.jetstream().add_stream(name=STREAM, subjects=list(subjects.filters()))
+    assert await named(server.url, database_url, monitoring) == found
+    assert (await examination(server.url, database_url, monitoring)).unseen == ()
+
+
+async def test_what_is_not_seen_is_said_to_be_unseen(scene: Scene) -> None:
+    for monitoring in (None, "http://127.0.0.1:1"):
+        (unseen,) = (await examination(scene.nats_url, scene.database_url, monitoring)).unseen
+        assert "sync_interval" in unseen
+
+
+async def test_a_pooler_that_hands_each_transaction_to_another_process(scene: Scene, server_folder: Path) -> None:
+    async with pooled(scene.database_url, server_folder) as url:
+        assert await named(scene.nats_url, url) == {"pooler"}
+
+
+@asynccontextmanager
+async def another_database(server: EmbeddedPostgres, query: Query, name: str, options: str) -> AsyncIterator[str]:
+    await query(server.url, f"CREATE DATABASE {name} {options}")
+    yield server.url_of(name)
+    await query(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_a_database_that_cannot_hold_every_text(
+    nats_url: str, stream: str, postgres_server: EmbeddedPostgres, query: Query
+) -> None:
+    options = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    async with another_database(postgres_server, query, "latin", options) as url:
+        assert await named(nats_url, url, stream=stream) == {"encoding", "not-migrated"}
+
+
+async def test_a_server_that_forgets_commits(scene: Scene) -> None:
+    ((name,),) = await scene.query("SELECT current_database()")
+    await scene.query(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    assert await named(scene.nats_url, scene.database_url) == {"synchronous-commit-off"}
+
+
+@pytest.fixture
+async def role_url(database_url: str, query: Query) -> AsyncIterator[str]:
+    """How a role reaches the database that may look at all of it and write nothing."""
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    await query(database_url, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    await query(database_url, "CREATE ROLE onlooker LOGIN")
+    await query(database_url, f"GRANT CONNECT ON DATABASE {name} TO onlooker")
+    await query(database_url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO onlooker")
+    yield database_url.replace("postgres@", "onlooker@")
+    await query(database_url, "DROP OWNED BY onlooker")
+    await query(database_url, "DROP ROLE onlooker")
+
+
+async def test_every_privilege_that_is_missing_is_named(scene: Scene, role_url: str) -> None:
+    found = {finding.name: finding.what for finding in (await examination(scene.nats_url, role_url)).findings}
+    assert set(found) - QUICK_POSTGRES == {"privileges", "privileges-to-rebuild"}
+    lacked = found["privileges"].removeprefix("the role lacks ").split(", ")
+    assert [one for one in lacked if not one.startswith("TEMPORARY on database")] == [
+        f"{privilege} on {table}"
+        for table in ("endpoint_state", "projector_checkpoint", "dead_letter")
+        for privilege in ("INSERT", "UPDATE")
+    ]
+    assert len(lacked) == 7
+    assert found["privileges-to-rebuild"] == "the role lacks CREATE on schema public, DELETE on endpoint_state"
+    await scene.query("REVOKE ALL ON projector_checkpoint, projector_migration FROM onlooker")
+    assert await named(scene.nats_url, role_url) == {"privileges", "privileges-to-rebuild"}
+    await scene.query("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    (said,) = [
+        finding.what
+        for finding in (await examination(scene.nats_url, role_url)).findings
+        if finding.name == "privileges"
+    ]
+    assert "USAGE on the schema of the tables" in said
+
+
+@pytest.mark.parametrize("seconds", [5.0, -5.0])
+async def test_a_clock_of_this_machine_that_is_wrong(
+    seconds: float, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for inspection in (broker_inspection, database_inspection):
+        monkeypatch.setattr(inspection, "time", lambda: time.time() + seconds)
+    found = (await examination(scene.nats_url, scene.database_url)).findings
+    (said,) = [finding.what for finding in found if finding.name == "clock-skew"]
+    assert said.count("behind" if seconds > 0 else "ahead") == 2
+
+
+async def test_rows_of_other_rules_and_of_another_stream(scene: Scene, nats_client: Client, event: Event) -> None:
+    await scene.publish(event("connectivity.connected", "e"), event("connectivity.connected", "e"))
+    await scene.fold()
+    assert await named(scene.nats_url, scene.database_url, originators="kpc", consumer="other") == {"rules-changed"}
+    jetstream = nats_client.jetstream()
+    await jetstream.add_stream(name="OTHER", subjects=["other.>"])
+    assert await named(scene.nats_url, scene.database_url, stream="OTHER") == {"rules-changed", "subjects-missing"}
+    await jetstream.delete_stream(STREAM)
+    await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()))
+    assert await named(scene.nats_url, scene.database_url) == {"stream-replaced"}
+
+
+async def test_events_that_left_the_stream_before_they_were_folded(
+    scene: Scene, nats_client: Client, event: Event
+) -> None:
+    await scene.publish(event("connectivity.connected", "e"))
+    await scene.fold()
+    last = await scene.publish(*[event("connectivity.connected", "e")] * 3)
+    await nats_client.jetstream().purge_stream(STREAM, seq=last)
+    assert await named(scene.nats_url, scene.database_url) == {"events-lost", "beginning-gone"}
+    await scene.fold(accept_gap=True)
+    assert await named(scene.nats_url, scene.database_url) == {"beginning-gone"}
+
+
+async def test_a_consumer_whose_acknowledgements_somebody_has_changed_is_put_right_by_the_daemon(
+    scene: Scene, nats_client: Client, event: Event
+) -> None:
+    await scene.publish(event("connectivity.connected", "e"))
+    await scene.fold()
+    jetstream = nats_client.jetstream()
+    ours = (await jetstream.consumer_info(STREAM, CONSUMER)).config
+    await jetstream.delete_consumer(STREAM, CONSUMER)
+    await jetstream.add_consumer(
+        STREAM, ConsumerConfig(durable_name=CONSUMER, description=ours.description, ack_policy=AckPolicy.EXPLICIT)
+    )
+    assert await named(scene.nats_url, scene.database_url) == set()
+    await scene.publish(event("connectivity.connected", "e"))
+    await scene.fold()
+    assert await scene.position() == 2

@@ -1,0 +1,263 @@
+"""Every check finds what it is for, and nothing in a set-up that is as it should be."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from projector.app.doctor import CHECKS, examine
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.errors import (
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    ProjectorError,
+    SettingError,
+)
+from projector.storage.facts import BackendFacts, DatabaseFacts
+from projector.stream.facts import BrokerFacts, ConsumerFacts, Coverage, StreamFacts, coverage
+
+RULES = Rules(version="r1", revision="kaa-2017-04", originators=())
+FILTER = "kaa.v1.events.*.endpoint.>"
+SUBJECTS = ("kaa.v1.events.*.endpoint.config.updated", "kaa.v1.events.*.endpoint.connectivity.connected")
+
+STREAM = StreamFacts(created_at=1, first=1, last=9, stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
+CONSUMER = ConsumerFacts(name="ours", ours=True, filters=frozenset({FILTER}))
+BROKER = BrokerFacts(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
+BACKENDS = BackendFacts(announced=1, first=frozenset({1}), second=frozenset({2}))
+CHECKPOINT = Checkpoint(stream="S", stream_created_at=1, rules=RULES, position=5)
+DATABASE = DatabaseFacts(
+    version=(18, 4),
+    schema="public",
+    migration="0001",
+    migration_wanted="0001",
+    backends=BACKENDS,
+    clock=(10.0, 10.1, 10.2),
+    checkpoint=CHECKPOINT,
+)
+
+
+async def names(
+    broker: BrokerFacts | ProjectorError = BROKER, database: DatabaseFacts | ProjectorError = DATABASE
+) -> set[str]:
+    """What is found where this is what is seen."""
+
+    async def look(what: Any) -> Any:
+        if isinstance(what, ProjectorError):
+            raise what
+        return what
+
+    examination = await examine(lambda: look(broker), lambda: look(database), stream="S", rules=RULES)
+    assert examination.has_error == any(finding.severity == "error" for finding in examination.findings)
+    assert all(finding.what and finding.remedy for finding in examination.findings)
+    return {finding.name for finding in examination.findings}
+
+
+def broker(**changes: Any) -> dict[str, Any]:
+    return {"broker": replace(BROKER, **changes)}
+
+
+def stream(**changes: Any) -> dict[str, Any]:
+    return broker(stream=replace(STREAM, **changes))
+
+
+def consumer(**changes: Any) -> dict[str, Any]:
+    return broker(consumer=replace(CONSUMER, **changes))
+
+
+def database(**changes: Any) -> dict[str, Any]:
+    return {"database": replace(DATABASE, **changes)}
+
+
+def backends(**changes: Any) -> dict[str, Any]:
+    return database(backends=replace(BACKENDS, **changes))
+
+
+def checkpoint(**changes: Any) -> dict[str, Any]:
+    return database(checkpoint=replace(CHECKPOINT, **changes))
+
+
+def stores(*found: Coverage) -> dict[str, Any]:
+    return stream(stores=dict(zip(SUBJECTS, found, strict=True)))
+
+
+BAD: list[tuple[dict[str, Any], set[str]]] = [
+    ({"broker": BrokerUnavailableError("away")}, {"nats-unreachable"}),
+    ({"broker": BrokerRefusedError("no")}, {"nats-refused"}),
+    ({"database": DatabaseUnavailableError("away")}, {"postgres-unreachable"}),
+    ({"database": DatabaseRefusedError("no")}, {"postgres-refused"}),
+    (broker(stream=None, consumer=None, stream_missing=True), {"stream-missing"}),
+    (stream(created_at=2), {"stream-replaced"}),
+    (stream(last=4), {"stream-replaced"}),
+    (stream(first=7), {"events-lost", "beginning-gone"}),
+    (checkpoint(rules=replace(RULES, version="r0")), {"rules-changed"}),
+    (checkpoint(rules=replace(RULES, originators=("kpc",))), {"rules-changed"}),
+    (checkpoint(rules=replace(RULES, revision="kaa-0")), {"rules-changed"}),
+    (checkpoint(stream="T", stream_created_at=2), {"rules-changed"}),
+    (consumer(waiting=1), {"consumer-shared"}),
+    (broker(clock=(10.0, 11.3, 10.2)), {"clock-skew"}),
+    (database(clock=(10.0, 8.9, 10.2)), {"clock-skew"}),
+    (broker(forbidden=("$JS.API.STREAM.INFO.S",)), {"nats-permissions"}),
+    (broker(forbidden_to_replay=("$JS.API.CONSUMER.CREATE.S",)), {"nats-permissions-to-replay"}),
+    (broker(jetstream=False, stream=None, consumer=None), {"jetstream-off"}),
+    (
+        broker(version=(2, 9, 25), filters=("a", "b"), consumer=None),
+        {"nats-too-old", "nats-fault"},
+    ),
+    (broker(version=(2, 11, 0)), {"nats-fault"}),
+    (broker(sync_every_s=120.0), {"lazy-sync"}),
+    (stream(acknowledges_unwritten=True), {"lazy-sync"}),
+    (stores(Coverage.NOT_AT_ALL, Coverage.NOT_AT_ALL), {"subjects-missing"}),
+    (stores(Coverage.NOT_AT_ALL, Coverage.WHOLLY), {"subjects-partly-missing"}),
+    (stores(Coverage.PARTLY, Coverage.PARTLY), {"subjects-partly-missing"}),
+    (stream(unmatched=(FILTER,)), {"no-message-matches"}),
+    (stream(retention="workqueue"), {"retention"}),
+    (stream(retention="interest"), {"retention"}),
+    (stream(max_messages_per_subject=1), {"limit-per-subject"}),
+    (stream(max_age_s=60.0), {"limits"}),
+    (stream(max_messages=10), {"limits"}),
+    (stream(max_bytes=10), {"limits"}),
+    (stream(message_ttl=True), {"limits"}),
+    (stream(max_bytes=10, refuses_when_full=True), {"fills-up"}),
+    (stream(max_age_s=60.0, refuses_when_full=True), {"limits"}),
+    (stream(first=4), {"beginning-gone"}),
+    (stream(clustered=True), {"one-replica"}),
+    (stream(storage="memory"), {"in-memory"}),
+    (consumer(ours=False, pushes=True), {"consumer-taken"}),
+    (consumer(ours=False, acknowledges="explicit"), {"consumer-taken"}),
+    (consumer(ours=False, filters=frozenset()), {"consumer-taken"}),
+    (consumer(headers_only=True), {"consumer-unusable"}),
+    (consumer(paused=True), {"consumer-unusable"}),
+    (consumer(prioritises=True), {"consumer-unusable"}),
+    (database(version=(14, 22)), {"postgres-too-old"}),
+    (database(version=(17, 8)), {"postgres-fault"}),
+    (database(standby=True), {"standby"}),
+    (database(encoding="LATIN1"), {"encoding"}),
+    (database(off=frozenset({"fsync"})), {"fsync-off"}),
+    (database(off=frozenset({"full_page_writes"})), {"full-page-writes-off"}),
+    (database(off=frozenset({"synchronous_commit"})), {"synchronous-commit-off"}),
+    (backends(first=frozenset({1, 3})), {"pooler"}),
+    (backends(announced=7, second=frozenset({1})), {"pooler"}),
+    (backends(announced=7), {"maybe-pooler"}),
+    (backends(second=frozenset(), refusal="unsupported startup parameter"), {"second-connection"}),
+    (backends(ignored=("jit",)), {"ignored-parameters"}),
+    (database(migration=None, checkpoint=None), {"not-migrated"}),
+    (database(missing_privileges=("INSERT on dead_letter",)), {"privileges"}),
+    (database(missing_to_rebuild=("DELETE on endpoint_state",)), {"privileges-to-rebuild"}),
+]
+
+
+async def test_nothing_is_found_in_a_set_up_that_is_as_it_should_be() -> None:
+    assert await names() == set()
+
+
+@pytest.mark.parametrize(("seen", "found"), BAD, ids=lambda value: "+".join(value) if isinstance(value, set) else "")
+async def test_what_is_bad_is_found_and_nothing_else(seen: dict[str, Any], found: set[str]) -> None:
+    assert await names(**seen) == found
+
+
+def test_every_check_is_tried_and_has_a_name_of_its_own() -> None:
+    every = [check.name for check in CHECKS]
+    assert len(every) == len(set(every))
+    assert set(every) == set().union(*(found for _, found in BAD))
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        consumer(ours=False),  # made by hand, as it has to be
+        consumer(acknowledges="explicit"),  # of ours and changed: the daemon puts it right
+        {**consumer(waiting=2), **database(led=True)},
+        stream(clustered=True, replicas=3),
+        stream(stores={}),  # filled from other streams
+        stream(refuses_when_full=True),
+        broker(sync_every_s=0.0),
+        broker(clock=(10.0, 11.1, 15.0)),  # a slow answer is no skew
+        broker(clock=None),
+        broker(stream=None, consumer=None),
+        database(checkpoint=None),
+        broker(consumer=None),
+    ],
+)
+async def test_what_does_no_harm_is_not_found(seen: dict[str, Any]) -> None:
+    assert await names(**seen) == set()
+
+
+async def test_a_fault_of_clusters_is_not_found_in_a_single_server() -> None:
+    async def told(clustered: bool) -> str:
+        seen = replace(BROKER, version=(2, 10, 22), stream=replace(STREAM, clustered=clustered, replicas=3))
+
+        async def look_at_broker() -> BrokerFacts:
+            return seen
+
+        async def look_at_database() -> DatabaseFacts:
+            return DATABASE
+
+        examination = await examine(look_at_broker, look_at_database, stream="S", rules=RULES)
+        return "".join(finding.what for finding in examination.findings)
+
+    assert "issue 6888" in await told(clustered=True)
+    assert "issue 6888" not in await told(clustered=False)
+
+
+async def test_what_may_not_be_looked_at_is_not_said_to_be_missing() -> None:
+    assert await names(**database(migration=None, schema=None, checkpoint=None)) == set()
+    unseen = database(migration=None, checkpoint=None, missing_privileges=("SELECT on projector_migration",))
+    assert await names(**unseen) == {"privileges"}
+
+
+async def test_a_daemon_that_works_looks_for_lost_events_by_itself() -> None:
+    assert await names(**stream(first=7), **database(led=True)) == {"beginning-gone"}
+
+
+async def test_the_stream_is_looked_at_after_the_checkpoint() -> None:
+    """Beside a working daemon it would otherwise seem to have lost its tail."""
+    looked = []
+
+    async def look(what: Any) -> Any:
+        looked.append(what)
+        return what
+
+    await examine(lambda: look(BROKER), lambda: look(DATABASE), stream="S", rules=RULES)
+    assert looked == [DATABASE, BROKER]
+
+
+async def test_a_stream_whose_beginning_is_gone_stops_the_first_run() -> None:
+    first_run = {**stream(first=4), **database(checkpoint=None)}
+    assert await names(**first_run) == {"beginning-gone", "events-lost"}
+    assert await names(**first_run | database(migration=None, checkpoint=None)) == {"beginning-gone", "not-migrated"}
+
+
+async def test_each_server_is_examined_where_the_other_one_is_away() -> None:
+    away = BrokerUnavailableError("away")
+    assert await names(away, replace(DATABASE, encoding="LATIN1")) == {"nats-unreachable", "encoding"}
+    gone = DatabaseUnavailableError("away")
+    assert await names(replace(BROKER, jetstream=False), gone) == {"postgres-unreachable", "jetstream-off"}
+
+
+async def test_a_wrong_setting_is_not_a_finding() -> None:
+    with pytest.raises(SettingError):
+        await names(SettingError("no such file"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ((">",), Coverage.WHOLLY),
+        (("kaa.>",), Coverage.WHOLLY),
+        (("kaa.v1.events.*.endpoint.>",), Coverage.WHOLLY),
+        (("kaa.v1.events.*.endpoint.config.updated",), Coverage.WHOLLY),
+        (("*.*.*.*.*.*.*",), Coverage.WHOLLY),
+        (("other.>", "kaa.v1.events.*.*.config.*"), Coverage.WHOLLY),
+        (("kaa.v1.events.kpc.endpoint.>",), Coverage.PARTLY),
+        (("kaa.v1.events.kpc.endpoint.config.updated", "kaa.v1.events.epr.>"), Coverage.PARTLY),
+        (("kaa.v1.events.*.endpoint.config",), Coverage.NOT_AT_ALL),
+        (("kaa.v1.events.*.endpoint.config.updated.>",), Coverage.NOT_AT_ALL),
+        (("kaa.v1.events.*.endpoint.config.new-available",), Coverage.NOT_AT_ALL),
+        (("kaa.v2.>",), Coverage.NOT_AT_ALL),
+        ((), Coverage.NOT_AT_ALL),
+    ],
+)
+def test_how_much_of_a_subject_a_stream_stores(stored: tuple[str, ...], expected: Coverage) -> None:
+    assert coverage(stored, "kaa.v1.events.*.endpoint.config.updated") == expected
