@@ -138,11 +138,12 @@ class Trial:
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            for daemon in self.daemons:
-                daemon.check()
             with suppress(*_AWAY):
                 if await condition():
                     return
+            # Only after the condition: what is waited for may be the very thing that ends a daemon.
+            for daemon in self.daemons:
+                daemon.check()
             if time.monotonic() > deadline:
                 tails = "".join(f"\n{daemon.name}: {daemon.tail()}" for daemon in self.daemons)
                 raise AssertionError(f"in {PATIENCE_S} s it was not so that {what}{tails}")

@@ -160,11 +160,12 @@ class Daemon:
         """Let it end by itself; asked, with SIGTERM.
 
         Raises:
-            AssertionError: it did not, or not with exit code 0.
+            AssertionError: it did not, or not with exit code 0, or before it was asked.
         """
         if self._process is None:
             return
         if ask:
+            self.check()
             self._process.terminate()
         try:
             code = await asyncio.to_thread(self._process.wait, _STOP_S)
