@@ -120,13 +120,13 @@ async def two_are_active(trial: Trial) -> None:
     """Have the lock granted twice: only the compare-and-set keeps two daemons from folding the same events."""
     daemon = await trial.active()
     second = await _other(trial, daemon)
-    second.postgres.lies = True
+    lied = second.postgres.lie()
     trial.start(second, consumer="the-second")
-    await trial.happens(second.postgres.lied, "the second daemon is told that it leads")
+    await trial.happens(lied, "the second daemon is told that it leads")
     await trial.progress(trial.random.randrange(100, 500))
     await trial.random.choice((daemon, second)).finish()
     second.kill()
-    second.postgres.lies = False
+    second.postgres.lie_no_more()
 
 
 async def paused_until_the_standby_takes_over(trial: Trial) -> None:

@@ -167,13 +167,21 @@ class Daemon:
         if ask:
             self.check()
             self._process.terminate()
-        try:
-            code = await asyncio.to_thread(self._process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"daemon {self.name} does not end: {self.tail()}") from None
-        self._process = None
+        if not await self.ends():
+            raise AssertionError(f"daemon {self.name} does not end: {self.tail()}")
+        code, self._process = self._process.returncode, None
         if code:
             raise AssertionError(f"daemon {self.name} ended with code {code}: {self.tail()}")
+
+    async def ends(self) -> bool:
+        """Wait some time for its end; return whether it came."""
+        if self._process is None:
+            return True
+        try:
+            await asyncio.to_thread(self._process.wait, _STOP_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def check(self) -> None:
         """Make sure that it has not ended by itself.
