@@ -68,22 +68,29 @@ nats.protocol.parser.HMSG_RE = re.compile(
 Receiver: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Takes subject, reply subject, payload and headers of a message, as they came."""
 
+OnRefused: TypeAlias = Callable[[BrokerRefusedError], None]
+
+_VIOLATION = re.compile(r"Permissions Violation for (Publish|Subscription) to \"(.*?)\"", re.IGNORECASE)
+_DOING = {"publish": "publish to", "subscription": "subscribe to"}
+
 
 class RawClient(Client):
-    """A client that can hand messages over as they came.
+    """A client that can hand messages over as they came, and fails at once where something is not permitted.
 
     The stock client decodes subjects and headers as it reads.
     Anybody who may publish can store a subject that is not UTF-8, or headers that are none,
     and its read loop ends on the first and stays connected, deaf.
     It also builds an object for each message and passes it through a queue and a task,
     which costs more than everything else on a message's way to us.
+    A request that is not permitted it takes for one that nobody answers.
     """
 
     requires_tls = False
 
-    def __init__(self) -> None:
-        """Begin without a connection."""
+    def __init__(self, on_refused: OnRefused | None = None) -> None:
+        """Begin without a connection; `on_refused` hears of what waits for no answer and is not permitted."""
         super().__init__()
+        self._on_refused = on_refused
         self._receivers: dict[int, Receiver] = {}
 
     def abandon(self) -> None:
@@ -103,6 +110,25 @@ class RawClient(Client):
         else:
             receiver(subject, reply, data, headers)
 
+    async def _process_err(self, err_msg: str) -> None:
+        # The parser hands the text over in lower case, and subjects are not the same in that.
+        line = nats.protocol.parser.ERR_RE.match(self._ps.buf)
+        said = err_msg if line is None else line[1].decode("utf-8", "replace")
+        violation = _VIOLATION.search(said)
+        if violation is None:
+            await super()._process_err(err_msg)
+            return
+        what, subject = violation.groups()
+        refusal = BrokerRefusedError(
+            f"NATS does not let us {_DOING[what.lower()]} {subject!r}; "
+            "give the user the permissions that docs/operations.md lists"
+        )
+        for answer in list(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(refusal)
+        if self._on_refused is not None:
+            self._on_refused(refusal)
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.
         if initial_connection and self.requires_tls and not info.get("tls_required"):
@@ -110,7 +136,13 @@ class RawClient(Client):
         await super()._process_info(info, initial_connection)
 
 
-async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitable[None]] | None = None) -> RawClient:
+async def connect(
+    broker: Broker,
+    *,
+    name: str,
+    on_closed: Callable[[], Awaitable[None]] | None = None,
+    on_refused: OnRefused | None = None,
+) -> RawClient:
     """Connect to NATS.
 
     The client does not reconnect by itself: whoever uses it begins anew,
@@ -120,7 +152,7 @@ async def connect(broker: Broker, *, name: str, on_closed: Callable[[], Awaitabl
         BrokerUnavailableError: no server can be reached now.
         BrokerRefusedError: they will not let us in.
     """
-    client = RawClient()
+    client = RawClient(on_refused)
     client.requires_tls = broker.requires_tls
     login: dict[str, Any] = {}
     if broker.credentials is not None:
