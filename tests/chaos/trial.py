@@ -61,6 +61,10 @@ class Trial:
     client: Client
     daemons: tuple[Daemon, Daemon]
     connection: Any = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Whose turn it is to use the connection."""
+    premature: list[str] = field(default_factory=list)
+    """Acknowledgements that came before the commit."""
     tried_again: Counter[int] = field(default_factory=Counter)
     """How often somebody retried each dead letter."""
     published: int = 0
@@ -92,14 +96,22 @@ class Trial:
 
     async def ask(self, sql: str, *arguments: Any) -> list[Any]:
         """Ask the database directly."""
-        if self.connection is None or self.connection.is_closed():
-            self.connection = await asyncpg.connect(self.world.postgres.url_of(self.database))
-        return await self.connection.fetch(sql, *arguments)
+        async with self.turn:
+            if self.connection is None or self.connection.is_closed():
+                self.connection = await asyncpg.connect(self.world.postgres.url_of(self.database))
+            return await self.connection.fetch(sql, *arguments)
 
     async def position(self) -> int:
         """Return where the checkpoint is."""
         rows = await self.ask("SELECT position FROM projector_checkpoint")
         return rows[0][0] if rows else 0
+
+    async def witness(self, acknowledged: int) -> None:
+        """See an acknowledgement on its way: what it says is done has to be committed, as far as anybody can tell."""
+        with suppress(*_AWAY):
+            position = await self.position()
+            if position < acknowledged:
+                self.premature.append(f"position {acknowledged} was acknowledged with the checkpoint at {position}")
 
     async def progress(self, count: int) -> None:
         """Wait until so many more messages are folded."""
@@ -228,6 +240,7 @@ class Trial:
             ),
             *(f"by the design: {line}" for line in differences(independent_fold(messages, self.tried_again), found)),
             *await self._status(found, messages[-1].position),
+            *self.premature,
         ]
         if messages[-1].position < self.published:
             wrong.append(
@@ -288,6 +301,7 @@ async def trial(world: World, seed: int) -> AsyncIterator[Trial]:
         stack.push_async_callback(client.jetstream().delete_stream, stream)
         one, other = [await stack.enter_async_context(world.daemon(name, database, stream)) for name in ("A", "B")]
         made = Trial(random, world, database, stream, codec, client, (one, other))
+        one.nats.witness = other.nats.witness = made.witness
         made.publishing = asyncio.create_task(made.publish(traffic))
         try:
             yield made
