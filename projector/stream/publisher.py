@@ -7,7 +7,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
-from projector.errors import BrokerRefusedError
+from projector.errors import ProjectorError
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker, connect, translated
@@ -33,7 +33,7 @@ class Publisher:
         Raises:
             BrokerUnavailableError, BrokerRefusedError: as their names say.
         """
-        self._client = await connect(self._broker, name="projector simulate", on_refused=self._on_refused)
+        self._client = await connect(self._broker, name="projector simulate", on_failure=self._fail)
         self._jetstream = self._client.jetstream(publish_async_max_pending=2 * _IN_FLIGHT)
 
     async def close(self) -> None:
@@ -70,7 +70,7 @@ class Publisher:
         finally:
             self._acknowledgements = []
 
-    def _on_refused(self, error: BrokerRefusedError) -> None:
+    def _fail(self, error: ProjectorError) -> None:
         for acknowledgement in self._acknowledgements:
             if not acknowledgement.done():
                 acknowledgement.set_exception(error)

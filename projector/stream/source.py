@@ -35,6 +35,7 @@ _OVERDUE_S = 2.5 * _HEARTBEAT_S
 _IDLE_S = 1.0
 _PULL_EXPIRES_S = 30.0
 _PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be on their way, and as much again be waiting
+_ANSWERED_S = 3.0  # a cluster that is just choosing a leader never answers
 _ACK_WAIT_S = 3600.0  # redelivery is of no use to us: a source that lost its place is positioned anew
 _NANOSECOND = 10**9
 _NS_PER_MS = 10**6
@@ -73,12 +74,7 @@ class JetStreamSource:
         """
         await self.close()
         self._reset()
-        self._client = await connect(
-            self._broker,
-            name=f"projector {self._durable or 'replay'}",
-            on_closed=self._on_closed,
-            on_refused=self._fail,
-        )
+        self._client = await connect(self._broker, name=f"projector {self._durable or 'replay'}", on_failure=self._fail)
 
     async def close(self) -> None:
         """Disconnect; what waits in memory is forgotten."""
@@ -208,7 +204,7 @@ class JetStreamSource:
 
     @property
     def _jetstream(self) -> JetStreamContext:
-        return self._connected.jetstream()
+        return self._connected.jetstream(timeout=_ANSWERED_S)
 
     def _reset(self) -> None:
         self._buffer.clear()
@@ -349,9 +345,6 @@ class JetStreamSource:
             self._news.set()
             return
         self._interrupt(f"consumer {self._consumer!r} answered {status or 'nothing'} {description}".rstrip())
-
-    async def _on_closed(self) -> None:
-        self._fail(BrokerUnavailableError("the connection to NATS was lost"))
 
     def _interrupt(self, what: str) -> None:
         self._fail(DeliveryInterruptedError(what))

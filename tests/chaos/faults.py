@@ -6,6 +6,7 @@ The figures follow from the seed of the trial.
 import asyncio
 import signal
 
+from cluster import NatsCluster
 from postgres_proxy import Act, Moment, cut
 from proxy import Link, Proxy, Way
 from trial import Trial
@@ -194,7 +195,7 @@ async def _ambush(trial: Trial, daemon: Daemon, act: Act) -> None:
     await trial.happens(ambush.sprung, f"something happens {ambush.moment.value}")
 
 
-async def _restart(trial: Trial, server: EmbeddedNats | EmbeddedPostgres) -> None:
+async def _restart(trial: Trial, server: EmbeddedNats | NatsCluster | EmbeddedPostgres) -> None:
     await trial.active()
     await trial.progress(trial.random.randrange(50))
     end = trial.random.choice((server.kill, server.stop))
