@@ -46,6 +46,10 @@ FIRST ?= 1
 chaos: $(INSTALLED) ## Kill, cut and confuse everything for SEEDS seeds from FIRST on, and compare the tables
 	$(BIN)/python tests/chaos/soak.py --seeds $(SEEDS) --first $(FIRST)
 
+.PHONY: outages
+outages: $(INSTALLED) ## Keep servers away for a minute, move leaders, restore an old database, and compare the tables
+	$(BIN)/python tests/chaos/outages.py
+
 N ?= 1000000
 
 .PHONY: fuzz

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from benchmarks.process import Meters, Program, Sample, measure
 from benchmarks.program import Task
 from benchmarks.servers import Nats, Servers, ask, execute
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Wire, Workload
 from projector import resources
 from projector.simulator import SimulatedEvent
 from projector.stream import subjects
@@ -143,8 +143,8 @@ def prepare(servers: Servers, workload: Workload) -> Backlog:
     return replace(backlog, after=after, last=last)
 
 
-async def publish(nats_url: str, events: Iterable[SimulatedEvent]) -> int:
-    """Publish events and return the position of the last message when all are stored.
+async def publish(nats_url: str, events: Iterable[SimulatedEvent | Wire]) -> int:
+    """Publish events and messages, and return the position of the last message when all are stored.
 
     They are published without acknowledgements but for every thousandth, which is waited for:
     the server takes the messages of a connection in their order.
@@ -155,8 +155,7 @@ async def publish(nats_url: str, events: Iterable[SimulatedEvent]) -> int:
         jetstream = client.jetstream()
         published = (await jetstream.stream_info(STREAM)).state.last_seq
         for event in events:
-            subject = subjects.build(event.originator, event.event_type)
-            payload = codec.encode(event.event_type, event.record)
+            subject, payload = event if isinstance(event, Wire) else _encoded(codec, event)
             published += 1
             if published % _IN_FLIGHT:
                 await client.publish(subject, payload)
@@ -169,3 +168,7 @@ async def publish(nats_url: str, events: Iterable[SimulatedEvent]) -> int:
     finally:
         await client.close()
     return published
+
+
+def _encoded(codec: Codec, event: SimulatedEvent) -> Wire:
+    return Wire(subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))

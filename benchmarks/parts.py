@@ -1,7 +1,10 @@
 """The parts of the suite: each yields, for one round, its cases with a sample of each."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import cycle, islice
 
 from benchmarks.backlog import NO_ROWS, NOTHING_FOLDED, Backlog, prepare
 from benchmarks.latency import measure_latency
@@ -20,14 +23,31 @@ from benchmarks.results import (
     PULL_AND_DECODE,
     REBUILD,
     REBUILD_EQUAL,
+    SOUND,
+    SPOILED,
     WRITE,
     Case,
     growth_of_endpoints,
 )
-from benchmarks.servers import Servers
-from benchmarks.workloads import disconnects, metadata, steady
+from benchmarks.servers import Servers, ask
+from benchmarks.workloads import UNFOLDABLE, Workload, disconnects, metadata, spoiled, steady
 
 _ENDLESS = 2**62
+
+# Positions and the registers, which hold them, are other ones where something else stands between the messages.
+_ROWS_WITHOUT_POSITIONS = """
+SELECT md5(string_agg(row::text, '|' ORDER BY endpoint_id)) FROM (
+    SELECT endpoint_id, connectivity_status, connectivity_changed_at, connected_at, disconnected_at,
+           connected_originator, connected_replica, app_version, app_version_changed_at, previous_app_version,
+           registered_at, metadata, metadata_changed_at, config_status, config_available_id, config_available_at,
+           config_applied_id, config_applied_at, config_pending_id, last_event_at
+    FROM endpoint_state
+) AS row
+"""
+_PARKED = """
+SELECT coalesce(json_object_agg(reason, count), '{}')
+FROM (SELECT reason, count(*) FROM dead_letter GROUP BY reason) AS reasons
+"""
 
 Samples = Iterator[tuple[Case, Sample]]
 
@@ -109,6 +129,37 @@ class Parts:
             with backlog, backlog.database() as url:
                 yield Case("growth", f"live, stream of {length:,} events"), backlog.measure_live(url)
                 yield Case("growth", f"rebuild, stream of {length:,} events"), backlog.measure_rebuild(url)
+
+    def poison(self) -> Samples:
+        """Measure the daemon where one message in many cannot be folded, and make sure of what came of each."""
+        tables = []
+        for case, backlog in self._poisoned:
+            with backlog, backlog.database() as url:
+                yield case, backlog.measure_live(url)
+                tables.append(ask(url, _ROWS_WITHOUT_POSITIONS))
+                parked = json.loads(ask(url, _PARKED))
+        assert tables[0] == tables[1], "not every message that can be folded was"
+        bad = self._plan.poison_messages // self._plan.poison_every
+        expected = Counter(islice(cycle(UNFOLDABLE), bad))
+        assert parked == expected, f"parked were {parked}, not {expected}"
+
+    @cached_property
+    def _poisoned(self) -> list[tuple[Case, Backlog]]:
+        plan = self._plan
+        bad = plan.poison_messages // plan.poison_every
+
+        def sound() -> Workload:
+            return steady(
+                "poison",
+                endpoints=plan.endpoints,
+                preload=plan.poison_preload,
+                backlog=plan.poison_messages - bad,
+            )
+
+        return [
+            (SOUND, prepare(self._servers, sound())),
+            (SPOILED, prepare(self._servers, spoiled(sound(), every=plan.poison_every))),
+        ]
 
     @cached_property
     def _growing(self) -> list[tuple[Case, Backlog]]:

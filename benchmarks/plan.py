@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PARTS = ("limits", "ours", "peers", "growth", "latency")
+PARTS = ("limits", "ours", "peers", "growth", "poison", "latency")
 """In the order in which a round runs them; `latency` lengthens the stream and so comes after all rounds of the rest."""
 
 
@@ -39,6 +39,12 @@ class Plan:
     metadata_endpoints: int = 20_000
     metadata_backlog: int = 100_000
 
+    poison_messages: int = 100_000
+    poison_every: int = 1_000
+    """One message in so many cannot be folded."""
+    poison_preload: int = 1
+    """As `preload`."""
+
 
 QUICK = Plan(
     rounds=1,
@@ -55,5 +61,6 @@ QUICK = Plan(
     disconnect_changes=4_000,
     metadata_endpoints=500,
     metadata_backlog=3_000,
+    poison_messages=10_000,
 )
 """Small enough to see in a minute that everything works; its figures mean nothing."""

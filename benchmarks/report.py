@@ -14,6 +14,7 @@ _TITLES = {
     "ours": "Ours",
     "peers": "What people do today",
     "growth": "Growth",
+    "poison": "Messages that cannot be folded",
     "latency": "Latency",
 }
 _COLUMNS = (

@@ -66,6 +66,8 @@ LIVE_WHOLE = Case("ours", "live, the whole stream into an empty table")
 REBUILD = Case("ours", "rebuild, the whole stream into an empty table")
 REBUILD_EQUAL = Case("ours", "rebuild, the whole stream over an equal table")
 LATENCY = Case("latency", "publish to visible")
+SOUND = Case("poison", "live backlog, every message sound")
+SPOILED = Case("poison", "live backlog, some messages cannot be folded")
 ORM = Case("peers", "nats-py fetch, SQLAlchemy ORM transaction per event")
 FASTSTREAM = Case("peers", "FastStream, SQLAlchemy Core upsert per event")
 EXECUTEMANY = Case("peers", "nats-py fetch, asyncpg executemany per batch")
@@ -117,6 +119,7 @@ def claims(results: Results, growth_endpoints: Iterable[int]) -> list[Claim]:
         ("rebuild / live backlog", results.ratio(REBUILD, LIVE), None, None, False),
         ("publish to visible, p50 in ms", results.figure(LATENCY, "p50_ms"), 20, None, True),
         ("publish to visible, p99 in ms", results.figure(LATENCY, "p99_ms"), 100, None, True),
+        ("rate with some messages that cannot be folded / without", results.ratio(SPOILED, SOUND), 0.9, None, False),
         (f"resident MB at {largest:,} endpoints", results.figure(many, "peak_mb"), 250, None, True),
         (f"rate at {largest:,} / at {smallest:,} endpoints", results.ratio(many, few), 0.6, None, False),
     ]

@@ -1,15 +1,25 @@
 """What is published: the part that is folded beforehand, and the backlog that is measured."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, count, islice, repeat
+from dataclasses import dataclass, replace
+from itertools import chain, count, cycle, islice, repeat
+from typing import NamedTuple
 
+from projector.errors import PoisonReason
 from projector.simulator import Fleet, SimulatedEvent
+from projector.stream import subjects
 
 _START_AT = 1_700_000_000_000
 _STEADY_AFTER = 20  # events per endpoint, after which the simulator's mix has long been steady
 _APART_SHARE = 5
 _MOST_APART = 20_000
+
+
+class Wire(NamedTuple):
+    """A message as it is published."""
+
+    subject: str
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +28,7 @@ class Workload:
 
     name: str
     preload: Iterable[SimulatedEvent]
-    backlog: Iterable[SimulatedEvent]
+    backlog: Iterable[SimulatedEvent | Wire]
     changes_per_event: int = 1
     """Endpoints that each event of the backlog names, where that is what counts."""
 
@@ -63,6 +73,19 @@ def metadata(name: str, *, endpoints: int, keys: int, backlog: int) -> Workload:
     )
 
 
+def spoiled(workload: Workload, *, every: int) -> Workload:
+    """Return a workload with a message that cannot be folded in each place of so many: each kind in turn."""
+    kinds = cycle(UNFOLDABLE.values())
+    sound = iter(workload.backlog)
+
+    def mixed() -> Iterator[SimulatedEvent | Wire]:
+        while part := list(islice(sound, every - 1)):
+            yield from part
+            yield next(kinds)
+
+    return replace(workload, name=f"{workload.name}, spoiled", backlog=mixed())
+
+
 def _apart(events: Iterable[SimulatedEvent], distance: int) -> Iterator[SimulatedEvent]:
     """Leave out what names an endpoint again within `distance` events, so that a batch has every endpoint once.
 
@@ -97,3 +120,22 @@ def _event(event_type: str, number: int, **own_fields: object) -> SimulatedEvent
 def _endpoint_id(number: int) -> str:
     digits = f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"  # spread, as real ids are
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _named(event_type: str, endpoint_id: str, **own_fields: str) -> SimulatedEvent:
+    return _event(event_type, 0, endpointId=endpoint_id, appVersionName="v1", **own_fields)
+
+
+def _connected(payload: bytes) -> Wire:
+    return Wire(subjects.build("kpc", "connectivity.connected"), payload)
+
+
+UNFOLDABLE: dict[PoisonReason, SimulatedEvent | Wire] = {
+    "malformed-payload": _connected(b"\xff" * 50),
+    "trailing-bytes": _connected(b"\0\0\x01\x02e\0\0" + b"\0"),
+    "empty-endpoint-id": _named("lifecycle.registered", ""),
+    "empty-config-id": _named("config.updated", "e", configId=""),
+    "endpoint-id-too-long": _named("lifecycle.registered", "e" * 3_000),
+    "unstorable-text": _named("lifecycle.registered", "e\0"),
+}
+"""A message for each reason that is found when decoding."""

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,22 +68,30 @@ nats.protocol.parser.HMSG_RE = re.compile(
 Receiver: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Takes subject, reply subject, payload and headers of a message, as they came."""
 
+OnFailure: TypeAlias = Callable[[ProjectorError], None]
+"""Hears that the connection is lost, or that something is not permitted."""
+
+_VIOLATION = re.compile(r"Permissions Violation for (Publish|Subscription) to \"(.*?)\"", re.IGNORECASE)
+_DOING = {"publish": "publish to", "subscription": "subscribe to"}
+
 
 class RawClient(Client):
-    """A client that can hand messages over as they came.
+    """A client that can hand messages over as they came, and whose requests fail as soon as they can have no answer.
 
     The stock client decodes subjects and headers as it reads.
     Anybody who may publish can store a subject that is not UTF-8, or headers that are none,
     and its read loop ends on the first and stays connected, deaf.
     It also builds an object for each message and passes it through a queue and a task,
     which costs more than everything else on a message's way to us.
+    A request that is not permitted, or whose connection is lost, it lets wait for its timeout.
     """
 
     requires_tls = False
 
-    def __init__(self) -> None:
+    def __init__(self, on_failure: OnFailure | None = None) -> None:
         """Begin without a connection."""
         super().__init__()
+        self._on_failure = on_failure
         self._receivers: dict[int, Receiver] = {}
 
     @property
@@ -95,6 +103,17 @@ class RawClient(Client):
         """Close the socket of a connection that did not come about, which the stock client leaves open."""
         if self._transport:
             self._transport.close()  # type: ignore[no-untyped-call]
+
+    async def on_closed(self) -> None:
+        """Take note that the connection is closed."""
+        self._fail(BrokerUnavailableError("the connection to NATS was lost"))
+
+    def _fail(self, error: ProjectorError) -> None:
+        for answer in list(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(error)
+        if self._on_failure is not None:
+            self._on_failure(error)
 
     async def subscribe_raw(self, subject: str, receiver: Receiver) -> None:
         """Subscribe, and have what comes handed over as it comes."""
@@ -108,6 +127,22 @@ class RawClient(Client):
         else:
             receiver(subject, reply, data, headers)
 
+    async def _process_err(self, err_msg: str) -> None:
+        # The parser hands the text over in lower case, and subjects are not the same in that.
+        line = nats.protocol.parser.ERR_RE.match(self._ps.buf)
+        said = err_msg if line is None else line[1].decode("utf-8", "replace")
+        violation = _VIOLATION.search(said)
+        if violation is None:
+            await super()._process_err(err_msg)
+            return
+        what, subject = violation.groups()
+        self._fail(
+            BrokerRefusedError(
+                f"NATS does not let us {_DOING[what.lower()]} {subject!r}; "
+                "give the user the permissions that docs/operations.md lists"
+            )
+        )
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.
         if initial_connection and self.requires_tls and not info.get("tls_required"):
@@ -115,14 +150,8 @@ class RawClient(Client):
         await super()._process_info(info, initial_connection)
 
 
-async def connect(
-    broker: Broker,
-    *,
-    name: str,
-    on_closed: Callable[[], Awaitable[None]] | None = None,
-    on_error: Callable[[Exception], Awaitable[None]] | None = None,
-) -> RawClient:
-    """Connect to NATS; `on_error` hears what the server complains about, such as missing permissions.
+async def connect(broker: Broker, *, name: str, on_failure: OnFailure | None = None) -> RawClient:
+    """Connect to NATS.
 
     The client does not reconnect by itself: whoever uses it begins anew,
     since nothing that was known of the stream before can be trusted after.
@@ -131,7 +160,7 @@ async def connect(
         BrokerUnavailableError: no server can be reached now.
         BrokerRefusedError: they will not let us in.
     """
-    client = RawClient()
+    client = RawClient(on_failure)
     client.requires_tls = broker.requires_tls
     login: dict[str, Any] = {}
     if broker.credentials is not None:
@@ -143,10 +172,8 @@ async def connect(
     failures: list[Exception] = []
 
     async def remember(error: Exception) -> None:
-        # While connecting, only this says what was wrong with a server; later, the call that failed or on_closed does.
+        # While connecting, only this says what was wrong with a server; later, the call that failed or on_failure does.
         failures[:] = [error]
-        if on_error is not None:
-            await on_error(error)
 
     try:
         async with translated(failures):
@@ -160,7 +187,7 @@ async def connect(
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 ping_interval=_PING_INTERVAL_S,
                 error_cb=remember,
-                closed_cb=on_closed,
+                closed_cb=client.on_closed,
                 **login,
             )
     except BaseException:

@@ -82,10 +82,7 @@ async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = No
     """
     complaints: list[str] = []
 
-    async def listen(error: Exception) -> None:
-        complaints.append(str(error))
-
-    client = await connect(broker, name="projector doctor", on_error=listen)
+    client = await connect(broker, name="projector doctor", on_failure=lambda error: complaints.append(str(error)))
     try:
         async with translated():
             return await _Inspection(client, wanted, complaints).facts(monitoring)
@@ -120,20 +117,25 @@ class _Inspection:
         return replace(facts, clock=self._clock)
 
     async def _forbidden(self, needs: Iterable[str]) -> tuple[str, ...]:
-        """Return which of some permissions are missing: a server complains before it answers the next ping."""
+        """Return which of some permissions are missing."""
         self._complaints.clear()
         inbox = await self._client.subscribe(self._client.new_inbox())
-        await self._client.flush()
+        await self._heard()
         if self._complaints:
             return (_INBOX,)
         await inbox.unsubscribe()
         named = {need: re.sub(r"[*>]$", _ANY, need) for need in map(self._named, needs)}
         for subject in named.values():
             await self._client.publish(subject, _MALFORMED)
-        await self._client.flush()
-        # The client library hands over what the server says in lower case.
+        await self._heard()
         said = " ".join(self._complaints)
-        return tuple(need for need, subject in named.items() if f'"{subject.lower()}"' in said)
+        return tuple(need for need, subject in named.items() if repr(subject) in said)
+
+    async def _heard(self) -> None:
+        """Wait until the server has complained about everything so far: it does so before it answers a ping."""
+        # The client may send a ping ahead of what waits to be sent; the second one is behind it.
+        await self._client.flush()
+        await self._client.flush()
 
     async def _with_stream(self, facts: BrokerFacts) -> BrokerFacts:
         name = f"STREAM.INFO.{self._wanted.stream}"

@@ -1,12 +1,13 @@
 """Publishing events into the stream, for the simulator."""
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Any
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.api import PubAck
 
+from projector.errors import ProjectorError
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker, connect, translated
@@ -24,7 +25,7 @@ class Publisher:
         self._codec = codec
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
-        self._acknowledgements: list[Awaitable[Any]] = []
+        self._acknowledgements: list[asyncio.Future[PubAck]] = []
 
     async def open(self) -> None:
         """Connect.
@@ -32,7 +33,7 @@ class Publisher:
         Raises:
             BrokerUnavailableError, BrokerRefusedError: as their names say.
         """
-        self._client = await connect(self._broker, name="projector simulate")
+        self._client = await connect(self._broker, name="projector simulate", on_failure=self._fail)
         self._jetstream = self._client.jetstream(publish_async_max_pending=2 * _IN_FLIGHT)
 
     async def close(self) -> None:
@@ -44,7 +45,7 @@ class Publisher:
         """Publish one event; it is stored once `flush` has returned.
 
         Raises:
-            BrokerUnavailableError: it, or one before it, was not stored.
+            BrokerUnavailableError, BrokerRefusedError: it, or one before it, was not stored.
         """
         if self._jetstream is None:
             raise RuntimeError("open the publisher first")
@@ -60,9 +61,16 @@ class Publisher:
         """Wait until everything published is stored.
 
         Raises:
-            BrokerUnavailableError: something was not.
+            BrokerUnavailableError, BrokerRefusedError: something was not.
         """
-        waiting, self._acknowledgements = self._acknowledgements, []
-        async with translated():
-            async with asyncio.timeout(_STORED_WITHIN_S):
-                await asyncio.gather(*waiting)
+        try:
+            async with translated():
+                async with asyncio.timeout(_STORED_WITHIN_S):
+                    await asyncio.gather(*self._acknowledgements)
+        finally:
+            self._acknowledgements = []
+
+    def _fail(self, error: ProjectorError) -> None:
+        for acknowledgement in self._acknowledgements:
+            if not acknowledgement.done():
+                acknowledgement.set_exception(error)

@@ -20,7 +20,13 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from projector.domain.messages import Delivery, Message, StreamState
-from projector.errors import BrokerRefusedError, BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
+from projector.errors import (
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    DeliveryInterruptedError,
+    ProjectorError,
+    StreamMissingError,
+)
 from projector.stream.connection import Broker, RawClient, connect, translated
 from projector.stream.headers import parse_headers, parse_status
 
@@ -31,6 +37,7 @@ _OVERDUE_S = 2.5 * _HEARTBEAT_S
 _IDLE_S = 1.0
 _PULL_EXPIRES_S = 30.0
 _PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be on their way, and as much again be waiting
+_ANSWERED_S = 3.0  # a cluster that is just choosing a leader never answers
 _ACK_WAIT_S = 3600.0  # redelivery is of no use to us: a source that lost its place is positioned anew
 _NANOSECOND = 10**9
 _NS_PER_MS = 10**6
@@ -69,9 +76,7 @@ class JetStreamSource:
         """
         await self.close()
         self._reset()
-        self._client = await connect(
-            self._broker, name=f"projector {self._durable or 'replay'}", on_closed=self._on_closed
-        )
+        self._client = await connect(self._broker, name=f"projector {self._durable or 'replay'}", on_failure=self._fail)
 
     async def close(self) -> None:
         """Disconnect; what waits in memory is forgotten."""
@@ -161,12 +166,12 @@ class JetStreamSource:
         idle_until = monotonic() + _IDLE_S
         deadline = None
         while len(self._buffer) < self._batch_size:
+            self._news.clear()
             if self._fault is not None:
                 raise self._fault
             await self._pull()
             if self._buffer and deadline is None:
                 deadline = monotonic() + linger_s
-            self._news.clear()
             try:
                 async with asyncio.timeout((deadline or idle_until) - monotonic()):
                     await self._news.wait()
@@ -201,11 +206,11 @@ class JetStreamSource:
 
     @property
     def _jetstream(self) -> JetStreamContext:
-        return self._connected.jetstream()
+        return self._connected.jetstream(timeout=_ANSWERED_S)
 
     def _reset(self) -> None:
         self._buffer.clear()
-        self._fault: Exception | None = None
+        self._fault: ProjectorError | None = None
         self._inbox = ""
         self._requested = 0
         self._consumer_seq = 0
@@ -343,15 +348,14 @@ class JetStreamSource:
             return
         self._interrupt(f"consumer {self._consumer!r} answered {status or 'nothing'} {description}".rstrip())
 
-    async def _on_closed(self) -> None:
-        self._fault = BrokerUnavailableError("the connection to NATS was lost")
-        self._news.set()
-
     def _interrupt(self, what: str) -> None:
+        self._fail(DeliveryInterruptedError(what))
+
+    def _fail(self, error: ProjectorError) -> None:
         """Refuse to go on: what is buffered, and what is still on its way, cannot be trusted."""
         self._buffer.clear()
         if self._fault is None:
-            self._fault = DeliveryInterruptedError(what)
+            self._fault = error
         self._news.set()
 
 

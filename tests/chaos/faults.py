@@ -6,6 +6,7 @@ The figures follow from the seed of the trial.
 import asyncio
 import signal
 
+from cluster import NatsCluster
 from postgres_proxy import Act, Moment, cut
 from proxy import Link, Proxy, Way
 from trial import Trial
@@ -120,13 +121,13 @@ async def two_are_active(trial: Trial) -> None:
     """Have the lock granted twice: only the compare-and-set keeps two daemons from folding the same events."""
     daemon = await trial.active()
     second = await _other(trial, daemon)
-    second.postgres.lies = True
+    lied = second.postgres.lie()
     trial.start(second, consumer="the-second")
-    await trial.happens(second.postgres.lied, "the second daemon is told that it leads")
+    await trial.happens(lied, "the second daemon is told that it leads")
     await trial.progress(trial.random.randrange(100, 500))
     await trial.random.choice((daemon, second)).finish()
     second.kill()
-    second.postgres.lies = False
+    second.postgres.lie_no_more()
 
 
 async def paused_until_the_standby_takes_over(trial: Trial) -> None:
@@ -194,7 +195,7 @@ async def _ambush(trial: Trial, daemon: Daemon, act: Act) -> None:
     await trial.happens(ambush.sprung, f"something happens {ambush.moment.value}")
 
 
-async def _restart(trial: Trial, server: EmbeddedNats | EmbeddedPostgres) -> None:
+async def _restart(trial: Trial, server: EmbeddedNats | NatsCluster | EmbeddedPostgres) -> None:
     await trial.active()
     await trial.progress(trial.random.randrange(50))
     end = trial.random.choice((server.kill, server.stop))

@@ -1,4 +1,4 @@
-"""A proxy that reads just enough of NATS' protocol to know deliveries, and the requests for them."""
+"""A proxy that reads just enough of NATS' protocol to know deliveries, requests for them and acknowledgements."""
 
 import asyncio
 import re
@@ -18,10 +18,12 @@ class Tampering(Enum):
 
 
 class NatsProxy(Proxy):
-    """Knows deliveries and requests for them."""
+    """Knows deliveries, requests for them and acknowledgements."""
 
     def __init__(self, server_url: str) -> None:
         super().__init__()
+        self.witness: Callable[[int], Awaitable[None]] | None = None
+        """Sees the stream position of each acknowledgement before it passes."""
         self._target = urlsplit(server_url)
         self._tampering: Tampering | None = None
         self._skip = 0
@@ -62,6 +64,9 @@ class NatsProxy(Proxy):
             if verb.upper() in _WITH_PAYLOAD:
                 payload = await reader.readexactly(int(words[-1]) + 2)
             if way is Way.TO_SERVER:
+                acknowledged = _ACKNOWLEDGEMENT.match(line)
+                if acknowledged and self.witness is not None:
+                    await self.witness(int(acknowledged[1]))
                 created = created or b"$JS.API.CONSUMER.CREATE." in line or b"$JS.API.CONSUMER.DURABLE." in line
                 if created and b"$JS.API.CONSUMER.MSG.NEXT." in line:
                     created = False
@@ -96,4 +101,5 @@ class NatsProxy(Proxy):
 
 
 _WITH_PAYLOAD = (b"PUB", b"HPUB", b"MSG", b"HMSG")
+_ACKNOWLEDGEMENT = re.compile(rb"PUB \$JS\.ACK\.[^.]+\.[^.]+\.\d+\.(\d+)\.")
 _DELIVERY = re.compile(rb"H?MSG \S+ \S+ \$JS\.ACK\.")

@@ -38,7 +38,7 @@ async def cut(link: Link) -> None:
 
 
 class PostgresProxy(Proxy):
-    """Knows commits; told to lie, it grants the leader's lock to whoever asks."""
+    """Knows commits, and requests for the leader's lock."""
 
     def __init__(self, folder: Path, server_folder: Path) -> None:
         super().__init__()
@@ -48,13 +48,21 @@ class PostgresProxy(Proxy):
         self._ambush: Ambush | None = None
         self._committing: set[Link] = set()
         self.commits = 0
-        self.lies = False
-        self.lied = asyncio.Event()
+        self._lied: asyncio.Event | None = None
 
     def ambush(self, countdown: int, moment: Moment, act: Act = cut) -> Ambush:
         """Prepare to act at a moment of the n-th commit from now."""
         self._ambush = Ambush(countdown, moment, act)
         return self._ambush
+
+    def lie(self) -> asyncio.Event:
+        """Grant the leader's lock to whoever asks, until told not to; return what tells that it happened."""
+        self._lied = asyncio.Event()
+        return self._lied
+
+    def lie_no_more(self) -> None:
+        """Leave the lock to the server."""
+        self._lied = None
 
     async def _listen(self) -> asyncio.Server:
         self._folder.mkdir(exist_ok=True)
@@ -77,9 +85,9 @@ class PostgresProxy(Proxy):
                 await self._to_daemon(link, frame)
 
     async def _to_server(self, link: Link, frame: bytes) -> None:
-        if self.lies and frame[:1] in b"PQ" and _LOCK.search(frame):
+        if self._lied is not None and frame[:1] in b"PQ" and _LOCK.search(frame):
             frame = _reframed(_LOCK.sub(rb"(\1) IS NOT NULL", frame))
-            self.lied.set()
+            self._lied.set()
         if not _COMMIT.match(frame):
             await self._send(link, Way.TO_SERVER, frame)
             return

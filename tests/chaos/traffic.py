@@ -41,9 +41,10 @@ Record: TypeAlias = dict[str, Any]
 
 
 class Traffic:
-    """Endless messages that follow from a seed and the time of the first one."""
+    """Endless messages that follow from a seed and the time of the first one; sound ones can all be folded."""
 
-    def __init__(self, random: Random, codec: Codec, *, now_ms: int) -> None:
+    def __init__(self, random: Random, codec: Codec, *, now_ms: int, sound: bool = False) -> None:
+        self._sources = _SOUND if sound else _SOURCES
         self._random = random
         self._codec = codec
         self._begin = now_ms - _LEAD_MS
@@ -58,7 +59,7 @@ class Traffic:
 
     def _next(self) -> Wire:
         self._count += 1
-        ((make, _),) = self._random.choices(_SOURCES, [weight for _, weight in _SOURCES])
+        ((make, _),) = self._random.choices(self._sources, [weight for _, weight in self._sources])
         return make(self)
 
     def _ordinary(self) -> Wire:
@@ -136,9 +137,9 @@ def _too_long(record: Record) -> Record:
 
 
 _SPOILERS: tuple[Callable[[Record], Record], ...] = (_empty_id, _unstorable, _too_long)
-_SOURCES: tuple[tuple[Callable[[Traffic], Wire], int], ...] = (
-    (Traffic._ordinary, 480),
-    (Traffic._hostile, 440),
+_SOUND: tuple[tuple[Callable[[Traffic], Wire], int], ...] = ((Traffic._ordinary, 480), (Traffic._hostile, 440))
+_SOURCES = (
+    *_SOUND,
     (Traffic._malformed, 45),
     (Traffic._unknown, 30),
     (Traffic._refused, 3),

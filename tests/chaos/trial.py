@@ -34,7 +34,6 @@ CONSUMER = "endpoint-state-projector"
 _COMMAND_S = 120.0
 _POLL_S = 0.02
 _BURSTS = (5, 10, 10, 20, 20, 150)
-_PER_SECOND = 300
 _READ_AT_ONCE = 1000
 _NS_PER_MS = 1_000_000
 _BATCH_SIZES = (1, 2, 7, 40, 300, 8000)
@@ -61,12 +60,26 @@ class Trial:
     client: Client
     daemons: tuple[Daemon, Daemon]
     connection: Any = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Whose turn it is to use the connection."""
+    premature: list[str] = field(default_factory=list)
+    """Acknowledgements that came before the commit."""
     tried_again: Counter[int] = field(default_factory=Counter)
     """How often somebody retried each dead letter."""
     published: int = 0
     """Position of the last message that the broker said it had stored."""
+    per_second: int = 300
+    """How many messages are published."""
     publishing: asyncio.Task[None] | None = None
     silenced: bool = False
+
+    @property
+    def direct(self) -> dict[str, str]:
+        """How a daemon reaches the servers without a proxy."""
+        return {
+            "PROJECTOR_NATS_URL": self.world.nats.url,
+            "PROJECTOR_DATABASE_URL": self.world.postgres.url_of(self.database),
+        }
 
     def start(self, daemon: Daemon, *flags: str, **settings: object) -> None:
         """Start a daemon with a batch size that depends on the seed."""
@@ -92,14 +105,22 @@ class Trial:
 
     async def ask(self, sql: str, *arguments: Any) -> list[Any]:
         """Ask the database directly."""
-        if self.connection is None or self.connection.is_closed():
-            self.connection = await asyncpg.connect(self.world.postgres.url_of(self.database))
-        return await self.connection.fetch(sql, *arguments)
+        async with self.turn:
+            if self.connection is None or self.connection.is_closed():
+                self.connection = await asyncpg.connect(self.world.postgres.url_of(self.database))
+            return await self.connection.fetch(sql, *arguments)
 
     async def position(self) -> int:
         """Return where the checkpoint is."""
         rows = await self.ask("SELECT position FROM projector_checkpoint")
         return rows[0][0] if rows else 0
+
+    async def witness(self, acknowledged: int) -> None:
+        """See an acknowledgement on its way: what it says is done has to be committed, as far as anybody can tell."""
+        with suppress(*_AWAY):
+            position = await self.position()
+            if position < acknowledged:
+                self.premature.append(f"position {acknowledged} was acknowledged with the checkpoint at {position}")
 
     async def progress(self, count: int) -> None:
         """Wait until so many more messages are folded."""
@@ -138,11 +159,12 @@ class Trial:
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            for daemon in self.daemons:
-                daemon.check()
             with suppress(*_AWAY):
                 if await condition():
                     return
+            # Only after the condition: what is waited for may be the very thing that ends a daemon.
+            for daemon in self.daemons:
+                daemon.check()
             if time.monotonic() > deadline:
                 tails = "".join(f"\n{daemon.name}: {daemon.tail()}" for daemon in self.daemons)
                 raise AssertionError(f"in {PATIENCE_S} s it was not so that {what}{tails}")
@@ -161,7 +183,7 @@ class Trial:
                         self.published = (await jetstream.publish(subject, payload, timeout=1)).seq
                         break
                     await asyncio.sleep(_POLL_S)
-            due = max(due + len(burst) / _PER_SECOND, time.monotonic() - 1)
+            due = max(due + len(burst) / self.per_second, time.monotonic() - 1)
             await asyncio.sleep(max(0, due - time.monotonic()))
 
     async def silence(self) -> None:
@@ -211,6 +233,9 @@ class Trial:
             await daemon.finish()
         daemon = self.random.choice(self.daemons)
         daemon.start("--until-caught-up")
+        position = -1
+        while not await daemon.ends() and (reached := await self.position()) > position:
+            position = reached  # as long as it gets on, only the machine is slow
         await daemon.finish(ask=False)
 
     async def verdict(self) -> list[str]:
@@ -224,6 +249,7 @@ class Trial:
             ),
             *(f"by the design: {line}" for line in differences(independent_fold(messages, self.tried_again), found)),
             *await self._status(found, messages[-1].position),
+            *self.premature,
         ]
         if messages[-1].position < self.published:
             wrong.append(
@@ -237,14 +263,10 @@ class Trial:
         Raises:
             AssertionError: it ends with another exit code.
         """
-        direct = {
-            "PROJECTOR_NATS_URL": self.world.nats.url,
-            "PROJECTOR_DATABASE_URL": self.world.postgres.url_of(self.database),
-        }
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "projector", *command],
-            env=os.environ | self.daemons[0].environment | direct,
+            env=os.environ | self.daemons[0].environment | self.direct,
             capture_output=True,
             check=False,
             text=True,
@@ -271,19 +293,22 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(world: World, seed: int) -> AsyncIterator[Trial]:
-    """Set a trial up, publish while it lasts, and clear everything away."""
+async def trial(
+    world: World, seed: int, *, sound: bool = False, replicas: int = 1, per_second: int = 300
+) -> AsyncIterator[Trial]:
+    """Set a trial up, publish while it lasts, and clear everything away; sound traffic can all be folded."""
     random = Random(seed)  # noqa: S311 - a schedule that can be repeated is the point
     codec = Codec("kaa-2017-04", resources.folder("schemas"))
-    traffic = Traffic(Random(seed), codec, now_ms=int(time.time() * 1000))  # noqa: S311 - as above
+    traffic = Traffic(Random(seed), codec, now_ms=int(time.time() * 1000), sound=sound)  # noqa: S311 - as above
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(world.database())
         client = await stack.enter_async_context(world.client())
         stream = f"{database}_events"
-        await client.jetstream().add_stream(name=stream, subjects=list(subjects.filters()))
+        await client.jetstream().add_stream(name=stream, subjects=list(subjects.filters()), num_replicas=replicas)
         stack.push_async_callback(client.jetstream().delete_stream, stream)
         one, other = [await stack.enter_async_context(world.daemon(name, database, stream)) for name in ("A", "B")]
-        made = Trial(random, world, database, stream, codec, client, (one, other))
+        made = Trial(random, world, database, stream, codec, client, (one, other), per_second=per_second)
+        one.nats.witness = other.nats.witness = made.witness
         made.publishing = asyncio.create_task(made.publish(traffic))
         try:
             yield made

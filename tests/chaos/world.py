@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import asyncpg
 import nats
+from cluster import NatsCluster
 from nats_proxy import NatsProxy
 from postgres_proxy import PostgresProxy
 from traffic import REFUSED
@@ -32,16 +33,17 @@ _LOG_LINES = 12
 class World:
     """NATS and Postgres, for run after run; each run has a database and a stream of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: type[EmbeddedNats | NatsCluster] = EmbeddedNats) -> None:
         self._stack = AsyncExitStack()
         self._folder = Path()
-        self.nats: EmbeddedNats
+        self._broker = broker
+        self.nats: EmbeddedNats | NatsCluster
         self.postgres: EmbeddedPostgres
 
     async def __aenter__(self) -> Self:
         # Short enough for a socket, and open to the user that Postgres becomes under root.
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pr-", dir="/tmp")))
-        self.nats = EmbeddedNats(self._folder / "nats")
+        self.nats = self._broker(self._folder / "nats")
         self.postgres = EmbeddedPostgres(self._folder / "postgres", _POSTGRES)
         for server in (self.nats, self.postgres):
             await asyncio.to_thread(server.start)
@@ -87,7 +89,7 @@ class World:
             del error
 
         async with await nats.connect(
-            self.nats.url, error_cb=expect, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+            self.nats.url.split(","), error_cb=expect, reconnect_time_wait=0.05, max_reconnect_attempts=-1
         ) as client:
             yield client
 
@@ -160,19 +162,28 @@ class Daemon:
         """Let it end by itself; asked, with SIGTERM.
 
         Raises:
-            AssertionError: it did not, or not with exit code 0.
+            AssertionError: it did not, or not with exit code 0, or before it was asked.
         """
         if self._process is None:
             return
         if ask:
+            self.check()
             self._process.terminate()
-        try:
-            code = await asyncio.to_thread(self._process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"daemon {self.name} does not end: {self.tail()}") from None
-        self._process = None
+        if not await self.ends():
+            raise AssertionError(f"daemon {self.name} does not end: {self.tail()}")
+        code, self._process = self._process.returncode, None
         if code:
             raise AssertionError(f"daemon {self.name} ended with code {code}: {self.tail()}")
+
+    async def ends(self) -> bool:
+        """Wait some time for its end; return whether it came."""
+        if self._process is None:
+            return True
+        try:
+            await asyncio.to_thread(self._process.wait, _STOP_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def check(self) -> None:
         """Make sure that it has not ended by itself.

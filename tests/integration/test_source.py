@@ -366,6 +366,19 @@ async def test_a_broker_that_hangs_is_noticed_by_its_silence(
     nats_server.resume()
 
 
+async def test_a_request_that_is_under_way_when_the_connection_is_lost_fails_at_once(
+    open_source: OpenSource, nats_server: EmbeddedNats
+) -> None:
+    source = await open_source()
+    nats_server.pause()
+    asking = asyncio.create_task(source.state())
+    await asyncio.sleep(0)
+    nats_server.kill()
+    async with asyncio.timeout(1):  # the client would wait for longer
+        with pytest.raises(BrokerUnavailableError, match="was lost"):
+            await asking
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
     open_source: OpenSource, publish: Publish, nats_client: Client, stream: str
