@@ -6,7 +6,8 @@ ProjectorError
 │   ├── BrokerUnavailableError
 │   ├── CheckpointMovedError
 │   ├── RowsChangedError
-│   └── DeliveryInterruptedError
+│   ├── DeliveryInterruptedError
+│   └── HeldRowsRefusedError
 ├── PoisonError             park this one message and go on
 └── FatalError              stop, say why, exit non-zero
     ├── SettingError
@@ -76,6 +77,10 @@ class RowsChangedError(TransientError):
 
 class DeliveryInterruptedError(TransientError):
     """The consumer skipped, repeated or stopped delivering: what is buffered cannot be trusted."""
+
+
+class HeldRowsRefusedError(TransientError):
+    """Postgres objects to some of many rows that were written together, long after the messages that made them."""
 
 
 class PoisonError(ProjectorError):

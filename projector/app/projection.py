@@ -188,7 +188,7 @@ class Projection:
 
     async def _fold(self, batch: Batch, load: Load, known: Mapping[str, Endpoint]) -> Folded:
         with timed(batch.seconds, "load"):
-            endpoints = await _load(batch.needed, load, known)
+            endpoints = await load_known(batch.needed, load, known)
         verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
         with timed(batch.seconds, "fold"):
             for stretch in _stretches(batch.events):
@@ -233,7 +233,7 @@ class _After(NamedTuple):
     outcome: Outcome
 
 
-async def _load(needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+async def load_known(needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
     """Return working copies of endpoints, from those that are known where they have what is needed."""
     if not known:
         return await load(needed)

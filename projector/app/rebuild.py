@@ -14,14 +14,17 @@ from typing import Any, Protocol
 from projector.app.conveyor import convey
 from projector.app.ports import Decoder, Rows, Source
 from projector.app.projection import Batch, Projection
+from projector.app.write_behind import WriteBehind
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.events import Event
 from projector.domain.messages import Message, StreamState
-from projector.errors import DeliveryInterruptedError, StreamTrimmedError
+from projector.errors import DeliveryInterruptedError, HeldRowsRefusedError, StreamTrimmedError
 
 _LINGER_S = 0.05
 _NEAR_ENOUGH = 2000
 """Messages that may be left for the last transaction: a fraction of a second."""
+_REGISTERS_HELD = 1_000_000
+"""Those of about 100,000 endpoints."""
 
 
 class Differences(Protocol):
@@ -76,6 +79,10 @@ class Staging(Rows, Protocol):
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget what was folded."""
         ...
 
     async def compare(self) -> None:
@@ -156,17 +163,33 @@ class Rebuild:
             StreamTrimmedError: the beginning of the stream is gone, and that was not accepted.
             TransientError, FatalError: nothing was changed.
         """
+        try:
+            return await self._attempt(WriteBehind(self._staging, most_registers=_REGISTERS_HELD))
+        except HeldRowsRefusedError:
+            # Which messages Postgres objects to shows only where each batch is written on its own.
+            await self._staging.clear()
+            return await self._attempt(None)
+
+    async def _attempt(self, behind: WriteBehind | None) -> Report:
+        """Replay from the beginning, writing behind if told so."""
+        self._replayed = 0
+        self._mentions.clear()
+        self._retried.clear()
         await self._replay.begin((await self._source.state()).first - 1)
         # Retention goes on: where the stream begins is certain only for messages that are in hand.
-        state = await self._source.state()
-        projection = Projection(self._decoder, self._staging, await self._origin(state))
+        origin = await self._origin(await self._source.state())
         self._parked = await self._staging.parked(self._options.stream)
         # Without a daemon we are the one projector that works, and may go to the end of the stream.
         leading = self._options.apply and await self._staging.lead()
-        while await self._catch_up(projection, leading=leading) > _NEAR_ENOUGH:
+        rows = behind or self._staging
+        projection = Projection(self._decoder, rows, origin)
+        while await self._catch_up(projection, rows, leading=leading) > _NEAR_ENOUGH:
             pass
+        if behind is not None:
+            await behind.flush()
         await self._staging.compare()
-        await self._catch_up(projection, leading=leading)
+        projection = Projection(self._decoder, self._staging, projection.checkpoint)
+        await self._catch_up(projection, self._staging, leading=leading)
         return await self._finish(projection, leading=leading)
 
     async def _origin(self, state: StreamState) -> Checkpoint:
@@ -182,11 +205,11 @@ class Rebuild:
             position=state.first - 1,
         )
 
-    async def _catch_up(self, projection: Projection, *, leading: bool) -> int:
+    async def _catch_up(self, projection: Projection, rows: Rows, *, leading: bool) -> int:
         """Fold up to where the live table is, or the stream if nobody else folds; return how many messages that was."""
         before = self._replayed
         live = await self._staging.checkpoint()
-        await self._fold(projection, await self._target(live, leading=leading))
+        await self._fold(projection, rows, await self._target(live, leading=leading))
         return self._replayed - before
 
     async def _target(self, live: Checkpoint | None, *, leading: bool) -> int:
@@ -194,8 +217,8 @@ class Rebuild:
             return (await self._source.state()).last
         return 0 if live is None else live.position
 
-    async def _fold(self, projection: Projection, target: int) -> None:
-        async for _ in convey(projection, self._staging.load, self._batches(projection, target)):
+    async def _fold(self, projection: Projection, rows: Rows, target: int) -> None:
+        async for _ in convey(projection, rows.load, self._batches(projection, target)):
             self._progress(projection.checkpoint.position, target)
 
     async def _batches(self, projection: Projection, target: int) -> AsyncIterator[Batch]:

@@ -61,4 +61,5 @@ FACET = Facet(
     initial=Application(),
     reducers={Connected: connect, Registered: register, AppVersionUpdated: update_version},
     before=before,
+    registers=len,
 )

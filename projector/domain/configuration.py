@@ -53,4 +53,5 @@ FACET = Facet(
     initial=Configuration(),
     reducers={ConfigAvailable: announce, ConfigApplied: apply},
     before=before,
+    registers=len,
 )

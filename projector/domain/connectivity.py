@@ -63,4 +63,5 @@ FACET = Facet(
     initial=Connectivity(),
     reducers={Connected: connect, Disconnected: disconnect},
     before=before,
+    registers=len,
 )

@@ -45,6 +45,13 @@ class Endpoint:
         """Return a working copy to fold on."""
         return Endpoint(self.states.copy(), self.last_event_seq, self.last_event_at)
 
+    @property
+    def registers(self) -> int:
+        """How many values with a stamp it has, as far as its states are known."""
+        return sum(
+            facet.registers(state) for facet, state in zip(FACETS, self.states, strict=True) if state is not None
+        )
+
     def lacking(self, facets: FacetSet) -> FacetSet:
         """Return those of some facets whose state is not known."""
         return sum(1 << index for index, state in enumerate(self.states) if state is None and facets >> index & 1)

@@ -37,3 +37,5 @@ class Facet(Generic[S]):
     """By type of event; a reducer is pure and returns a new state, or why there is none."""
     before: Callable[[S, int], S]
     """What is left of a state when everything that was set at a position or behind it is forgotten."""
+    registers: Callable[[S], int]
+    """How many values with a stamp a state has, which is what it takes of memory."""

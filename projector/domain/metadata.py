@@ -62,4 +62,5 @@ FACET = Facet(
     initial=Metadata({}, None),
     reducers={MetadataUpdated: update},
     before=before,
+    registers=lambda state: len(state.keys) + 1,
 )

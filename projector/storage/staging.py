@@ -260,6 +260,11 @@ class Staging:
                     await self._connection.execute("TRUNCATE endpoint_change")  # each part is found by a scan
             await work.save(seeds)
 
+    async def clear(self) -> None:
+        """Empty the tables."""
+        with translated():
+            await self._connection.execute(f"TRUNCATE {_TABLE}, {_DEAD_LETTER_TABLE}")
+
     async def compare(self) -> None:
         """Find the rows that may differ, while everybody goes on; from now on what is folded may differ too."""
         self._touched.clear()

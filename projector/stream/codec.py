@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import fastavro
@@ -64,7 +65,8 @@ class Codec:
         record = _read(route, message.payload)
         replica = record["originatorReplicaId"] or None
         if replica is not None:
-            checked_text(replica, "originatorReplicaId")
+            # There are few replicas, and a stamp in every register: they share one text.
+            replica = intern(checked_text(replica, "originatorReplicaId"))
         stamp = Stamp(
             message.position,
             occurred_at(record["timestamp"], message.stored_at),

@@ -1,6 +1,7 @@
 """Revision kaa-2017-04 of 9/ENDPOINT_EVENTS, translated into the domain's own events."""
 
 from collections.abc import Sequence
+from sys import intern
 
 from projector.domain.events import (
     AppVersionUpdated,
@@ -18,7 +19,7 @@ from projector.stream.revisions import EventType, Record, Revision
 
 
 def _connected(record: Record, stamp: Stamp) -> Sequence[Event]:
-    version = checked_text(record["appVersionName"], "appVersionName")
+    version = _version(record)
     return (Connected(stamp, (checked_endpoint_id(record["endpointId"]),), version),)
 
 
@@ -29,14 +30,19 @@ def _disconnected(record: Record, stamp: Stamp) -> Sequence[Event]:
 
 
 def _registered(record: Record, stamp: Stamp) -> Sequence[Event]:
-    version = checked_text(record["appVersionName"], "appVersionName")
+    version = _version(record)
     return (Registered(stamp, (checked_endpoint_id(record["endpointId"]),), version),)
 
 
 def _app_version_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
-    version = checked_text(record["appVersionName"], "appVersionName")
+    version = _version(record)
     previous = checked_text(record["previousAppVersionName"], "previousAppVersionName")
     return (AppVersionUpdated(stamp, (checked_endpoint_id(record["endpointId"]),), version, previous),)
+
+
+def _version(record: Record) -> str:
+    # There are few versions, and one in every endpoint: they share one text.
+    return intern(checked_text(record["appVersionName"], "appVersionName"))
 
 
 def _metadata_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
