@@ -14,6 +14,7 @@ ProjectorError
     ├── NotMigratedError
     ├── DatabaseRefusedError
     ├── BrokerRefusedError
+    │   └── NotPermittedError
     ├── StreamMissingError
     ├── StreamReplacedError
     ├── EventsLostError
@@ -117,6 +118,16 @@ class DatabaseRefusedError(FatalError):
 
 class BrokerRefusedError(FatalError):
     """NATS will not let us in, or not let us do what the projector needs."""
+
+
+class NotPermittedError(BrokerRefusedError):
+    """NATS does not let us use a subject."""
+
+    def __init__(self, doing: str, subject: str) -> None:
+        super().__init__(
+            f"NATS does not let us {doing} {subject!r}; give the user the permissions that docs/operations.md lists"
+        )
+        self.subject = subject
 
 
 class StreamMissingError(FatalError):

@@ -13,7 +13,7 @@ import nats.js.errors
 import nats.protocol.parser
 from nats.aio.client import Client
 
-from projector.errors import BrokerRefusedError, BrokerUnavailableError, ProjectorError, SettingError
+from projector.errors import BrokerRefusedError, BrokerUnavailableError, NotPermittedError, ProjectorError, SettingError
 
 _CONNECT_TIMEOUT_S = 5
 _PING_INTERVAL_S = 5  # two unanswered ones end a half-open connection
@@ -136,12 +136,7 @@ class RawClient(Client):
             await super()._process_err(err_msg)
             return
         what, subject = violation.groups()
-        self._fail(
-            BrokerRefusedError(
-                f"NATS does not let us {_DOING[what.lower()]} {subject!r}; "
-                "give the user the permissions that docs/operations.md lists"
-            )
-        )
+        self._fail(NotPermittedError(_DOING[what.lower()], subject))
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.

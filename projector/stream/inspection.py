@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import nats.errors
 
-from projector.errors import BrokerUnavailableError
+from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
 from projector.stream.connection import Broker, RawClient, connect, translated
 from projector.stream.facts import BrokerFacts, ConsumerFacts, StreamFacts, coverage
@@ -80,9 +80,8 @@ async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = No
     Raises:
         BrokerUnavailableError, BrokerRefusedError: as their names say.
     """
-    complaints: list[str] = []
-
-    client = await connect(broker, name="projector doctor", on_failure=lambda error: complaints.append(str(error)))
+    complaints: list[ProjectorError] = []
+    client = await connect(broker, name="projector doctor", on_failure=complaints.append)
     try:
         async with translated():
             return await _Inspection(client, wanted, complaints).facts(monitoring)
@@ -93,7 +92,7 @@ async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = No
 class _Inspection:
     """One visit to a server."""
 
-    def __init__(self, client: RawClient, wanted: Wanted, complaints: list[str]) -> None:
+    def __init__(self, client: RawClient, wanted: Wanted, complaints: list[ProjectorError]) -> None:
         self._client = client
         self._wanted = wanted
         self._complaints = complaints
@@ -128,8 +127,8 @@ class _Inspection:
         for subject in named.values():
             await self._client.publish(subject, _MALFORMED)
         await self._heard()
-        said = " ".join(self._complaints)
-        return tuple(need for need, subject in named.items() if repr(subject) in said)
+        refused = {error.subject for error in self._complaints if isinstance(error, NotPermittedError)}
+        return tuple(need for need, subject in named.items() if subject in refused)
 
     async def _heard(self) -> None:
         """Wait until the server has complained about everything so far: it does so before it answers a ping."""

@@ -43,7 +43,7 @@ async def consumer_moved(trial: Trial) -> None:
 
 async def consumer_moved_before_it_is_used(trial: Trial) -> None:
     """Put the consumer elsewhere between the moment when the daemon has placed it and its first request to it."""
-    daemon = await trial.active()
+    await trial.active()
     await trial.progress(50)
     moved = asyncio.Event()
     ahead = trial.random.random() < 0.5
@@ -52,9 +52,12 @@ async def consumer_moved_before_it_is_used(trial: Trial) -> None:
         await trial.consumer_at(trial.published if ahead else await trial.position() // 2)
         moved.set()
 
-    daemon.nats.before_first_pull(move)
+    for daemon in trial.daemons:  # one that stands by may be the next to lead
+        daemon.nats.before_first_pull(move)
     await trial.without_consumer()
     await trial.happens(moved, "the consumer is moved before it is used")
+    for daemon in trial.daemons:
+        daemon.nats.before_first_pull(None)
     await trial.progress(50)
 
 

@@ -156,11 +156,10 @@ async def postgres_stalls_until_it_gives_up(trial: Trial) -> None:
 
     await _ambush(trial, daemon, stall)
 
-    async def nobody_leads() -> bool:
-        found = await trial.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted")
-        return not found
+    async def leads_no_more() -> bool:
+        return not await trial.is_led_by(daemon)
 
-    await trial.until(nobody_leads, "Postgres has ended the session")
+    await trial.until(leads_no_more, "Postgres has ended the session")
     daemon.postgres.release()
     await trial.progress(1)
 

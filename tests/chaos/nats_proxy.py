@@ -42,8 +42,8 @@ class NatsProxy(Proxy):
         self._tampered = asyncio.Event()
         return self._tampered
 
-    def before_first_pull(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Do something between the next creation of a consumer and the first request to it."""
+    def before_first_pull(self, act: Callable[[], Awaitable[None]] | None) -> None:
+        """Do something between the next creation of a consumer and the first request to it, or nothing any more."""
         self._before_pull = act
 
     async def _listen(self) -> asyncio.Server:

@@ -1,6 +1,6 @@
 """The decoder under atheris, which looks for payloads that reach new code.
 
-Needs the `fuzz` extra: `pip install '.[fuzz]'`, then `python tests/fuzz/guided.py -runs=1000000`.
+Needs the `fuzz` extra: `pip install --editable '.[fuzz]'`, then `python tests/fuzz/guided.py -runs=1000000`.
 """
 
 import sys

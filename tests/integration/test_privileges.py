@@ -16,7 +16,7 @@ from nats.js.errors import NotFoundError
 from scenes import Scene
 
 from projector.embedded import EmbeddedNats
-from projector.errors import BrokerRefusedError, DatabaseRefusedError, NotMigratedError
+from projector.errors import DatabaseRefusedError, NotMigratedError, NotPermittedError
 from projector.runtime import Runtime, Simulation
 from projector.settings import load
 from projector.storage import inspection as database_inspection
@@ -203,7 +203,7 @@ async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
             await displace(jetstream)
             await publish(event("connectivity.connected", "e"))
             daemon = scene.follow(nats_url=url(f"without-{number}"))
-            with pytest.raises(BrokerRefusedError, match=re.escape(missing.removesuffix(">"))) as refused:
+            with pytest.raises(NotPermittedError, match=re.escape(missing.removesuffix(">"))) as refused:
                 await daemon.end()
             assert str(refused.value).endswith("docs/operations.md lists")
 
@@ -237,7 +237,7 @@ async def test_a_command_says_at_once_what_it_is_not_permitted(
 
         await runtime("admin").init()
         async with asyncio.timeout(3):  # a request that nobody answers takes longer to be given up
-            with pytest.raises(BrokerRefusedError, match=re.escape(complaint)):
+            with pytest.raises(NotPermittedError, match=re.escape(complaint)):
                 await command(runtime("guest"))
 
 

@@ -1,0 +1,98 @@
+"""What can be done about messages that could not be folded."""
+
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+from commands import CommandLine
+
+Event = Callable[..., tuple[str, bytes]]
+Query = Callable[..., Awaitable[list[tuple[object, ...]]]]
+
+CONNECTED = "connectivity.connected"
+
+
+@pytest.fixture
+async def parked(
+    prepared: CommandLine, event: Event, publish: Callable[..., Awaitable[int]], query: Query, database_url: str
+) -> CommandLine:
+    """Four messages are parked: the first two by a constraint of the user's, which is gone by now."""
+    await query(database_url, "ALTER TABLE endpoint_state ADD CONSTRAINT nothing_old CHECK (app_version <> 'old')")
+    await publish(
+        event(CONNECTED, "kettle-1", appVersionName="old", timestamp=1_700_000_000_001),
+        event(CONNECTED, "kettle-2", appVersionName="old", timestamp=1_700_000_000_002),
+        (event(CONNECTED)[0], b"\xff\xfe"),
+        event("config.updated", "kettle-1", configId=""),
+        event(CONNECTED, "lamp"),
+        event(CONNECTED, "kettle-1", appVersionName="new", timestamp=1_700_000_000_009),
+    )
+    await prepared.succeeds("run", "--until-caught-up")
+    await query(database_url, "ALTER TABLE endpoint_state DROP CONSTRAINT nothing_old")
+    return prepared
+
+
+@pytest.fixture
+def states(query: Query, database_url: str) -> Callable[[], Awaitable[list[tuple[object, ...]]]]:
+    return lambda: query(database_url, "SELECT position, state, attempts, note FROM dead_letter ORDER BY position")
+
+
+async def waiting(projector: CommandLine) -> dict[str, int]:
+    """How many wait for somebody, by reason, as `status` says."""
+    counts: dict[str, int] = json.loads(await projector.succeeds("status", "--json"))["dead_letters_by_reason"]
+    return counts
+
+
+async def test_a_message_is_shown_with_its_reason_its_fields_and_its_bytes(parked: CommandLine) -> None:
+    whole = await parked.succeeds("dead-letters", "show", "1")
+    for text in ("kaa.v1.events.kpc.endpoint.connectivity.connected", "database-rejected", "nothing_old", "kettle-1"):
+        assert text in whole
+    broken = await parked.succeeds("dead-letters", "show", "3")
+    assert "malformed-payload" in broken
+    assert "fffe" in broken.replace(" ", "")
+    missing = await parked("dead-letters", "show", "5")
+    assert (missing.code, "no dead letter at position 5" in missing.err) == (3, True)
+
+
+async def test_a_message_that_is_retried_takes_its_own_place_in_the_stream(
+    parked: CommandLine, query: Query, database_url: str, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
+) -> None:
+    assert await waiting(parked) == {"database-rejected": 2, "malformed-payload": 1, "empty-config-id": 1}
+    assert await parked.succeeds("dead-letters", "retry", "1") == "1 resolved\n"
+    assert await parked.succeeds("dead-letters", "retry", "--reason", "database-rejected") == "2 resolved\n"
+    assert await query(
+        database_url, "SELECT endpoint_id, app_version, last_event_seq FROM endpoint_state ORDER BY endpoint_id"
+    ) == [("kettle-1", "new", 6), ("kettle-2", "old", 2), ("lamp", None, 5)]
+    assert await states() == [
+        (1, "resolved", 2, None),
+        (2, "resolved", 2, None),
+        (3, "parked", 1, None),
+        (4, "parked", 1, None),
+    ]
+    await parked.succeeds("verify")
+
+
+async def test_what_still_cannot_be_folded_is_parked_again_and_counted(
+    parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
+) -> None:
+    retried = await parked("dead-letters", "retry", "--all")
+    assert retried.code == 1
+    assert [" ".join(line.split()[:4]).removesuffix(":") for line in retried.out.splitlines()] == [
+        "1 resolved",
+        "2 resolved",
+        "3 parked again: malformed-payload",
+        "4 parked again: empty-config-id",
+    ]
+    assert [row[1:3] for row in await states()] == [("resolved", 2), ("resolved", 2), ("parked", 2), ("parked", 2)]
+
+
+async def test_a_discarded_message_stays_with_the_reason_and_waits_for_nobody(
+    parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
+) -> None:
+    assert (await parked("dead-letters", "discard", "3")).code == 2
+    assert (await parked("dead-letters", "discard", "--reason", "test")).code == 2
+    assert await parked.succeeds("dead-letters", "discard", "3", "--reason", "a test of ours") == "1 discarded\n"
+    assert (await states())[2] == (3, "discarded", 1, "a test of ours")
+    assert "malformed-payload" not in await waiting(parked)
+    assert "a test of ours" in await parked.succeeds("dead-letters", "show", "3")
+    assert (await parked("dead-letters", "retry", "3")).code == 3
+    assert (await states())[2] == (3, "discarded", 1, "a test of ours")
