@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from projector import tabular
-from projector.app.doctor import Examination
+from projector.app.doctor.examination import Examination
 from projector.app.rebuild import Mention, Report
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from projector import resources, rules
 from projector.app.dead_letters import Retried, retry
-from projector.app.doctor import Examination, examine
+from projector.app.doctor.examination import Examination, examine
 from projector.app.live import Live, LiveOptions
 from projector.app.observers import Observer
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report

@@ -16,7 +16,7 @@ from nats.js.errors import APIError
 from pooler import pooled
 from scenes import Scene
 
-from projector.app.doctor import Examination
+from projector.app.doctor.examination import Examination
 from projector.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.runtime import Runtime
 from projector.settings import load

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from projector.app.doctor import CHECKS, examine
+from projector.app.doctor.examination import CHECKS, examine
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.errors import (
     BrokerRefusedError,

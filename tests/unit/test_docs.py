@@ -18,8 +18,8 @@ import typer
 
 import projector
 from projector import errors
-from projector.app.doctor import CHECKS
-from projector.app.known_faults import NATS_FAULTS, POSTGRES_FAULTS, written
+from projector.app.doctor.examination import CHECKS
+from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS, written
 from projector.app.status import Status
 from projector.cli import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
 from projector.domain.endpoint import Endpoint, fold

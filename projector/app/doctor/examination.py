@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from projector.app.broker_checks import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
-from projector.app.database_checks import DATABASE_CHECKS
-from projector.app.findings import Facts, Finding, found
-from projector.app.setup_checks import SETUP_CHECKS
+from projector.app.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
+from projector.app.doctor.database import DATABASE_CHECKS
+from projector.app.doctor.findings import Facts, Finding, found
+from projector.app.doctor.setup import SETUP_CHECKS
 from projector.domain.checkpoint import Rules
 from projector.errors import ProjectorError, SettingError
 from projector.storage.facts import DatabaseFacts

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from projector.app.findings import Check
-from projector.app.known_faults import POSTGRES_FAULTS, known_faults, written
+from projector.app.doctor.findings import Check
+from projector.app.doctor.known_faults import POSTGRES_FAULTS, known_faults, written
 from projector.storage.facts import DatabaseFacts
 
 _OLDEST = (15, 0)

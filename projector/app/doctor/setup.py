@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from projector.app.findings import Check, Facts
+from projector.app.doctor.findings import Check, Facts
 from projector.errors import ProjectorError, RulesChangedError, TransientError
 
 _SKEW_S = 1.0
