@@ -25,6 +25,8 @@ _TRANSIENT_CLASSES = {
     "58",  # system error
 }
 
+_PROTOCOL_VIOLATION = "08P01"
+
 
 def translate(error: BaseException) -> ProjectorError | None:
     """Return what an error of the driver means, or None where it is not one."""
@@ -56,6 +58,8 @@ def translated() -> Iterator[None]:
 def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
     sqlstate = error.sqlstate or ""
     text = f"{_line(error)} (SQLSTATE {sqlstate})"
+    if sqlstate == _PROTOCOL_VIOLATION and "startup parameter" in text:
+        return DatabaseRefusedError(f"a pooler refuses: {text}; connect to Postgres itself, see `projector doctor`")
     if sqlstate[:2] in _TRANSIENT_CLASSES:
         return DatabaseUnavailableError(f"Postgres cannot do it now: {text}")
     if sqlstate[:2] in _POISON_CLASSES:

@@ -365,7 +365,14 @@ def _stands_at(info: ConsumerInfo, position: int) -> bool:
 
 def _same_purpose(found: ConsumerConfig, wanted: ConsumerConfig) -> bool:
     def purpose(config: ConsumerConfig) -> tuple[Any, ...]:
-        return config.ack_policy, config.max_ack_pending, config.deliver_subject, _filters(config)
+        return (
+            config.ack_policy,
+            config.max_ack_pending,
+            config.deliver_subject,
+            config.replay_policy,
+            bool(config.headers_only),
+            _filters(config),
+        )
 
     return purpose(found) == purpose(wanted)
 

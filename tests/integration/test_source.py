@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy
 
 from projector.domain.messages import Message
 from projector.embedded import EmbeddedNats
@@ -18,6 +18,7 @@ from projector.stream.connection import Broker
 from projector.stream.source import JetStreamSource
 
 CONSUMER = "test"
+(FILTER,) = subjects.filters()
 SUBJECT = "kaa.v1.events.kpc.endpoint.connectivity.connected"
 PATIENCE_S = 10
 
@@ -218,17 +219,27 @@ async def test_what_was_delivered_but_never_acknowledged_is_not_delivered_again_
     assert positions(await take(source, 1)) == [51]
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, filter_subject="kaa.v1.events.epr.>"),
+        ConsumerConfig(ack_policy=AckPolicy.ALL, max_ack_pending=-1, filter_subject=FILTER, headers_only=True),
+        ConsumerConfig(
+            ack_policy=AckPolicy.ALL, max_ack_pending=-1, filter_subject=FILTER, replay_policy=ReplayPolicy.ORIGINAL
+        ),
+    ],
+    ids=["other events", "headers only", "at the pace of the original"],
+)
 async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
-    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+    config: ConsumerConfig, open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
-    await publish(("kaa.v1.events.epr.endpoint.lifecycle.registered", b""), *numbered(2, 3))
-    await jetstream.add_consumer(
-        stream,
-        ConsumerConfig(durable_name=CONSUMER, ack_policy=AckPolicy.EXPLICIT, filter_subject="kaa.v1.events.epr.>"),
-    )
+    await publish(("kaa.v1.events.epr.endpoint.lifecycle.registered", b"1"), *numbered(2, 3))
+    await jetstream.add_consumer(stream, config, durable_name=CONSUMER)
     source = await open_source()
     assert await source.position(0) == 3
-    assert positions(await take(source, 3)) == [1, 2, 3]
+    first, *_ = messages = await take(source, 3)
+    assert (positions(messages), first.payload) == ([1, 2, 3], b"1")
+    assert (await jetstream.consumer_info(stream, CONSUMER)).config.replay_policy is ReplayPolicy.INSTANT
 
 
 async def test_only_the_events_of_the_named_originators_come(open_source: OpenSource, publish: Publish) -> None:
