@@ -239,7 +239,7 @@ async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
     assert await source.position(0) == 3
     first, *_ = messages = await take(source, 3)
     assert (positions(messages), first.payload) == ([1, 2, 3], b"1")
-    assert (await jetstream.consumer_info(stream, CONSUMER)).config.replay_policy is ReplayPolicy.INSTANT
+    assert (await jetstream.consumer_info(stream, CONSUMER)).config.replay_policy == ReplayPolicy.INSTANT
 
 
 async def test_only_the_events_of_the_named_originators_come(open_source: OpenSource, publish: Publish) -> None:
