@@ -168,6 +168,7 @@ class Rebuild:
         except HeldRowsRefusedError:
             # Which messages Postgres objects to shows only where each batch is written on its own.
             await self._staging.clear()
+            await self._source.open()  # what is still on its way must not be taken for the new replay
             return await self._attempt(None)
 
     async def _attempt(self, behind: WriteBehind | None) -> Report:

@@ -1,9 +1,6 @@
 """A short run of what `make chaos` does at length."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 from consumer_faults import consumer_moved_before_it_is_used
 from faults import two_are_active
 from schedule import Fault, run, schedule
@@ -12,12 +9,6 @@ from world import World
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SEEDS = (1, 2)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world() -> AsyncIterator[World]:
-    async with World() as world:
-        yield world
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,88 @@
+"""However a stream is cut into batches, and whatever a rebuild holds back, the tables are those of a plain fold."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from time import time
+
+import pytest
+from reference import Tables, differences, plain_fold, stored
+from traffic import Traffic
+from world import World
+
+from projector import resources
+from projector.app import rebuild
+from projector.domain.messages import Message
+from projector.runtime import Runtime
+from projector.settings import load
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BATCH_SIZES = (1, 7, 1_000, 20_000)
+MESSAGES = 1_200
+SEEDS = (11, 12)
+
+CODEC = Codec("kaa-2017-04", resources.folder("schemas"))
+
+
+@asynccontextmanager
+async def published(world: World, seed: int) -> AsyncIterator[tuple[str, Tables]]:
+    """A stream of messages of every kind, and what a plain fold makes of them."""
+    stream = f"batches_{secrets.token_hex(4)}"
+    traffic = Traffic(Random(seed), CODEC, now_ms=int(time() * 1000))  # noqa: S311 - it has to be repeatable
+    messages = []
+    async with world.client() as client:
+        jetstream = client.jetstream()
+        await jetstream.add_stream(name=stream, subjects=list(subjects.filters()))
+        for subject, payload in traffic.take(MESSAGES):
+            await jetstream.publish(subject, payload)
+        for position in range(1, MESSAGES + 1):
+            raw = await jetstream.get_msg(stream, position)
+            stored_at = int(raw.time.timestamp() * 1000) if raw.time else 0
+            messages.append(Message(position, stored_at, raw.subject or "", raw.data or b""))
+        yield stream, plain_fold(CODEC, messages, {})
+        await jetstream.delete_stream(stream)
+
+
+def runtime(world: World, database: str, stream: str, batch_size: int) -> Runtime:
+    return Runtime(
+        load(
+            {
+                "nats_url": world.nats.url,
+                "database_url": world.postgres.url_of(database),
+                "stream": stream,
+                "consumer": secrets.token_hex(4),
+                "batch_size": batch_size,
+            },
+            config=None,
+            fallback=None,
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_the_size_of_batches_changes_nothing(world: World, seed: int) -> None:
+    async with published(world, seed) as (stream, expected):
+        assert expected.rows
+        assert expected.dead_letters
+        for batch_size in BATCH_SIZES:
+            async with world.database() as database:
+                await runtime(world, database, stream, batch_size).live(until_caught_up=True).run()
+                assert differences(expected, await stored(world.postgres.url_of(database), stream)) == [], batch_size
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("held", [0, 50, 1_000_000])
+async def test_what_a_rebuild_holds_back_changes_nothing(
+    world: World, seed: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "_REGISTERS_HELD", held)
+    async with published(world, seed) as (stream, expected), world.database() as database:
+        url = world.postgres.url_of(database)
+        report = await runtime(world, database, stream, 100).rebuild(lambda *_: None, apply=True)
+        assert report.replayed == MESSAGES
+        assert differences(expected, await stored(url, stream)) == []
+        assert (await runtime(world, database, stream, 1_000).rebuild(lambda *_: None, apply=False)).clean
