@@ -10,7 +10,8 @@ from time import monotonic
 from rich.console import Console
 
 from projector.errors import ProjectorError
-from projector.runtime import Runtime, Simulation, stopped_by_signals
+from projector.process import stopped_by_signals
+from projector.runtime import Runtime, Simulation
 from projector.settings import CONFIG_NAME, load
 from projector.view import Meter, View
 

@@ -1,31 +1,39 @@
 """Puts the pieces together: the only place that knows all rooms."""
 
 import asyncio
-import gc
-import signal
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from projector import resources, rules
+from projector import __version__, resources, rules
 from projector.app.dead_letters import Retried, retry
 from projector.app.doctor.examination import Examination, examine
 from projector.app.live import Live, LiveOptions
-from projector.app.observers import Observer
+from projector.app.observers import Observer, Observers
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
 from projector.app.status import Census, Status
 from projector.app.status import status as app_status
 from projector.domain.checkpoint import Rules
 from projector.domain.messages import Selection
-from projector.journal import Journal, log
-from projector.settings import Settings, masked, servers
+from projector.errors import FatalError
+from projector.journal import Journal
+from projector.monitoring.about import About
+from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
+from projector.monitoring.monitor import Monitor, MonitorOptions
+from projector.monitoring.sampler import SAMPLE_PERIOD_S
+from projector.monitoring.server import Address
+from projector.monitoring.service import ServiceManager
+from projector.process import collect_garbage_less_often, stopped_by_signals
+from projector.settings import Settings, http_address, servers
 from projector.simulator import Fleet
 from projector.storage import dead_letters, migrate, query
 from projector.storage.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.storage.inspection import inspect as look_at_database
+from projector.storage.probe import Probe
 from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.stream import subjects
@@ -36,8 +44,6 @@ from projector.stream.inspection import inspect as look_at_broker
 from projector.stream.provision import create_stream
 from projector.stream.publisher import Publisher
 from projector.stream.source import JetStreamSource
-
-_ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,22 +110,55 @@ class Runtime:
             ),
         )
 
-    async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
-        """Run the daemon until SIGTERM or SIGINT, or until the end of the stream."""
-        log.info(
-            "starting",
-            stream=self._settings.stream,
-            consumer=self._settings.consumer,
-            nats=", ".join(map(masked, self._broker.urls)),
-            database=masked(self._database_url),
+    def monitor(
+        self,
+        *,
+        listening: Callable[[str], None],
+        refused: Callable[[str], None],
+        heartbeat_period_s: float = HEARTBEAT_PERIOD_S,
+        sample_period_s: float = SAMPLE_PERIOD_S,
+    ) -> Monitor | None:
+        """Return what watches the daemon, or None where the settings say off; see `MonitorOptions`."""
+        address = http_address(self._settings.http)
+        if address is None:
+            return None
+        about = About(
+            version=__version__,
             revision=self._settings.revision,
             rules=self._rules.version,
+            stream=self._settings.stream,
         )
+        options = MonitorOptions(
+            address=Address(*address),
+            ready_lag_s=self._settings.ready_lag_s,
+            listening=listening,
+            refused=refused,
+            heartbeat_period_s=heartbeat_period_s,
+            sample_period_s=sample_period_s,
+        )
+        database = Probe(self._database_url, self._settings.stream)
+        return Monitor(about, self._codec, self._source(consumer=None), database, options)
+
+    async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
+        """Run the daemon until SIGTERM or SIGINT, or until the end of the stream.
+
+        Raises:
+            FatalError: going on would be wrong or pointless.
+        """
+        journal = Journal()
+        journal.starting(self._settings, self._rules)
         collect_garbage_less_often()
-        live = self.live(accept_gap=accept_gap, until_caught_up=until_caught_up)
-        with stopped_by_signals(live.stop):
-            await live.run()
-        log.info("stopped")
+        monitor = self.monitor(listening=journal.listening, refused=journal.not_listening)
+        with ServiceManager(os.environ) as service, monitor or nullcontext():
+            observers = (journal, service, *(monitor.observers if monitor else ()))
+            live = self.live(Observers(observers), accept_gap=accept_gap, until_caught_up=until_caught_up)
+            with stopped_by_signals(live.stop) as came:
+                try:
+                    await live.run()
+                except FatalError as error:
+                    journal.stopped(str(error))
+                    raise
+        journal.stopped(came[0].name if came else "the end of the stream")
 
     async def rebuild(
         self,
@@ -278,34 +317,3 @@ class Runtime:
             filters=subjects.filters(self._settings.originators),
             batch_size=self._settings.batch_size,
         )
-
-
-def collect_garbage_less_often() -> None:
-    """Spare the folding most of the cyclic garbage collection.
-
-    It makes many objects and hardly a cycle among them:
-    looking for cycles as often as by default took a third of all the time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 50, 100)
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT for the length of a block; a second signal ends the process at once."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def on_signal() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-        stop()
-
-    for number in signals:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

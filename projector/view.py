@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from projector import resources
+from projector.app.observers import Deaf
 from projector.app.projection import Outcome
 from projector.app.status import Census, Status
 from projector.domain.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ _VERSIONS_SHOWN = 8
 _QUESTION = "select connectivity_status, count(*) from endpoint_state group by 1"
 
 
-class Meter:
+class Meter(Deaf):
     """Listens to the daemon (`app.observers.Observer`) and knows how fast it is and what it is doing."""
 
     def __init__(self) -> None:
@@ -41,9 +42,6 @@ class Meter:
             self._commits.popleft()
         return sum(events for _, events in self._commits) / _RATE_WINDOW_S
 
-    def beat(self) -> None:
-        """Do nothing."""
-
     def standing_by(self) -> None:
         """Remember that another projector works."""
         self.doing = "standing by: another projector is active on this database"
@@ -56,9 +54,6 @@ class Meter:
         """Count what was folded."""
         del checkpoint, pending
         self._commits.append((monotonic(), sum(outcome.verdicts.values())))
-
-    def caught_up(self, checkpoint: Checkpoint) -> None:
-        """Do nothing: the lag says it."""
 
     def retrying(self, error: TransientError) -> None:
         """Remember what is away."""

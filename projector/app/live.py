@@ -196,6 +196,7 @@ class Live:
                 await check_continuity(self._source, self._options.stream, position, delivery.messages)
             position, pending = delivery.messages[-1].position, delivery.pending
             deliveries.append(delivery)
+            self._observer.received(delivery.messages)
             batch = await projection.decode(delivery.messages)
             batch.seconds.update(seconds)
             yield batch
