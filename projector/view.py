@@ -70,6 +70,7 @@ class View:
         self._picture = Live(console=console, auto_refresh=False, screen=False) if self.live else None
         # Where the data is in its usual place, every command finds it by itself.
         usual = config.parent == resources.data_folder()
+        self._page = ""
         self._command = f'projector sql {"" if usual else f"--config {config} "}"{_QUESTION}"'
 
     def __enter__(self) -> Self:
@@ -84,6 +85,12 @@ class View:
     ) -> None:
         if self._picture is not None:
             self._picture.stop()
+
+    def show_page(self, page: str) -> None:
+        """Say where the page is, or why there is none."""
+        self._page = page
+        if self._picture is None:
+            self._console.print(f"see it in a browser:  {page}", highlight=False, soft_wrap=True)
 
     def show(self, status: Status, census: Census, meter: Meter) -> None:
         """Draw the present state."""
@@ -110,6 +117,8 @@ class View:
                 Text(f"\n{meter.doing}", style="dim"),
                 Text("\nquery it from another terminal:", style="dim"),
                 Text(self._command, style="cyan"),
+                Text("\nsee it in a browser:", style="dim"),
+                Text(self._page, style="cyan"),
                 Text("\nCtrl-C ends everything; the data is kept.", style="dim"),
             ),
             title="endpoint state projector",

@@ -81,6 +81,19 @@ class Store(Rows, Protocol):
         """Try to become the one projector that works; it lasts as long as the connection."""
         ...
 
+    def note_lag(self, messages: int) -> None:
+        """Remember how many messages of ours are behind; it is written down now and then."""
+        ...
+
+    async def write_lag(self) -> None:
+        """Write it down now."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the database is waited for, which does not last for ever."""
+        ...
+
     async def watch(self) -> None:
         """Keep the lead; this ends only by raising that it is lost."""
         ...

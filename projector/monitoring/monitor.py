@@ -90,9 +90,7 @@ class Monitor:
         options = self._options
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sampler.run(self._heard))
-            tasks.create_task(
-                self._server.serve(options.address, listening=options.listening, refused=options.refused)
-            )
+            tasks.create_task(self._server.serve(options.address, listening=options.listening, refused=options.refused))
 
     def _heard(self, status: Status | None) -> None:
         self._history.add(time(), status)

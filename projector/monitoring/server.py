@@ -29,6 +29,8 @@ class Address(NamedTuple):
     host: str
     port: int
     """0: any that is free."""
+    or_any_port: bool = False
+    """Whether any other will do where this one is taken."""
 
     def __str__(self) -> str:
         """Return what a browser takes."""
@@ -96,11 +98,14 @@ class Server:
 async def _bind(runner: web.AppRunner, address: Address, refused: Callable[[str], None]) -> None:
     said = False
     while True:
-        site = web.TCPSite(runner, *address)
+        site = web.TCPSite(runner, address.host, address.port)
         try:
             await site.start()
         except OSError as error:
             await site.stop()
+            if address.or_any_port:
+                address = address._replace(port=0, or_any_port=False)
+                continue
             if not said:
                 refused(f"{address}: {error.strerror or error}")
                 said = True

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from projector.storage import migrate
+from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.query import READ_ONLY
@@ -19,6 +20,7 @@ _SETTINGS: Mapping[str, str] = {
 }
 _COMMAND_TIMEOUT_S = 4.0
 
+_POSITION = "SELECT position FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
 _LATEST_DEAD_LETTERS = """
 SELECT position, reason, left(detail, 300) AS detail, subject, parked_at
 FROM dead_letter WHERE stream = $1 AND state = 'parked' ORDER BY position DESC LIMIT $2
@@ -46,10 +48,11 @@ class Slice(NamedTuple):
 class Probe:
     """Where the projection is kept, for who only looks; opened before use and again after an error."""
 
-    def __init__(self, url: str, stream: str) -> None:
-        """Remember where the database is: nothing is opened yet."""
+    def __init__(self, url: str, stream: str, *, purpose: str) -> None:
+        """Remember where the database is, and what to be called there: nothing is opened yet."""
         self._url = url
         self._stream = stream
+        self._purpose = purpose
         self._connection: Any = None
 
     async def open(self) -> None:
@@ -61,7 +64,7 @@ class Probe:
         """
         await self.close()
         self._connection = await connect(
-            self._url, purpose="monitoring", settings=_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
+            self._url, purpose=self._purpose, settings=_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
         with translated():
             await migrate.check(self._connection)
@@ -76,6 +79,11 @@ class Probe:
         """Return how far the projection is and what it has, but for the number of endpoints."""
         with translated():
             return await read(self._connection, self._stream)
+
+    async def position(self) -> int:
+        """Return the position of the checkpoint; 0 as long as there is none."""
+        with translated():
+            return await self._connection.fetchval(_POSITION, PROJECTION, SHARD) or 0
 
     async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return the dead letters that wait for somebody, the newest first."""

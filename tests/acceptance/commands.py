@@ -81,6 +81,7 @@ class CommandLine:
         nothing.touch()
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
         self.environment["PROJECTOR_CONFIG"] = str(nothing)
+        self.environment["PROJECTOR_HTTP"] = "off"  # the tests run side by side, and the port is one
         self.started: list[Running] = []
 
     async def start(self, *arguments: str, **settings: str | None) -> Running:
