@@ -66,21 +66,21 @@ class Counting:
             return
         if self._round is None:
             self._round = _Round(await self._table.pages())
-        end = self._round.next_page + self._slice_pages
+        end = min(self._round.next_page + self._slice_pages, self._round.pages)
         found = await self._table.count(self._round.next_page, end)
         for status, version, config_status, count in found.counts:
             self._round.by_status[status] += count
             self._round.by_version[version] += count
             self._round.by_config_status[config_status] += count
         self._round.next_page = end
-        self._adapt(found.seconds)
-        if end >= self._round.pages:
+        self._adapt(found.seconds, most=self._round.pages)
+        if end == self._round.pages:
             self._publish(self._round)
 
-    def _adapt(self, took_s: float) -> None:
+    def _adapt(self, took_s: float, *, most: int) -> None:
         """Make the next slice larger or smaller, so that it takes about as long as it may."""
         factor = min(_TARGET_S / max(took_s, 0.001), _MOST_GROWTH)
-        self._slice_pages = max(1, int(self._slice_pages * factor))
+        self._slice_pages = max(1, min(int(self._slice_pages * factor), max(most, _FIRST_PAGES)))
 
     def _publish(self, found: _Round) -> None:
         named = dict(found.by_version.most_common(_VERSIONS_NAMED))

@@ -1,6 +1,7 @@
 """The metrics, as docs/metrics.md has them: counted where the daemon is heard, set where a sample is taken."""
 
 import re
+from itertools import product
 from math import nan
 from time import time
 from typing import get_args
@@ -17,7 +18,10 @@ from prometheus_client.exposition import choose_encoder
 
 from projector.app.observers import Deaf
 from projector.app.projection import Outcome
+from projector.app.stages import STAGES
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.endpoint import EVENT_TYPES
+from projector.domain.facets import Verdict
 from projector.errors import DeliveryInterruptedError, PoisonReason, TransientError
 from projector.monitoring.about import About
 from projector.monitoring.health import Health
@@ -29,6 +33,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for
 _BATCH_MESSAGES = (1, 10, 100, 500, 1000, 2000, 5000, 8000, 10_000, 20_000)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _UNKNOWN = "unknown"
+_VERDICTS_OF_MESSAGES = ("duplicate", "skipped", "parked")
+"""Of whole messages, whose events are not known or not counted again."""
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -75,6 +81,7 @@ class Metrics(Deaf):
         self._sample_errors = counter("sample_errors_total", "Samples of stream and database that failed")
         for unknown in (self._last_commit, self._lag_messages, self._lag_seconds):
             unknown.set(nan)
+        self._begin_at_zero()
 
         gauge("active", "Whether this daemon works").set_function(lambda: heartbeat.doing.state == "active")
         gauge("standby", "Whether it stands by").set_function(lambda: heartbeat.doing.state == "standby")
@@ -84,6 +91,21 @@ class Metrics(Deaf):
         gauge("info", "Which projector this is", "version", "revision", "rules").labels(
             about.version, about.revision, about.rules
         ).set(1)
+
+    def _begin_at_zero(self) -> None:
+        """Show the series that are known beforehand, so that a rate begins with their first event."""
+        for kind, verdict in product(EVENT_TYPES, Verdict):
+            self._events.labels(snake_case(kind.__name__), verdict.value)
+        for verdict_of_message in _VERDICTS_OF_MESSAGES:
+            self._events.labels(_UNKNOWN, verdict_of_message)
+        for reason in get_args(PoisonReason):
+            self._parked.labels(reason)
+        for stage in STAGES:
+            self._stage_seconds.labels(stage)
+        for result in ("begun", "failed"):
+            self._sessions.labels(result)
+        for error in TransientError.__subclasses__():
+            self._errors.labels(error.__name__)
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return everything in the format that an `Accept` header asks for, and its content type."""
@@ -103,13 +125,9 @@ class Metrics(Deaf):
         del checkpoint, pending
         for (kind, verdict), count in outcome.verdicts.items():
             self._events.labels(snake_case(kind.__name__), verdict.value).inc(count)
-        for verdict_of_message, count in (
-            ("duplicate", outcome.duplicates),
-            ("skipped", sum(outcome.skipped.values())),
-            ("parked", len(outcome.dead_letters)),
-        ):
-            if count:
-                self._events.labels(_UNKNOWN, verdict_of_message).inc(count)
+        unread = outcome.duplicates, sum(outcome.skipped.values()), len(outcome.dead_letters)
+        for verdict_of_message, count in zip(_VERDICTS_OF_MESSAGES, unread, strict=True):
+            self._events.labels(_UNKNOWN, verdict_of_message).inc(count)
         for dead_letter in outcome.dead_letters:
             self._parked.labels(dead_letter.reason).inc()
         self._batch_messages.observe(outcome.messages)

@@ -168,7 +168,8 @@ async def test_what_is_fatal_is_one_line_that_says_what_to_do(projector: Command
     run, status = await asyncio.gather(projector("run"), projector("status"))
     assert (run.code, status.code) == (3, 3)
     *log, complaint = run.err.splitlines()
-    assert [json.loads(line)["event"] for line in log] == ["starting"]
+    assert [json.loads(line)["event"] for line in log] == ["starting", "stopped"]
+    assert complaint == f"error: {json.loads(log[-1])['reason']}"
     assert status.err == f"{complaint}\n"
     assert complaint.startswith("error: ")
     assert "projector init" in complaint
