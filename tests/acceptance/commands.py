@@ -36,9 +36,10 @@ class Running:
         """Return once an event is in the log."""
         await self._until(lambda: any(entry["event"] == event for entry in self.logged), event)
 
-    async def prints(self, text: str) -> None:
-        """Return once a text is printed."""
+    async def prints(self, text: str) -> str:
+        """Return the first line that has a text, once it is printed."""
         await self._until(lambda: any(text in line for line in self._out), text)
+        return next(line for line in self._out if text in line)
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)
