@@ -130,7 +130,7 @@ CROSS JOIN LATERAL (
 """
 """The lock is that of `locks.LEADER_LOCK`."""
 
-_STATUS_COMMENTS = {
+STATUS_COMMENTS = {
     "projection": "Name of the projection, which is that of its table",
     "shard": "Share of the endpoints that the projector folds; 0 as long as there is one",
     "stream": "JetStream stream that is folded",
@@ -147,6 +147,6 @@ _STATUS_COMMENTS = {
 for _statement in (
     _STATUS_VIEW,
     "COMMENT ON VIEW projector_status IS 'How far and how fresh the projection is'",
-    *(f"COMMENT ON COLUMN projector_status.{name} IS '{comment}'" for name, comment in _STATUS_COMMENTS.items()),
+    *(f"COMMENT ON COLUMN projector_status.{name} IS '{comment}'" for name, comment in STATUS_COMMENTS.items()),
 ):
     event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -1,12 +1,14 @@
 """A daemon says of itself what is true, whatever happens to it and around it."""
 
 import asyncio
+import re
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -327,6 +329,15 @@ async def test_the_metrics_say_what_happened(eventful: Watched, nats_server: Emb
     assert await value(eventful, "projector_dead_letters", reason="malformed-payload") == 1
     assert await value(eventful, "projector_info", revision="kaa-2017-04") == 1
     assert await value(eventful, "projector_ready") == 1
+
+
+async def test_every_metric_of_the_documents_has_a_sample_after_a_run(eventful: Watched) -> None:
+    written = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(\w+)` \|", written, flags=re.MULTILINE))
+    found = {
+        name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in await samples(eventful)
+    }
+    assert found == documented
 
 
 async def test_no_answer_has_a_secret(scene: Scene, event: Event) -> None:
