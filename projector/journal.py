@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from math import inf
 from time import monotonic
 
 import stamina
@@ -44,7 +45,7 @@ class Journal(Deaf):
 
     def __init__(self) -> None:
         """Begin with nothing said."""
-        self._behind_since: float | None = 0.0
+        self._behind_since: float | None = -inf
         self._failure = ""
         self._failure_due = 0.0
 
@@ -78,7 +79,7 @@ class Journal(Deaf):
 
     def active(self, checkpoint: Checkpoint) -> None:
         """Say where folding begins."""
-        self._behind_since = 0.0
+        self._behind_since = -inf
         self._failure = ""
         log.info("active", stream=checkpoint.stream, checkpoint=checkpoint.position)
 

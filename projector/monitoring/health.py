@@ -42,7 +42,7 @@ class Health:
         if doing.state == "standby":
             return Answer(yes=True)
         if doing.state != "active":
-            return Answer(yes=False, why_not=f"The daemon is {doing.state}: {doing.reason or 'it does not fold'}")
+            return Answer(yes=False, why_not=": ".join(filter(None, (f"The daemon is {doing.state}", doing.reason))))
         if not self._sampler.fresh:
             return Answer(yes=False, why_not=f"The lag is not known: {self._sampler.error or 'not asked for yet'}")
         lag_s = self._lag_s
@@ -52,10 +52,9 @@ class Health:
 
     def problems(self) -> list[str]:
         """Return what somebody should look at, the worst first."""
-        found = [self.healthy().why_not, self._heartbeat.doing.reason]
-        if self._sampler.error != self._heartbeat.doing.reason:
-            found.append(self._sampler.error)
-        if self._lag_s > self._ready_lag_s:
+        # What the daemon waits for, the sampler stumbles over as well.
+        found = [self.healthy().why_not, self._heartbeat.doing.reason or self._sampler.error]
+        if self._sampler.fresh and self._lag_s > self._ready_lag_s:
             found.append(f"Lag is {self._lag_s:.0f} s and {self._trend()}")
         if self._sampler.latest is not None:
             status = self._sampler.latest.status

@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any
 
 from projector.app.status import Status, status
-from projector.errors import ProjectorError
 from projector.monitoring.counting import Counting
 from projector.monitoring.ports import Database, Stream
 
@@ -79,8 +78,8 @@ class Sampler:
                 await ask()
         except TimeoutError:
             await self._failed(f"the stream and the database did not answer within {self._period_s:g} s")
-        except (ProjectorError, OSError) as error:
-            await self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on being answered
+            await self._failed(str(error) or type(error).__name__)
 
     async def _failed(self, why: str) -> None:
         self.error = why
@@ -99,7 +98,7 @@ class Sampler:
 
     async def _close(self) -> None:
         self._opened = False
-        with suppress(ProjectorError, OSError, TimeoutError):
+        with suppress(Exception):
             async with asyncio.timeout(self._period_s):
                 await self._database.close()
                 await self._stream.close()

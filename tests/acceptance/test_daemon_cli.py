@@ -1,6 +1,7 @@
 import asyncio
 import json
 import signal
+import socket
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -72,6 +73,27 @@ async def test_a_daemon_that_answers_says_where_and_says_what_is_true(prepared: 
     assert answered["daemon"]["state"] == "active"
     daemon.send(signal.SIGTERM)
     assert (await daemon.end()).code == 0
+
+
+async def test_a_service_manager_hears_that_it_is_ready_goes_round_and_ends(
+    prepared: CommandLine, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+
+        async def hears(what: str, times: int = 1) -> None:
+            async with asyncio.timeout(20):
+                while times:
+                    heard = await asyncio.get_running_loop().sock_recv(manager, 4096)
+                    times -= what in heard.decode().splitlines()
+
+        daemon = await prepared.start("run", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        await hears("READY=1")
+        await hears("WATCHDOG=1", 3)
+        daemon.send(signal.SIGTERM)
+        await hears("STOPPING=1")
+        assert (await daemon.end()).code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
