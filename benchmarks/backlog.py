@@ -79,6 +79,7 @@ class Backlog:
             "PROJECTOR_DATABASE_URL": database_url,
             "PROJECTOR_REVISION": _REVISION,
             "PROJECTOR_CONFIG": str(self.servers.no_settings),
+            "PROJECTOR_HTTP": "off",
         }
 
     def measure_program(self, module: str, *arguments: str, database_url: str, messages: int | None = None) -> Sample:
@@ -94,15 +95,18 @@ class Backlog:
         )
         return measure(module, *arguments, json.dumps(asdict(task)), events=events, meters=self.meters)
 
-    def measure_live(self, database_url: str, *, events: int | None = None) -> Sample:
-        """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all."""
+    def measure_live(self, database_url: str, *, events: int | None = None, http: str = "off") -> Sample:
+        """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all.
+
+        `http` is where it answers.
+        """
         sample = measure(
             "projector",
             "run",
             "--until-caught-up",
             events=events or self.events,
             meters=self.meters,
-            env=self.settings(database_url),
+            env={**self.settings(database_url), "PROJECTOR_HTTP": http},
         )
         position = ask(database_url, "SELECT position FROM projector_checkpoint")
         assert position == self.last, f"the daemon stopped at {position}, the stream ends at {self.last}"

@@ -13,7 +13,7 @@ from projector.app.projection import Projection
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message
-from projector.runtime import collect_garbage_less_often
+from projector.process import collect_garbage_less_often
 from projector.settings import Settings
 from projector.storage.store import Store
 from projector.stream import subjects

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 
 from benchmarks.backlog import NO_ROWS, NOTHING_FOLDED, Backlog, prepare
 from benchmarks.latency import measure_latency
+from benchmarks.onlooker import onlooker
 from benchmarks.plan import Plan
 from benchmarks.process import Sample
 from benchmarks.results import (
@@ -25,6 +26,8 @@ from benchmarks.results import (
     REBUILD_EQUAL,
     SOUND,
     SPOILED,
+    UNWATCHED,
+    WATCHED,
     WRITE,
     Case,
     growth_of_endpoints,
@@ -98,6 +101,17 @@ class Parts:
             with backlog.database(NO_ROWS) as url:
                 yield REBUILD, backlog.measure_rebuild(url)
                 yield REBUILD_EQUAL, backlog.measure_rebuild(url)
+
+    def monitoring(self) -> Samples:
+        """Measure the daemon with everything that watches it and without, each going first once."""
+        with self._headline as backlog:
+            for case in (UNWATCHED, WATCHED, WATCHED, UNWATCHED):
+                with backlog.database() as url:
+                    if case is UNWATCHED:
+                        yield case, backlog.measure_live(url)
+                    else:
+                        with onlooker() as http:
+                            yield case, backlog.measure_live(url, http=http)
 
     def peers(self) -> Samples:
         """Measure what people do today, on as much of the backlog as their speed allows."""

@@ -12,6 +12,7 @@ from benchmarks.results import Case, Claim, Results, Spread
 _TITLES = {
     "limits": "Limits: each part alone",
     "ours": "Ours",
+    "monitoring": "What watching costs",
     "peers": "What people do today",
     "growth": "Growth",
     "poison": "Messages that cannot be folded",

@@ -65,6 +65,8 @@ LIVE_NO_ROWS = Case("ours", "live backlog into an empty table")
 LIVE_WHOLE = Case("ours", "live, the whole stream into an empty table")
 REBUILD = Case("ours", "rebuild, the whole stream into an empty table")
 REBUILD_EQUAL = Case("ours", "rebuild, the whole stream over an equal table")
+UNWATCHED = Case("monitoring", "live backlog, nobody watches")
+WATCHED = Case("monitoring", "live backlog, watched and asked every 5 s")
 LATENCY = Case("latency", "publish to visible")
 SOUND = Case("poison", "live backlog, every message sound")
 SPOILED = Case("poison", "live backlog, some messages cannot be folded")
@@ -117,6 +119,14 @@ def claims(results: Results, growth_endpoints: Iterable[int]) -> list[Claim]:
         ("live backlog / executemany per batch", results.ratio(LIVE, EXECUTEMANY), 3, 5, False),
         ("rebuild / live, the whole stream", results.ratio(REBUILD, LIVE_WHOLE), 1.3, None, False),
         ("rebuild / live backlog", results.ratio(REBUILD, LIVE), None, None, False),
+        ("watched / not watched", results.ratio(WATCHED, UNWATCHED), 0.97, None, False),
+        (
+            "the same in CPU time of the process",
+            results.ratio(UNWATCHED, WATCHED, "process_cpu_s_per_million"),
+            None,
+            None,
+            False,
+        ),
         ("publish to visible, p50 in ms", results.figure(LATENCY, "p50_ms"), 20, None, True),
         ("publish to visible, p99 in ms", results.figure(LATENCY, "p99_ms"), 100, None, True),
         ("rate with some messages that cannot be folded / without", results.ratio(SPOILED, SOUND), 0.9, None, False),

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,8 +20,9 @@ from projector.domain.messages import Selection
 from projector.errors import ProjectorError, SettingError
 from projector.options import with_settings
 from projector.progress import replay_progress
-from projector.runtime import Runtime, Simulation
+from projector.runtime import Runtime
 from projector.settings import Settings
+from projector.simulation import Simulation
 
 T = TypeVar("T")
 
@@ -150,12 +151,13 @@ def status(settings: Settings, as_json: Json = False) -> None:
     """Say how far the projection is and whether anything needs attention."""
     answer = dataclasses.asdict(_run(Runtime(settings).status()))
     if as_json:
-        typer.echo(json.dumps(answer, default=str))
+        typer.echo(json.dumps(answer, default=lambda time: time.isoformat(timespec="milliseconds")))
         return
     for counts in ("skipped", "dead_letters_by_reason"):
         answer[counts] = ", ".join(f"{kind} {count}" for kind, count in answer[counts].items()) or "none"
-    active = answer["active"]
-    answer["active"] = f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
+    answer["active"] = _who(answer["active"])
+    rebuild = answer["rebuild"]
+    answer["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
     tabular.print_pairs(answer)
 
 
@@ -178,6 +180,22 @@ def doctor(
     else:
         reporting.print_examination(examination)
     if examination.has_error:
+        raise typer.Exit(EXIT_DIFFERENCE)
+
+
+@app.command()
+@with_settings
+def wait(
+    settings: Settings,
+    seq: Annotated[int, typer.Option(min=0, help="Stream sequence of the message.", show_default=False)],
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until it gives up.", show_default="none")
+    ] = None,
+) -> None:
+    """Return as soon as a message is folded and can be read; exit 1 if it is not in time."""
+    waited = _run(Runtime(settings).wait(seq, timeout_s=timeout))
+    if not waited.reached:
+        typer.echo(f"the checkpoint is at {waited.position}, not yet at {seq}; active: {_who(waited.active)}", err=True)
         raise typer.Exit(EXIT_DIFFERENCE)
 
 
@@ -285,6 +303,10 @@ def dev(
     """
     plan = demo.Plan(folder=data or resources.data_folder(), endpoints=endpoints, rate=rate, duration_s=duration)
     _run(demo.run(plan))
+
+
+def _who(active: Mapping[str, Any] | None) -> str:
+    return f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
 
 
 def _selection(positions: list[int] | None, *, everything: bool, reason: str | None = None) -> Selection:

@@ -9,9 +9,12 @@ from time import monotonic
 
 from rich.console import Console
 
+from projector.app.observers import Observers
 from projector.errors import ProjectorError
-from projector.runtime import Runtime, Simulation, stopped_by_signals
+from projector.process import stopped_by_signals
+from projector.runtime import Runtime
 from projector.settings import CONFIG_NAME, load
+from projector.simulation import Simulation
 from projector.view import Meter, View
 
 _SEED = 1
@@ -68,19 +71,22 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
 
 async def _show(runtime: Runtime, plan: Plan, view: View, stop: asyncio.Event) -> None:
     meter = Meter()
-    live = runtime.live(meter)
     simulation = Simulation(
         endpoints=plan.endpoints, rate=plan.rate, seed=_SEED, skip=(await runtime.status()).stream_last_seq
     )
-    working = (asyncio.create_task(live.run()), asyncio.create_task(runtime.simulate(simulation, stop)))
-    viewing = asyncio.create_task(_view(runtime, meter, view, stop))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({*working, viewing, stopping}, timeout=plan.duration_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stop.set()
-        live.stop()
-        await asyncio.wait({*working, viewing, stopping})
+    monitor = runtime.monitor(listening=view.show_page, refused=view.show_page, or_any_port=True)
+    with monitor or contextlib.nullcontext():
+        live = runtime.live(Observers((meter, *(monitor.observers if monitor else ()))))
+        working = (asyncio.create_task(live.run()), asyncio.create_task(runtime.simulate(simulation, stop)))
+        viewing = asyncio.create_task(_view(runtime, meter, view, stop))
+        stopping = asyncio.create_task(stop.wait())
+        everything = {*working, viewing, stopping}
+        try:
+            await asyncio.wait(everything, timeout=plan.duration_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.set()
+            live.stop()
+            await asyncio.wait(everything)
     for task in (*working, viewing):
         task.result()
 

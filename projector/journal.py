@@ -2,13 +2,23 @@
 
 import logging
 import sys
+from math import inf
+from time import monotonic
 
 import stamina
 import structlog
 
+from projector import __version__
+from projector.app.observers import Deaf
 from projector.app.projection import Outcome
-from projector.domain.checkpoint import Checkpoint
+from projector.domain.checkpoint import Checkpoint, Rules
 from projector.errors import TransientError
+from projector.settings import Settings, masked
+
+_PARKED_NAMED = 10
+"""Of a batch; the others are only counted."""
+_HARDLY_S = 10.0
+_SAME_AGAIN_S = 60.0
 
 log = structlog.stdlib.get_logger("projector")
 
@@ -30,11 +40,38 @@ def configure(*, verbose: bool) -> None:
     )
 
 
-class Journal:
+class Journal(Deaf):
     """Writes what `app.observers.Observer` hears into the log."""
 
-    def beat(self) -> None:
-        """Say nothing."""
+    def __init__(self) -> None:
+        """Begin with nothing said."""
+        self._behind_since: float | None = -inf
+        self._failure = ""
+        self._failure_due = 0.0
+
+    def starting(self, settings: Settings, rules: Rules) -> None:
+        """Say what matters of the settings, and nothing that is secret."""
+        log.info(
+            "starting",
+            version=__version__,
+            stream=settings.stream,
+            consumer=settings.consumer,
+            originators=", ".join(settings.originators) or "all",
+            nats=masked(settings.nats_url.get_secret_value()),
+            database=masked(settings.database_url.get_secret_value()),
+            revision=settings.revision,
+            rules=rules.version,
+            batch_size=settings.batch_size,
+            http=settings.http,
+        )
+
+    def listening(self, url: str) -> None:
+        """Say where the daemon answers."""
+        log.info("listening", http=url)
+
+    def not_listening(self, reason: str) -> None:
+        """Say why it does not answer for now."""
+        log.warning("not listening", reason=reason, then="folding goes on, and listening is tried again")
 
     def standing_by(self) -> None:
         """Say that another projector works."""
@@ -42,18 +79,32 @@ class Journal:
 
     def active(self, checkpoint: Checkpoint) -> None:
         """Say where folding begins."""
+        self._behind_since = -inf
+        self._failure = ""
         log.info("active", stream=checkpoint.stream, checkpoint=checkpoint.position)
 
     def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
         """Say what was parked."""
         log.debug("committed", checkpoint=checkpoint.position, pending=pending)
-        for message, reason, detail in outcome.dead_letters:
+        if pending and self._behind_since is None:
+            self._behind_since = monotonic()
+        for message, reason, detail in outcome.dead_letters[:_PARKED_NAMED]:
             log.warning("parked", position=message.position, reason=reason, detail=detail)
+        if more := len(outcome.dead_letters[_PARKED_NAMED:]):
+            log.warning("parked", more=more, see="projector dead-letters list")
 
     def caught_up(self, checkpoint: Checkpoint) -> None:
-        """Say that the end of the stream is reached."""
-        log.info("caught up", checkpoint=checkpoint.position)
+        """Say that the end of the stream is reached, unless it was hardly left."""
+        if self._behind_since is not None and monotonic() - self._behind_since > _HARDLY_S:
+            log.info("caught up", checkpoint=checkpoint.position)
+        self._behind_since = None
 
     def retrying(self, error: TransientError) -> None:
-        """Say what went wrong for now."""
-        log.warning("retrying", error=type(error).__name__, reason=str(error))
+        """Say what went wrong for now; the same again only once in a while."""
+        if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
+            self._failure, self._failure_due = reason, monotonic() + _SAME_AGAIN_S
+            log.warning("retrying", error=type(error).__name__, reason=reason)
+
+    def stopped(self, reason: str) -> None:
+        """Say why nothing more is to be heard."""
+        log.info("stopped", reason=reason)

@@ -1,16 +1,12 @@
 """Puts the pieces together: the only place that knows all rooms."""
 
 import asyncio
-import gc
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from projector import resources, rules
+from projector import __version__, daemon, resources, rules
 from projector.app.dead_letters import Retried, retry
 from projector.app.doctor.examination import Examination, examine
 from projector.app.live import Live, LiveOptions
@@ -18,14 +14,22 @@ from projector.app.observers import Observer
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
 from projector.app.status import Census, Status
 from projector.app.status import status as app_status
+from projector.app.waiting import Waited, wait_for
 from projector.domain.checkpoint import Rules
 from projector.domain.messages import Selection
-from projector.journal import Journal, log
-from projector.settings import Settings, masked, servers
-from projector.simulator import Fleet
+from projector.journal import Journal
+from projector.monitoring.about import About
+from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
+from projector.monitoring.monitor import Monitor, MonitorOptions
+from projector.monitoring.sampler import SAMPLE_PERIOD_S
+from projector.monitoring.server import Address
+from projector.process import collect_garbage_less_often, stopped_by_signals
+from projector.settings import Settings, http_address, servers
+from projector.simulation import Simulation, publish_life
 from projector.storage import dead_letters, migrate, query
 from projector.storage.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.storage.inspection import inspect as look_at_database
+from projector.storage.probe import Probe
 from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.stream import subjects
@@ -36,22 +40,6 @@ from projector.stream.inspection import inspect as look_at_broker
 from projector.stream.provision import create_stream
 from projector.stream.publisher import Publisher
 from projector.stream.source import JetStreamSource
-
-_ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Simulation:
-    """A simulated fleet, and how much of its life to publish at what pace."""
-
-    endpoints: int
-    seed: int
-    events: int | None = None
-    """None: until told to stop."""
-    rate: float = 0
-    """Events per second; 0: as fast as it goes."""
-    skip: int = 0
-    """Events of this life that were published before."""
 
 
 class Runtime:
@@ -104,22 +92,50 @@ class Runtime:
             ),
         )
 
-    async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
-        """Run the daemon until SIGTERM or SIGINT, or until the end of the stream."""
-        log.info(
-            "starting",
-            stream=self._settings.stream,
-            consumer=self._settings.consumer,
-            nats=", ".join(map(masked, self._broker.urls)),
-            database=masked(self._database_url),
+    def monitor(
+        self,
+        *,
+        listening: Callable[[str], None],
+        refused: Callable[[str], None],
+        or_any_port: bool = False,
+        heartbeat_period_s: float = HEARTBEAT_PERIOD_S,
+        sample_period_s: float = SAMPLE_PERIOD_S,
+    ) -> Monitor | None:
+        """Return what watches the daemon, or None where the settings say off; see `MonitorOptions` and `Address`."""
+        address = http_address(self._settings.http)
+        if address is None:
+            return None
+        about = About(
+            version=__version__,
             revision=self._settings.revision,
             rules=self._rules.version,
+            stream=self._settings.stream,
         )
+        options = MonitorOptions(
+            address=Address(*address, or_any_port),
+            ready_lag_s=self._settings.ready_lag_s,
+            listening=listening,
+            refused=refused,
+            heartbeat_period_s=heartbeat_period_s,
+            sample_period_s=sample_period_s,
+        )
+        database = self._probe("monitoring")
+        return Monitor(about, self._codec, self._source(consumer=None), database, options)
+
+    async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
+        """Run the daemon until SIGTERM or SIGINT, or until the end of the stream.
+
+        Raises:
+            FatalError: going on would be wrong or pointless.
+        """
+        journal = Journal()
+        journal.starting(self._settings, self._rules)
         collect_garbage_less_often()
-        live = self.live(accept_gap=accept_gap, until_caught_up=until_caught_up)
-        with stopped_by_signals(live.stop):
-            await live.run()
-        log.info("stopped")
+
+        def live(observer: Observer) -> Live:
+            return self.live(observer, accept_gap=accept_gap, until_caught_up=until_caught_up)
+
+        await daemon.run(live, journal, self.monitor(listening=journal.listening, refused=journal.not_listening))
 
     async def rebuild(
         self,
@@ -137,7 +153,7 @@ class Runtime:
             TransientError, FatalError: nothing was changed.
         """
         collect_garbage_less_often()
-        staging = Staging(self._database_url)
+        staging = Staging(self._database_url, "rebuild" if apply else "verify")
         source = self._source(consumer=None)
         try:
             await staging.open()
@@ -190,6 +206,21 @@ class Runtime:
             rules=self._rules,
         )
 
+    async def wait(self, position: int, *, timeout_s: float | None) -> Waited:
+        """Return when everything up to a position is folded, or the time is over.
+
+        Raises:
+            TransientError, FatalError: as their names say.
+        """
+        probe = self._probe("wait")
+        try:
+            await probe.open()
+            found = await wait_for(position, probe.position, timeout_s=timeout_s)
+            reached = found >= position
+            return Waited(reached, found, None if reached else (await probe.summary()).active)
+        finally:
+            await probe.close()
+
     async def census(self) -> Census:
         """Count the endpoints of each kind."""
         return Census(*await query.census(self._database_url))
@@ -229,31 +260,10 @@ class Runtime:
         """
         publisher = Publisher(self._broker, self._codec)
         await publisher.open()
-        published = 0
-        began = time.monotonic()
-        interval_ms = 1000 / simulation.rate if simulation.rate else 0
-        fleet = Fleet(
-            endpoints=simulation.endpoints,
-            seed=simulation.seed,
-            start_at=int(time.time() * 1000 - simulation.skip * interval_ms),
-            interval_ms=interval_ms,
-        )
         try:
-            for event in fleet.events(skip=simulation.skip):
-                if stop.is_set() or published == simulation.events:
-                    break
-                if simulation.rate:
-                    ahead_s = published / simulation.rate - (time.monotonic() - began)
-                    if ahead_s > 0:
-                        await publisher.flush()
-                        with suppress(TimeoutError):
-                            await asyncio.wait_for(stop.wait(), ahead_s)
-                await publisher.publish(event.originator, event.event_type, event.record)
-                published += 1
-            await publisher.flush()
+            return await publish_life(simulation, publisher, stop)
         finally:
             await publisher.close()
-        return published
 
     async def simulate_until_stopped(self, simulation: Simulation) -> int:
         """Publish a fleet's life until SIGTERM or SIGINT at the latest; return how many events were published."""
@@ -270,6 +280,9 @@ class Runtime:
         finally:
             await source.close()
 
+    def _probe(self, purpose: str) -> Probe:
+        return Probe(self._database_url, self._settings.stream, purpose=purpose)
+
     def _source(self, consumer: str | None) -> JetStreamSource:
         return JetStreamSource(
             self._broker,
@@ -278,34 +291,3 @@ class Runtime:
             filters=subjects.filters(self._settings.originators),
             batch_size=self._settings.batch_size,
         )
-
-
-def collect_garbage_less_often() -> None:
-    """Spare the folding most of the cyclic garbage collection.
-
-    It makes many objects and hardly a cycle among them:
-    looking for cycles as often as by default took a third of all the time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 50, 100)
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT for the length of a block; a second signal ends the process at once."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def on_signal() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-        stop()
-
-    for number in signals:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

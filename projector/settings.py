@@ -28,6 +28,8 @@ _TOKEN = re.compile(r"[^\s.*>]+")
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 _ENCRYPTED_SSL_MODES = ("require", "verify-ca", "verify-full")
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
+_HOST_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
+_LAST_PORT = 65535
 _NEXT_URL = re.compile(r",\s*(?=\w+://)")
 _URL = re.compile(r"(\w+://)?(.*@)?(.*)", re.DOTALL)
 _PASSWORD = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
@@ -65,6 +67,10 @@ class Settings(BaseSettings):
         default=False, description="Send passwords to other machines although the connection is not encrypted."
     )
     linger_ms: int = Field(default=5, ge=0, le=1000, description="How long a batch may wait to become full.")
+    http: str = Field(
+        default="127.0.0.1:9464", description="Where the daemon answers over HTTP: host:port, or off; port 0: any."
+    )
+    ready_lag_s: float = Field(default=60, ge=0, description="Lag in seconds above which /readyz says no.")
 
     @field_validator("originators", mode="before")
     @classmethod
@@ -90,6 +96,12 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
         _check_url(value.get_secret_value(), _POSTGRES_SCHEMES)
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _check_http(cls, value: str) -> str:
+        http_address(value)
         return value
 
     @model_validator(mode="after")
@@ -149,6 +161,20 @@ def load(flags: Mapping[str, Any], *, config: Path | None, fallback: Path | None
 def servers(nats_url: SecretStr) -> tuple[str, ...]:
     """Return the servers of a NATS URL."""
     return tuple(filter(None, map(str.strip, nats_url.get_secret_value().split(","))))
+
+
+def http_address(http: str) -> tuple[str, int] | None:
+    """Return host and port of the HTTP server, or None where it is off.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if http == "off":
+        return None
+    found = _HOST_PORT.fullmatch(http)
+    if found is None or int(found["port"]) > _LAST_PORT:
+        raise ValueError("it must be off, or host:port, where an IPv6 host stands in brackets")
+    return found["host"].strip("[]"), int(found["port"])
 
 
 def masked(urls: str) -> str:

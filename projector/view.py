@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from projector import resources
+from projector.app.observers import Deaf
 from projector.app.projection import Outcome
 from projector.app.status import Census, Status
 from projector.domain.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ _VERSIONS_SHOWN = 8
 _QUESTION = "select connectivity_status, count(*) from endpoint_state group by 1"
 
 
-class Meter:
+class Meter(Deaf):
     """Listens to the daemon (`app.observers.Observer`) and knows how fast it is and what it is doing."""
 
     def __init__(self) -> None:
@@ -41,9 +42,6 @@ class Meter:
             self._commits.popleft()
         return sum(events for _, events in self._commits) / _RATE_WINDOW_S
 
-    def beat(self) -> None:
-        """Do nothing."""
-
     def standing_by(self) -> None:
         """Remember that another projector works."""
         self.doing = "standing by: another projector is active on this database"
@@ -56,9 +54,6 @@ class Meter:
         """Count what was folded."""
         del checkpoint, pending
         self._commits.append((monotonic(), sum(outcome.verdicts.values())))
-
-    def caught_up(self, checkpoint: Checkpoint) -> None:
-        """Do nothing: the lag says it."""
 
     def retrying(self, error: TransientError) -> None:
         """Remember what is away."""
@@ -75,6 +70,7 @@ class View:
         self._picture = Live(console=console, auto_refresh=False, screen=False) if self.live else None
         # Where the data is in its usual place, every command finds it by itself.
         usual = config.parent == resources.data_folder()
+        self._page = ""
         self._command = f'projector sql {"" if usual else f"--config {config} "}"{_QUESTION}"'
 
     def __enter__(self) -> Self:
@@ -89,6 +85,12 @@ class View:
     ) -> None:
         if self._picture is not None:
             self._picture.stop()
+
+    def show_page(self, page: str) -> None:
+        """Say where the page is, or why there is none."""
+        self._page = page
+        if self._picture is None:
+            self._console.print(f"see it in a browser:  {page}", highlight=False, soft_wrap=True)
 
     def show(self, status: Status, census: Census, meter: Meter) -> None:
         """Draw the present state."""
@@ -115,6 +117,8 @@ class View:
                 Text(f"\n{meter.doing}", style="dim"),
                 Text("\nquery it from another terminal:", style="dim"),
                 Text(self._command, style="cyan"),
+                Text("\nsee it in a browser:", style="dim"),
+                Text(self._page, style="cyan"),
                 Text("\nCtrl-C ends everything; the data is kept.", style="dim"),
             ),
             title="endpoint state projector",

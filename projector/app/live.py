@@ -25,6 +25,7 @@ from projector.domain.messages import Delivery
 from projector.errors import RulesChangedError, TransientError
 
 _STANDBY_POLL_S = 1.0
+_PULSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,15 +120,25 @@ class Live:
         self._observer.active(checkpoint)
         if not pending:
             self._observer.caught_up(checkpoint)
+        self._store.note_lag(pending)
         folding = asyncio.create_task(self._fold(self._projection, pending))
         watch = asyncio.create_task(self._store.watch())
+        pulse = asyncio.create_task(self._pulse())
         try:
             await asyncio.wait((folding, watch), return_when=asyncio.FIRST_COMPLETED)
             await (folding if folding.done() else watch)
+            await self._store.write_lag()
         finally:
-            folding.cancel()
-            watch.cancel()
-            await asyncio.gather(folding, watch, return_exceptions=True)
+            for task in (folding, watch, pulse):
+                task.cancel()
+            await asyncio.gather(folding, watch, pulse, return_exceptions=True)
+
+    async def _pulse(self) -> None:
+        """Be heard while the database is waited for: a statement that takes long is no loop that is stuck."""
+        while True:
+            await asyncio.sleep(_PULSE_S)
+            if self._store.waiting:
+                self._observer.beat()
 
     async def _lead(self) -> None:
         """Connect to the database, and become the one projector that works on it."""
@@ -172,6 +183,7 @@ class Live:
                 delivery = deliveries.popleft()
                 await self._source.acknowledge(delivery)
                 self._progressed = True
+                self._store.note_lag(delivery.pending)
                 self._observer.beat()
                 self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
                 if pending and not delivery.pending:
@@ -190,12 +202,14 @@ class Live:
             with timed(seconds, "fetch"):
                 delivery = await self._source.next(self._options.linger_s)
             if delivery is None:
+                self._store.note_lag(pending + sum(len(under_way.messages) for under_way in deliveries))
                 self._observer.beat()
                 continue
             if not self._options.accept_gap:
                 await check_continuity(self._source, self._options.stream, position, delivery.messages)
             position, pending = delivery.messages[-1].position, delivery.pending
             deliveries.append(delivery)
+            self._observer.received(delivery.messages)
             batch = await projection.decode(delivery.messages)
             batch.seconds.update(seconds)
             yield batch

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.messages import Message
 from projector.errors import TransientError
 
 
@@ -23,6 +24,10 @@ class Observer(Protocol):
         """Hear that this projector works, from the checkpoint on."""
         ...
 
+    def received(self, messages: Sequence[Message]) -> None:
+        """Hear that messages came, in stream order; what comes of them is heard when they are committed."""
+        ...
+
     def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
         """Hear that a batch is in the database; `pending` messages waited behind it when it was sent."""
         ...
@@ -34,6 +39,31 @@ class Observer(Protocol):
     def retrying(self, error: TransientError) -> None:
         """Hear that something failed that may pass, and that the session begins anew."""
         ...
+
+
+class Deaf:
+    """An observer that ignores everything; those who want to hear of something override that."""
+
+    def beat(self) -> None:
+        """Ignore it."""
+
+    def standing_by(self) -> None:
+        """Ignore it."""
+
+    def active(self, checkpoint: Checkpoint) -> None:
+        """Ignore it."""
+
+    def received(self, messages: Sequence[Message]) -> None:
+        """Ignore it."""
+
+    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
+        """Ignore it."""
+
+    def caught_up(self, checkpoint: Checkpoint) -> None:
+        """Ignore it."""
+
+    def retrying(self, error: TransientError) -> None:
+        """Ignore it."""
 
 
 class Observers:
@@ -57,6 +87,11 @@ class Observers:
         """Pass it on."""
         for observer in self._observers:
             observer.active(checkpoint)
+
+    def received(self, messages: Sequence[Message]) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.received(messages)
 
     def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
         """Pass it on."""

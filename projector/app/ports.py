@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.events import Event
-from projector.domain.messages import DeadLetter, Delivery, Message, Skipped, StreamState
+from projector.domain.messages import DeadLetter, Delivery, Message, Origin, Skipped, StreamState
 
 
 class Decoder(Protocol):
@@ -15,6 +15,10 @@ class Decoder(Protocol):
 
     def decode(self, message: Message) -> Sequence[Event] | Skipped:
         """Return the events that a message states, or that its type is unknown; raises PoisonError."""
+        ...
+
+    def origin(self, message: Message) -> Origin | None:
+        """Return where a message says it came from and when, or None if that cannot be read."""
         ...
 
 
@@ -75,6 +79,19 @@ class Store(Rows, Protocol):
 
     async def lead(self) -> bool:
         """Try to become the one projector that works; it lasts as long as the connection."""
+        ...
+
+    def note_lag(self, messages: int) -> None:
+        """Remember how many messages of ours are behind; it is written down now and then."""
+        ...
+
+    async def write_lag(self) -> None:
+        """Write it down now."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the database is waited for, which does not last for ever."""
         ...
 
     async def watch(self) -> None:

@@ -85,6 +85,10 @@ class Staging(Rows, Protocol):
         """Forget what was folded."""
         ...
 
+    async def show(self, position: int, target: int) -> None:
+        """Let others see which position is reached, and which is to be."""
+        ...
+
     async def compare(self) -> None:
         """Find the rows that may differ."""
         ...
@@ -221,6 +225,7 @@ class Rebuild:
     async def _fold(self, projection: Projection, rows: Rows, target: int) -> None:
         async for _ in convey(projection, rows.load, self._batches(projection, target)):
             self._progress(projection.checkpoint.position, target)
+            await self._staging.show(projection.checkpoint.position, target)
 
     async def _batches(self, projection: Projection, target: int) -> AsyncIterator[Batch]:
         async for messages in self._replay.until(target):

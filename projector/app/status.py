@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from time import time
 from typing import Any, NamedTuple, Protocol
 
 from projector.domain.messages import StreamState
@@ -26,8 +28,8 @@ class Summary(Protocol):
         ...
 
     @property
-    def endpoints(self) -> int:
-        """Rows of `endpoint_state`."""
+    def endpoints(self) -> int | None:
+        """Rows of `endpoint_state`; None if they were not counted."""
         ...
 
     @property
@@ -38,6 +40,21 @@ class Summary(Protocol):
     @property
     def active(self) -> Mapping[str, Any] | None:
         """The process that works, and since when."""
+        ...
+
+    @property
+    def last_event_stored_at(self) -> datetime | None:
+        """When the broker stored the last message folded."""
+        ...
+
+    @property
+    def last_commit_at(self) -> datetime | None:
+        """When the position last moved."""
+        ...
+
+    @property
+    def rebuild(self) -> Mapping[str, Any] | None:
+        """How far a rebuild or verification is, and since when."""
         ...
 
 
@@ -52,6 +69,10 @@ class Gauge(Protocol):
         """Return how many messages of ours the stream holds behind a position."""
         ...
 
+    async def oldest_behind(self, position: int) -> int | None:
+        """Return when the oldest of these was stored, in Unix ms; None if there is none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -62,12 +83,17 @@ class Status:
     stream_last_seq: int
     checkpoint_seq: int
     lag_messages: int
-    endpoints: int
+    lag_seconds: float
+    """Age of the oldest message that is not folded; 0 where there is none."""
+    last_event_stored_at: datetime | None
+    last_commit_at: datetime | None
+    endpoints: int | None
     dead_letters: int
     dead_letters_by_reason: Mapping[str, int]
     skipped: Mapping[str, int]
     projection_version: str
     active: Mapping[str, Any] | None
+    rebuild: Mapping[str, Any] | None
 
 
 class Census(NamedTuple):
@@ -87,16 +113,21 @@ async def status(
     """
     summary = await summarise()
     state = await gauge.state()
+    oldest = await gauge.oldest_behind(summary.position) if state.last > summary.position else None
     return Status(
         stream=stream,
         stream_first_seq=state.first,
         stream_last_seq=state.last,
         checkpoint_seq=summary.position,
-        lag_messages=await gauge.behind(summary.position) if state.last > summary.position else 0,
+        lag_messages=0 if oldest is None else await gauge.behind(summary.position),
+        lag_seconds=0.0 if oldest is None else max(0.0, round(time() - oldest / 1000, 3)),
+        last_event_stored_at=summary.last_event_stored_at,
+        last_commit_at=summary.last_commit_at,
         endpoints=summary.endpoints,
         dead_letters=sum(summary.dead_letters.values()),
         dead_letters_by_reason=summary.dead_letters,
         skipped=summary.skipped,
         projection_version=summary.rules_version or rules_version,
         active=summary.active,
+        rebuild=summary.rebuild,
     )

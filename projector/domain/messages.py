@@ -19,6 +19,16 @@ class Message(NamedTuple):
     headers: Mapping[str, str] | None = None
 
 
+class Origin(NamedTuple):
+    """What a message says of where it came from, and when."""
+
+    originator: str
+    replica: str | None
+    """None where it is unknown."""
+    timestamp: int
+    """Unix ms by the clock of the replica, as it stands in the message."""
+
+
 class Skipped(NamedTuple):
     """A message of a type this version does not know: the protocol may grow."""
 

@@ -1,7 +1,7 @@
 """The row of the checkpoint."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from projector.domain.checkpoint import Anchor, Checkpoint, Rules
 from projector.storage.wire import decode_json
@@ -36,6 +36,22 @@ UPDATE projector_checkpoint
 SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, advanced_at = now()
 WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
 """
+# Whoever holds the row must not be waited for: what is noted is only for people.
+_NOTE = """
+UPDATE projector_checkpoint
+SET active_since = $3, lag_messages = coalesce($4, lag_messages), lag_seen_at = coalesce($5, lag_seen_at)
+WHERE (projection, shard) IN (
+    SELECT projection, shard FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+class Lag(NamedTuple):
+    """How far the projection was behind at some moment."""
+
+    messages: int
+    seen_at: int
+    """Unix ms."""
 
 
 async def read(connection: Any, *, hold: bool = False) -> Checkpoint | None:
@@ -69,6 +85,12 @@ async def advance(connection: Any, before: Checkpoint, after: Checkpoint) -> boo
         after.skipped,
     )
     return status == "UPDATE 1"
+
+
+async def note(connection: Any, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None) -> None:
+    """Write down for people since when somebody works (Unix ms), and how far it is behind."""
+    messages, seen_at = (None, None) if lag is None else lag
+    await connection.execute(_NOTE, PROJECTION, SHARD, active_since, messages, seen_at, timeout=timeout_s)
 
 
 async def count_change(connection: Any) -> None:

@@ -6,24 +6,38 @@ from projector.errors import RebuildRunningError
 from projector.storage.checkpoints import PROJECTION, SHARD
 
 LEADER_LOCK = f"projector {PROJECTION}"
-_REBUILD_LOCK = f"projector {PROJECTION} rebuild"
+REBUILD_LOCK = f"projector {PROJECTION} rebuild"
 
 # A lock of one 64-bit key shows in pg_locks as two halves, with objsubid 1.
 _HOLDER = """
 FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
 WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
   AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND (lock.classid::bigint << 32 | lock.objid::bigint) = hashtextextended({name}, {shard})
-LIMIT 1
+  AND (lock.classid::bigint << 32 | lock.objid::bigint) = hashtextextended($1, $2)
 """
-LEADER = """
+LEADER = (
+    """
 SELECT activity.application_name AS application, activity.pid AS backend_pid,
        host(activity.client_addr) AS address, activity.backend_start AS since
-""" + _HOLDER.format(name=":name", shard=":shard")
-_REBUILDER = """
+"""
+    + _HOLDER
+    + "LIMIT 1"
+)
+REBUILD = (
+    """
+SELECT activity.application_name AS application, activity.backend_start AS since
+"""
+    + _HOLDER
+    + "AND lock.mode = 'ExclusiveLock' LIMIT 1"
+)  # shared, it is held by a retry of dead letters
+_REBUILDER = (
+    """
 SELECT format('%s, backend process %s, since %s', activity.application_name, activity.pid,
               to_char(activity.backend_start, 'YYYY-MM-DD HH24:MI:SS OF'))
-""" + _HOLDER.format(name="$1", shard="$2")
+"""
+    + _HOLDER
+    + "LIMIT 1"
+)
 
 
 async def lead(connection: Any) -> bool:
@@ -50,5 +64,5 @@ async def keep_rebuilds_out(connection: Any, *, shared: bool = False) -> None:
         RebuildRunningError: somebody does.
     """
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
-    if not await connection.fetchval(f"SELECT {function}(hashtextextended($1, $2))", _REBUILD_LOCK, SHARD):
-        raise RebuildRunningError(await connection.fetchval(_REBUILDER, _REBUILD_LOCK, SHARD) or "unknown")
+    if not await connection.fetchval(f"SELECT {function}(hashtextextended($1, $2))", REBUILD_LOCK, SHARD):
+        raise RebuildRunningError(await connection.fetchval(_REBUILDER, REBUILD_LOCK, SHARD) or "unknown")

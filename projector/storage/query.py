@@ -5,18 +5,18 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import asyncpg
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projector.errors import QueryRefusedError
 from projector.storage import migrate
-from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
-from projector.storage.locks import LEADER, LEADER_LOCK
-from projector.storage.tables import dead_letter, endpoint_state, projector_checkpoint
+from projector.storage.summary import Summary
+from projector.storage.summary import read as read_summary
+from projector.storage.tables import endpoint_state
 
-_READ_ONLY = {"default_transaction_read_only": "on"}
+READ_ONLY = {"default_transaction_read_only": "on"}
 _TIMEOUT_S = 300.0
 _STATEMENT_CLASSES = {"0A", "22", "23", "25", "42", "54"}
 
@@ -28,20 +28,6 @@ class Answer(NamedTuple):
     rows: Sequence[Sequence[Any]]
 
 
-class Summary(NamedTuple):
-    """How far the projection is, and what it has."""
-
-    position: int
-    rules_version: str | None
-    """None as long as nothing was ever folded."""
-    skipped: dict[str, int]
-    endpoints: int
-    dead_letters: dict[str, int]
-    """Those that are neither resolved nor discarded, by reason."""
-    active: dict[str, Any] | None
-    """The process that works, as Postgres sees it: application, process id, address and since when."""
-
-
 async def query(url: str, sql: str) -> Answer:
     """Run one statement of a person's in a read-only transaction.
 
@@ -49,7 +35,7 @@ async def query(url: str, sql: str) -> Answer:
         QueryRefusedError: Postgres objects to the statement.
         DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
-    connection = await connect(url, purpose="sql", settings=_READ_ONLY)
+    connection = await connect(url, purpose="sql", settings=READ_ONLY)
     try:
         with translated(), _refused():
             async with connection.transaction(readonly=True):
@@ -64,37 +50,19 @@ async def query(url: str, sql: str) -> Answer:
 
 
 async def summary(url: str, stream: str) -> Summary:
-    """Return the state of the projection.
+    """Return the state of the projection, with the endpoints counted, which reads the whole table.
 
     Raises:
         NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
-    async with reading(url) as connection:
-        checkpoint = (
-            await connection.execute(
-                select(projector_checkpoint).where(
-                    projector_checkpoint.c.projection == PROJECTION, projector_checkpoint.c.shard == SHARD
-                )
-            )
-        ).one_or_none()
-        endpoints = await connection.scalar(select(func.count()).select_from(endpoint_state))
-        parked = await connection.execute(
-            select(dead_letter.c.reason, func.count())
-            .where(dead_letter.c.stream == stream, dead_letter.c.state == "parked")
-            .group_by(dead_letter.c.reason)
-            .order_by(dead_letter.c.reason)
-        )
-        by_reason = {row[0]: row[1] for row in parked}
-        leader = await connection.execute(text(LEADER), {"name": LEADER_LOCK, "shard": SHARD})
-        active = leader.mappings().one_or_none()
-    return Summary(
-        position=checkpoint.position if checkpoint else 0,
-        rules_version=checkpoint.rules_version if checkpoint else None,
-        skipped=checkpoint.skipped if checkpoint else {},
-        endpoints=endpoints or 0,
-        dead_letters=by_reason,
-        active=None if active is None else dict(active),
-    )
+    connection = await connect(url, purpose="report", settings=READ_ONLY)
+    try:
+        with translated():
+            await migrate.check(connection)
+            found = await read_summary(connection, stream)
+            return found._replace(endpoints=await connection.fetchval("SELECT count(*) FROM endpoint_state"))
+    finally:
+        connection.terminate()
 
 
 async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
@@ -134,6 +102,6 @@ async def reading(url: str) -> AsyncIterator[AsyncConnection]:
     Raises:
         NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
-    async with engine_connection(url, purpose="report", settings=_READ_ONLY) as connection:
+    async with engine_connection(url, purpose="report", settings=READ_ONLY) as connection:
         await migrate.check((await connection.get_raw_connection()).driver_connection)
         yield connection

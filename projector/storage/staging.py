@@ -4,6 +4,7 @@ The staging tables are unlogged: they are worth nothing after a crash, and the n
 They object to what the live table objects to, since they have its constraints and indexes.
 """
 
+import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ _COLUMNS = tuple(column.name for column in endpoint_state.columns)
 _OTHERS = _COLUMNS[1:]
 _REGISTERS = tuple(facet.registers.name for facet in FACET_COLUMNS)
 _SEEDED_AT_ONCE = 5000
+_SHOW_EVERY_S = 1.0
 
 _PREPARE = f"""
 DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};
@@ -169,9 +171,11 @@ class _StagingUnitOfWork(UnitOfWork):
 class Staging:
     """The staging tables, for one rebuild at a time."""
 
-    def __init__(self, url: str) -> None:
-        """Remember where the database is: nothing is opened yet."""
+    def __init__(self, url: str, purpose: str) -> None:
+        """Remember where the database is, and what to be called there: nothing is opened yet."""
         self._url = url
+        self._purpose = purpose
+        self._shown_at = 0.0
         self._connection: Any = None
         self._reader: Any = None
         self._alone = False
@@ -186,7 +190,7 @@ class Staging:
             NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
         """
         self._connection = connection = await connect(
-            self._url, purpose="rebuild", settings={**WRITER_SETTINGS, "synchronous_commit": "off"}
+            self._url, purpose=self._purpose, settings={**WRITER_SETTINGS, "synchronous_commit": "off"}
         )
         with translated():
             await migrate.check(connection)
@@ -215,7 +219,18 @@ class Staging:
     async def lead(self) -> bool:
         """Become the one projector that works, if no daemon is; see `locks.lead`."""
         with translated():
-            return await locks.lead(self._connection)
+            leads = await locks.lead(self._connection)
+            if leads:
+                await checkpoints.note(self._connection, active_since=time.time_ns() // 1_000_000)
+        return leads
+
+    async def show(self, position: int, target: int) -> None:
+        """Let others see how far it is, in the name of the connection; at most once a second."""
+        if time.monotonic() - self._shown_at >= _SHOW_EVERY_S:
+            self._shown_at = time.monotonic()
+            with translated():
+                name = f"projector {self._purpose} {position}/{target}"
+                await self._connection.execute("SELECT set_config('application_name', $1, false)", name)
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the live checkpoint."""

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.storage import checkpoints, locks, migrate, statements
+from projector.storage.checkpoints import Lag
 from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.loading import load
@@ -43,6 +45,8 @@ LEADER_SETTINGS: Mapping[str, str] = {
 _COMMAND_TIMEOUT_S = 70.0
 _PING_EVERY_S = 2.0
 _PING_TIMEOUT_S = 4.0
+_SEEN_AGAIN_MS = 5000
+"""After so long, a lag is written down although it is the same."""
 
 
 class Store:
@@ -54,6 +58,10 @@ class Store:
         self._connection: Any = None
         self._reader: Any = None
         self._turn = asyncio.Lock()
+        self._asking = 0
+        self._active_since = 0
+        self._lag: Lag | None = None
+        self._noted: Lag | None = None
 
     async def open(self) -> None:
         """Connect, or connect anew.
@@ -92,7 +100,24 @@ class Store:
     async def lead(self) -> bool:
         """Try to become the one projector that works; see `locks.lead`."""
         with translated():
-            return await locks.lead(self._connection)
+            leads = await locks.lead(self._connection)
+        if leads:
+            self._active_since = _now_ms()
+            self._lag = self._noted = None
+        return leads
+
+    def note_lag(self, messages: int) -> None:
+        """Remember how many messages of ours are behind; `watch` writes it down."""
+        self._lag = Lag(messages, _now_ms())
+
+    async def write_lag(self) -> None:
+        """Write down what was noted last, for people to read in `projector_status`."""
+        async with self._turn:
+            with translated():
+                await checkpoints.note(
+                    self._connection, active_since=self._active_since, lag=self._lag, timeout_s=_PING_TIMEOUT_S
+                )
+        self._noted = self._lag
 
     async def watch(self) -> None:
         """Keep the connection alive while nothing else uses it; this ends only when the connection is lost.
@@ -101,20 +126,29 @@ class Store:
             DatabaseUnavailableError: it is lost, and with it the lead.
         """
         while True:
+            if self._lag_is_news:
+                await self.write_lag()
+            else:
+                async with self._turn:
+                    with translated():
+                        await self._connection.execute("SELECT 1", timeout=_PING_TIMEOUT_S)
             await asyncio.sleep(_PING_EVERY_S)
-            async with self._turn:
-                with translated():
-                    await self._connection.execute("SELECT 1", timeout=_PING_TIMEOUT_S)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether Postgres is waited for on the path, which the driver ends where it takes too long."""
+        return self._asking > 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on `endpoint_state`; see `unit_of_work.transaction`."""
-        async with self._turn, transaction(self._connection, UnitOfWork) as work:
-            yield work
+        with self._counted():
+            async with self._turn, transaction(self._connection, UnitOfWork) as work:
+                yield work
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as they are committed; see `loading.load`."""
-        with translated():
+        with self._counted(), translated():
             return await load(self._reader, "endpoint_state", needed)
 
     async def checkpoint(self) -> Checkpoint | None:
@@ -126,6 +160,20 @@ class Store:
         """Write the first checkpoint, unless another projector was quicker."""
         with translated():
             await checkpoints.begin(self._connection, checkpoint)
+
+    @property
+    def _lag_is_news(self) -> bool:
+        if self._lag is None or self._noted is None:
+            return self._lag is not None
+        return self._lag.messages != self._noted.messages or self._lag.seen_at - self._noted.seen_at >= _SEEN_AGAIN_MS
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
 
 
 async def open_reader(url: str) -> Any:
@@ -143,3 +191,7 @@ async def open_reader(url: str) -> Any:
 def _process() -> str:
     """Return what tells this process from others, as far as it fits into a connection's name."""
     return f"{socket.gethostname()[:30]}:{os.getpid()}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,6 +1,6 @@
-"""The tables, defined once: migrations must come to the same, and a test compares them."""
+"""The tables and the view, defined once: migrations must come to the same, and a test compares them."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT, TIME
@@ -74,6 +74,9 @@ projector_checkpoint = Table(
         server_default=text("now()"),
         comment="When the position last moved",
     ),
+    Column("lag_messages", BigInteger, comment="Messages that were not folded, as the projector that works last saw"),
+    Column("lag_seen_at", TIME, comment="When it saw that, every few seconds while it works"),
+    Column("active_since", TIME, comment="Since when the projector works, or did that worked last"),
     comment="How far each projection has folded its stream; moves in the transaction that changes the rows",
 )
 
@@ -103,3 +106,47 @@ dead_letter = Table(
 )
 
 Index("dead_letter_parked_idx", dead_letter.c.reason, postgresql_where=dead_letter.c.state == "parked")
+
+_STATUS_VIEW = """
+CREATE VIEW projector_status AS
+SELECT checkpoint.projection, checkpoint.shard, checkpoint.stream, checkpoint.position,
+       checkpoint.anchor_stored_at AS last_event_stored_at,
+       checkpoint.advanced_at AS last_commit_at,
+       checkpoint.lag_messages, checkpoint.lag_seen_at,
+       leader.active,
+       CASE WHEN leader.active THEN checkpoint.active_since END AS active_since,
+       (SELECT count(*) FROM dead_letter WHERE dead_letter.stream = checkpoint.stream AND state = 'parked')
+           AS dead_letters
+FROM projector_checkpoint AS checkpoint
+CROSS JOIN LATERAL (
+    SELECT EXISTS (
+        SELECT FROM pg_locks AS lock
+        WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+          AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (lock.classid::bigint << 32 | lock.objid::bigint)
+              = hashtextextended('projector ' || checkpoint.projection, checkpoint.shard)
+    ) AS active
+) AS leader
+"""
+"""The lock is that of `locks.LEADER_LOCK`."""
+
+STATUS_COMMENTS = {
+    "projection": "Name of the projection, which is that of its table",
+    "shard": "Share of the endpoints that the projector folds; 0 as long as there is one",
+    "stream": "JetStream stream that is folded",
+    "position": "Stream sequence up to which every message is folded, parked or skipped",
+    "last_event_stored_at": "When the broker stored the message at the position",
+    "last_commit_at": "When the position last moved",
+    "lag_messages": "Messages that were not folded, as the projector that works last saw",
+    "lag_seen_at": "When it saw that, every few seconds while it works",
+    "active": "Whether a projector works",
+    "active_since": "Since when; null: none does",
+    "dead_letters": "Dead letters neither resolved nor discarded",
+}
+
+for _statement in (
+    _STATUS_VIEW,
+    "COMMENT ON VIEW projector_status IS 'How far and how fresh the projection is'",
+    *(f"COMMENT ON COLUMN projector_status.{name} IS '{comment}'" for name, comment in STATUS_COMMENTS.items()),
+):
+    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

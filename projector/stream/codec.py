@@ -12,7 +12,7 @@ import fastavro
 from fastavro.schema import SchemaParseException
 
 from projector.domain.events import Event
-from projector.domain.messages import Message, Skipped
+from projector.domain.messages import Message, Origin, Skipped
 from projector.domain.stamps import Stamp, occurred_at
 from projector.errors import PoisonError, SettingError
 from projector.stream import kaa_2017_04, subjects
@@ -74,6 +74,17 @@ class Codec:
             replica,
         )
         return route.translate(record, stamp)
+
+    def origin(self, message: Message) -> Origin | None:
+        """Return where a message says it came from and when, before its clock is mistrusted; None if it cannot."""
+        try:
+            route = self._route(message.subject)
+            if isinstance(route, Skipped):
+                return None
+            record = _read(route, message.payload)
+        except PoisonError:
+            return None
+        return Origin(route.originator, record["originatorReplicaId"] or None, record["timestamp"])
 
     def explain(self, subject: str, payload: bytes) -> Record:
         """Return the fields of a payload that can be read, for a person; those behind a fault are missing."""

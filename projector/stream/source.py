@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -116,6 +117,21 @@ class JetStreamSource:
             info = await self._replay_from(position)
             await self._jetstream.delete_consumer(self._stream, info.name)
         return info.num_pending or 0
+
+    async def oldest_behind(self, position: int) -> int | None:
+        """Return when the oldest message of ours behind a position was stored, in Unix ms; None if there is none.
+
+        Raises:
+            BrokerUnavailableError: as its name says.
+        """
+        stored = []
+        async with translated():
+            for subject in self._filters:
+                with suppress(nats.js.errors.NotFoundError):
+                    found = await self._jetstream.get_msg(self._stream, position + 1, subject, next=True)
+                    if found.time is not None:
+                        stored.append(_unix_ms(found.time))
+        return min(stored, default=None)
 
     async def message(self, position: int) -> Message | None:
         """Return the message at a position, or None if the stream no longer has it.

@@ -36,9 +36,10 @@ class Running:
         """Return once an event is in the log."""
         await self._until(lambda: any(entry["event"] == event for entry in self.logged), event)
 
-    async def prints(self, text: str) -> None:
-        """Return once a text is printed."""
+    async def prints(self, text: str) -> str:
+        """Return the first line that has a text, once it is printed."""
         await self._until(lambda: any(text in line for line in self._out), text)
+        return next(line for line in self._out if text in line)
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)
@@ -81,6 +82,7 @@ class CommandLine:
         nothing.touch()
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
         self.environment["PROJECTOR_CONFIG"] = str(nothing)
+        self.environment["PROJECTOR_HTTP"] = "off"  # the tests run side by side, and the port is one
         self.started: list[Running] = []
 
     async def start(self, *arguments: str, **settings: str | None) -> Running:

@@ -67,8 +67,12 @@ async def test_the_status_has_every_figure_for_programs_and_for_people(folded: C
         "endpoints": 2,
         "dead_letters": 2,
         "skipped": {"no.such": 1},
+        "rebuild": None,
     }
     assert answer | figures == answer
+    assert 0 < answer["lag_seconds"] < 60
+    stored, committed = (datetime.fromisoformat(answer[key]) for key in ("last_event_stored_at", "last_commit_at"))
+    assert stored < committed
     assert isinstance(answer["projection_version"], str)
     assert answer["projection_version"]
     lines = dict(line.split(maxsplit=1) for line in as_lines.splitlines())
@@ -79,6 +83,34 @@ async def test_the_status_before_anything_was_folded_is_all_zero(prepared: Comma
     answer = json.loads(await prepared.succeeds("status", "--json"))
     assert [answer[key] for key in ("checkpoint_seq", "lag_messages", "endpoints", "dead_letters")] == [0, 0, 0, 0]
     assert answer["skipped"] == {}
+
+
+async def test_a_script_that_published_something_can_wait_until_it_can_be_read(
+    prepared: CommandLine, event: Event, publish: Publish, query: Query, database_url: str
+) -> None:
+    waiting = await prepared.start("wait", "--seq", "2")
+    await publish(event("connectivity.connected", "e"), event("connectivity.connected", "f"))
+    await prepared.succeeds("run", "--until-caught-up")
+    ended = await waiting.end()
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert len(await query(database_url, "SELECT 1 FROM endpoint_state")) == 2
+
+
+async def test_waiting_ends_with_where_the_checkpoint_is_and_who_works(folded: CommandLine) -> None:
+    daemon = await folded.start("run")
+    await daemon.logs("caught up")
+    reached, late = await asyncio.gather(
+        folded("wait", "--seq", "8", "--timeout", "0"), folded("wait", "--seq", "9", "--timeout", "0.2")
+    )
+    assert (reached.code, reached.err) == (0, "")
+    assert (late.code, late.out) == (1, "")
+    assert late.err.startswith("the checkpoint is at 8, not yet at 9; active: projector writer ")
+    await daemon.kill()
+
+
+async def test_waiting_where_nobody_works_says_so(prepared: CommandLine) -> None:
+    ended = await prepared("wait", "--seq", "1", "--timeout", "0")
+    assert (ended.code, ended.err) == (1, "the checkpoint is at 0, not yet at 1; active: nobody\n")
 
 
 async def test_dead_letters_are_listed_for_programs_and_for_people(folded: CommandLine) -> None:
@@ -168,7 +200,8 @@ async def test_what_is_fatal_is_one_line_that_says_what_to_do(projector: Command
     run, status = await asyncio.gather(projector("run"), projector("status"))
     assert (run.code, status.code) == (3, 3)
     *log, complaint = run.err.splitlines()
-    assert [json.loads(line)["event"] for line in log] == ["starting"]
+    assert [json.loads(line)["event"] for line in log] == ["starting", "stopped"]
+    assert complaint == f"error: {json.loads(log[-1])['reason']}"
     assert status.err == f"{complaint}\n"
     assert complaint.startswith("error: ")
     assert "projector init" in complaint

@@ -1,6 +1,8 @@
 import asyncio
 import json
 import signal
+import socket
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -51,6 +53,47 @@ async def test_an_idle_daemon_shows_an_event_and_ends_when_told_to(
     idle_daemon.send(signal.SIGTERM)
     ended = await idle_daemon.end()
     assert (ended.code, ended.out, idle_daemon.logged[-1]["event"]) == (0, "", "stopped")
+    assert idle_daemon.logged[-1]["reason"] == "SIGTERM"
+
+
+async def test_a_daemon_that_answers_says_where_and_says_what_is_true(prepared: CommandLine) -> None:
+    daemon = await prepared.start("run", "--http", "127.0.0.1:0")
+    await daemon.logs("listening")
+    await daemon.logs("caught up")
+    (url,) = [entry["http"] for entry in daemon.logged if entry["event"] == "listening"]
+
+    def fetch(path: str) -> str:
+        with urllib.request.urlopen(url + path, timeout=5) as response:  # noqa: S310 - of our own daemon
+            return str(response.read().decode())
+
+    assert json.loads(await asyncio.to_thread(fetch, "/healthz"))["healthy"] is True
+    status = json.loads(await prepared.succeeds("status", "--json"))
+    answered = json.loads(await asyncio.to_thread(fetch, "/status"))
+    assert status.keys() <= answered.keys()
+    assert answered["daemon"]["state"] == "active"
+    daemon.send(signal.SIGTERM)
+    assert (await daemon.end()).code == 0
+
+
+async def test_a_service_manager_hears_that_it_is_ready_goes_round_and_ends(
+    prepared: CommandLine, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+
+        async def hears(what: str, times: int = 1) -> None:
+            async with asyncio.timeout(20):
+                while times:
+                    heard = await asyncio.get_running_loop().sock_recv(manager, 4096)
+                    times -= what in heard.decode().splitlines()
+
+        daemon = await prepared.start("run", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        await hears("READY=1")
+        await hears("WATCHDOG=1", 3)
+        daemon.send(signal.SIGTERM)
+        await hears("STOPPING=1")
+        assert (await daemon.end()).code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,5 +1,7 @@
+import asyncio
 import signal
 import tomllib
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ def processes_in(folder: Path) -> list[list[str]]:
     return [line for line in lines if any(str(folder) in word for word in line)]
 
 
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - of our own daemon
+        return str(response.read().decode())
+
+
 def database_url(folder: Path) -> str:
     """Where a running demonstration tells other commands to look."""
     return str(tomllib.loads((folder / "projector.toml").read_text("utf-8"))["database_url"])
@@ -38,8 +45,10 @@ async def test_a_demonstration_ends_by_itself_leaves_nothing_running_and_goes_on
     assert position > 0
     assert 0 < endpoints <= 50
 
-    second = await anywhere.start(*demonstration)
+    second = await anywhere.start(*demonstration, PROJECTOR_HTTP="127.0.0.1:0")
     await second.prints("query it from another terminal")
+    page = (await second.prints("see it in a browser")).split()[-1]
+    assert "<html" in await asyncio.to_thread(fetch, page)
 
     async def goes_on() -> bool:
         ((further, _),) = await query(database_url(server_folder), PROGRESS)

@@ -15,8 +15,9 @@ from projector.domain.messages import Selection
 from projector.embedded import EmbeddedNats
 from projector.errors import DatabaseRefusedError
 from projector.journal import Journal
-from projector.runtime import Runtime, Simulation
+from projector.runtime import Runtime
 from projector.settings import load
+from projector.simulation import Simulation
 from projector.simulator import Fleet
 from projector.stream import subjects
 from projector.stream.codec import Codec

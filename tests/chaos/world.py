@@ -107,6 +107,7 @@ class World:
                 "PROJECTOR_NATS_URL": broker.url,
                 "PROJECTOR_DATABASE_URL": f"postgresql://postgres@/{database}?host={quote(str(folder))}",
                 "PROJECTOR_STREAM": stream,
+                "PROJECTOR_HTTP": "off",
             }
             try:
                 yield daemon

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from projector.app.live import Live
+from projector.app.observers import Observer, Observers
 from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import TransientError
@@ -108,14 +109,25 @@ class Scene:
     ask: Callable[..., Awaitable[Rows]]
     daemons: list[Daemon] = field(default_factory=list)
 
+    def runtime(self, url: str | None = None, **settings: Any) -> Runtime:
+        """Put the pieces together for this stream and this database, or another one."""
+        flags = {"nats_url": self.nats_url, "database_url": url or self.database_url, "batch_size": 100} | settings
+        return Runtime(load(flags, config=None, fallback=None))
+
     def follow(
-        self, *, url: str | None = None, accept_gap: bool = False, until_caught_up: bool = False, **settings: Any
+        self,
+        *,
+        url: str | None = None,
+        accept_gap: bool = False,
+        until_caught_up: bool = False,
+        heard_by: Sequence[Observer] = (),
+        **settings: Any,
     ) -> Daemon:
         """Start a daemon."""
-        flags = {"nats_url": self.nats_url, "database_url": url or self.database_url, "batch_size": 100} | settings
         recorder = Recorder()
-        runtime = Runtime(load(flags, config=None, fallback=None))
-        live = runtime.live(recorder, accept_gap=accept_gap, until_caught_up=until_caught_up)
+        live = self.runtime(url, **settings).live(
+            Observers((recorder, *heard_by)), accept_gap=accept_gap, until_caught_up=until_caught_up
+        )
         self.daemons.append(Daemon(live, recorder))
         return self.daemons[-1]
 

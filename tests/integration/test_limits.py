@@ -176,6 +176,7 @@ async def test_memory_stays_bounded_whatever_waits_in_the_stream(
         "PROJECTOR_NATS_URL": scene.nats_url,
         "PROJECTOR_DATABASE_URL": scene.database_url,
         "PROJECTOR_STREAM": scene.stream,
+        "PROJECTOR_HTTP": "off",
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", WATCHED, "run", "--until-caught-up"),

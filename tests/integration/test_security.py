@@ -20,8 +20,9 @@ from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
 )
-from projector.runtime import Runtime, Simulation
+from projector.runtime import Runtime
 from projector.settings import load
+from projector.simulation import Simulation
 from projector.stream.connection import Broker, connect
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]

@@ -266,6 +266,20 @@ async def test_changed_originators_change_what_an_existing_consumer_selects(
     assert positions(await take(source, 2)) == [2, 3]
 
 
+async def test_the_oldest_message_behind_a_position_is_the_first_of_ours_whatever_else_is_there(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    for originator in ("a", "b", "c", "a"):
+        await publish((subjects.build(originator, "connectivity.connected"), b""))
+    await jetstream.delete_msg(stream, 2)
+    everybodys, ours = await open_source(), await open_source("a", "c")
+    messages = [await everybodys.message(position) for position in (1, 3, 4)]
+    first, third, fourth = (message.stored_at for message in messages)
+    assert [await everybodys.oldest_behind(position) for position in range(5)] == [first, third, third, fourth, None]
+    assert [await ours.oldest_behind(position) for position in range(5)] == [first, third, third, fourth, None]
+    assert await (await open_source("d")).oldest_behind(0) is None
+
+
 async def test_counting_what_waits_leaves_no_consumer_behind(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:

@@ -48,7 +48,12 @@ class Daemon:
 
 @pytest.fixture
 def environment(nats_url: str, database_url: str, stream: str) -> dict[str, str]:
-    return {"PROJECTOR_NATS_URL": nats_url, "PROJECTOR_DATABASE_URL": database_url, "PROJECTOR_STREAM": stream}
+    return {
+        "PROJECTOR_NATS_URL": nats_url,
+        "PROJECTOR_DATABASE_URL": database_url,
+        "PROJECTOR_STREAM": stream,
+        "PROJECTOR_HTTP": "off",
+    }
 
 
 @pytest.fixture

@@ -28,13 +28,16 @@ CATALOGUE = {
     "columns": """
         SELECT attrelid::regclass::text, attnum, attname, format_type(atttypid, atttypmod), attnotnull,
                pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
-        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND relkind IN ('r', 'p')
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND relkind IN ('r', 'p', 'v')
         LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
         WHERE attnum > 0 AND NOT attisdropped AND {mine} ORDER BY 1, 2
     """,
     "relations": """
         SELECT relname, relkind, relpersistence, reloptions, obj_description(oid, 'pg_class')
         FROM pg_class WHERE {mine} ORDER BY 1
+    """,
+    "views": """
+        SELECT relname, pg_get_viewdef(oid) FROM pg_class WHERE relkind = 'v' AND {mine} ORDER BY 1
     """,
     "indexes": """
         SELECT pg_get_indexdef(indexrelid)
@@ -88,11 +91,11 @@ async def test_the_migrated_database_is_the_declared_one_also_where_alembic_does
     assert await catalogue(database_url) == await catalogue(empty_database_url)
 
 
-async def test_every_table_and_column_says_what_it_is(database_url: str, catalogue: Catalogue) -> None:
+async def test_every_table_and_view_and_column_says_what_it_is(database_url: str, catalogue: Catalogue) -> None:
     found = await catalogue(database_url)
-    assert {row[0] for row in found["columns"]} == set(metadata.tables)
+    assert {row[0] for row in found["columns"]} == {*metadata.tables, "projector_status"}
     assert [row[:3] for row in found["columns"] if not row[-1]] == []
-    assert [row[0] for row in found["relations"] if row[1] == "r" and not row[-1]] == []
+    assert [row[0] for row in found["relations"] if row[1] in ("r", "v") and not row[-1]] == []
 
 
 async def test_rows_are_updated_in_place(database_url: str, query: Query, eventually: Eventually) -> None:

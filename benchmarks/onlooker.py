@@ -1,0 +1,34 @@
+"""Somebody who asks a daemon how it is, as a scraper and a few open pages would."""
+
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_EVERY_S = 5.0
+_TIMEOUT_S = 1.0
+_PATHS = ("/metrics", "/status", "/history", "/readyz")
+
+
+@contextmanager
+def onlooker() -> Iterator[str]:
+    """Yield where a daemon is to answer, and ask there for everything every 5 s for the length of a block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        http = f"127.0.0.1:{free.getsockname()[1]}"
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(_EVERY_S):
+            for path in _PATHS:
+                # It is not there yet, or not any more, or says that the lag is too large.
+                with suppress(OSError), urllib.request.urlopen(f"http://{http}{path}", timeout=_TIMEOUT_S) as answer:
+                    answer.read()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield http
+    finally:
+        ended.set()
+        asking.join()

@@ -1,0 +1,15 @@
+"""Which projector is watched."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What does not change while it runs."""
+
+    version: str
+    revision: str
+    """Of the protocol."""
+    rules: str
+    """Version of the rules."""
+    stream: str

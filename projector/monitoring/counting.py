@@ -1,0 +1,97 @@
+"""How many endpoints there are of each kind, counted slice by slice, so that a large table is no burden.
+
+A round goes through all pages of the table, and what it found is published when it is complete.
+Rows that move while it is under way may be counted twice or not at all: the next round knows better.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+from projector.monitoring.ports import Pages
+
+_TARGET_S = 0.03
+"""What a slice is to take the database."""
+_FIRST_PAGES = 200
+_MOST_GROWTH = 2.0
+_REST_S = 5.0
+_VERSIONS_NAMED = 20
+OTHER_VERSIONS = "(other)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a round found, the most frequent first."""
+
+    endpoints: int
+    by_status: Mapping[str, int]
+    by_version: Mapping[str, int]
+    """The most frequent ones, and the rest together."""
+    by_config_status: Mapping[str, int]
+    counted_at: datetime
+
+
+class _Round:
+    """One way through the pages of the table."""
+
+    def __init__(self, pages: int) -> None:
+        self.began = monotonic()
+        self.pages = pages
+        self.next_page = 0
+        self.by_status: Counter[str] = Counter()
+        self.by_version: Counter[str] = Counter()
+        self.by_config_status: Counter[str] = Counter()
+
+
+class Counting:
+    """Counts, a slice at each step, and rests between two rounds for at least as long as one took."""
+
+    def __init__(self, table: Pages) -> None:
+        """Begin with nothing counted."""
+        self.latest: Counts | None = None
+        self._table = table
+        self._slice_pages = _FIRST_PAGES
+        self._rest_until = 0.0
+        self._round: _Round | None = None
+
+    async def step(self) -> None:
+        """Count the next slice, unless it is time to rest.
+
+        Raises:
+            TransientError, FatalError: the round goes on where it was.
+        """
+        if monotonic() < self._rest_until:
+            return
+        if self._round is None:
+            self._round = _Round(await self._table.pages())
+        end = min(self._round.next_page + self._slice_pages, self._round.pages)
+        found = await self._table.count(self._round.next_page, end)
+        for status, version, config_status, count in found.counts:
+            self._round.by_status[status] += count
+            self._round.by_version[version] += count
+            self._round.by_config_status[config_status] += count
+        self._round.next_page = end
+        self._adapt(found.seconds, most=self._round.pages)
+        if end == self._round.pages:
+            self._publish(self._round)
+
+    def _adapt(self, took_s: float, *, most: int) -> None:
+        """Make the next slice larger or smaller, so that it takes about as long as it may."""
+        factor = min(_TARGET_S / max(took_s, 0.001), _MOST_GROWTH)
+        self._slice_pages = max(1, min(int(self._slice_pages * factor), max(most, _FIRST_PAGES)))
+
+    def _publish(self, found: _Round) -> None:
+        named = dict(found.by_version.most_common(_VERSIONS_NAMED))
+        rest = found.by_version.total() - sum(named.values())
+        self.latest = Counts(
+            endpoints=found.by_status.total(),
+            by_status=dict(found.by_status.most_common()),
+            by_version=named | ({OTHER_VERSIONS: rest} if rest else {}),
+            by_config_status=dict(found.by_config_status.most_common()),
+            counted_at=datetime.now(UTC),
+        )
+        now = monotonic()
+        self._rest_until = now + max(_REST_S, now - found.began)
+        self._round = None

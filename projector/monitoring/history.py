@@ -1,0 +1,57 @@
+"""The last quarter of an hour, in memory: what the page draws."""
+
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from projector.app.observers import Deaf
+from projector.app.projection import Outcome
+from projector.app.status import Status
+from projector.domain.checkpoint import Checkpoint
+
+HISTORY_S = 900
+
+
+class Point(NamedTuple):
+    """One moment; None where nothing is known of it."""
+
+    at: float
+    """Unix s."""
+    events_per_second: float
+    lag_messages: int | None
+    lag_seconds: float | None
+
+
+class History(Deaf):
+    """Counts what the daemon folds, and keeps a point for each sample."""
+
+    def __init__(self, every_s: float) -> None:
+        """Begin with nothing heard."""
+        self.every_s = every_s
+        self._points: deque[Point] = deque(maxlen=round(HISTORY_S / every_s))
+        self._folded = 0
+        self._counted = (monotonic(), 0)
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """The points, the oldest first."""
+        return tuple(self._points)
+
+    @property
+    def events_per_second(self) -> float:
+        """The rate up to the last point."""
+        return self._points[-1].events_per_second if self._points else 0.0
+
+    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
+        """Count what was folded."""
+        del checkpoint, pending
+        self._folded += outcome.messages
+
+    def add(self, at: float, status: Status | None) -> None:
+        """Add a point; None: the sample failed."""
+        (before, counted), now = self._counted, (monotonic(), self._folded)
+        self._counted = now
+        rate = (now[1] - counted) / max(now[0] - before, 0.001)
+        lag = (None, None) if status is None else (status.lag_messages, status.lag_seconds)
+        self._points.append(Point(round(at, 3), round(rate, 1), *lag))

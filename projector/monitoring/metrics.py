@@ -1,0 +1,175 @@
+"""The metrics, as docs/metrics.md has them: counted where the daemon is heard, set where a sample is taken."""
+
+import re
+from itertools import product
+from math import nan
+from time import time
+from typing import get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from projector.app.observers import Deaf
+from projector.app.projection import Outcome
+from projector.app.stages import STAGES
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.endpoint import EVENT_TYPES
+from projector.domain.facets import Verdict
+from projector.errors import DeliveryInterruptedError, PoisonReason, TransientError
+from projector.monitoring.about import About
+from projector.monitoring.health import Health
+from projector.monitoring.heartbeat import Heartbeat
+from projector.monitoring.sampler import Sampler
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody asks for
+
+_BATCH_MESSAGES = (1, 10, 100, 500, 1000, 2000, 5000, 8000, 10_000, 20_000)
+_STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_UNKNOWN = "unknown"
+_VERDICTS_OF_MESSAGES = ("duplicate", "skipped", "parked")
+"""Of whole messages, whose events are not known or not counted again."""
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class Metrics(Deaf):
+    """Listens to the daemon (`app.observers.Observer`) and is scraped by Prometheus."""
+
+    def __init__(self, about: About, heartbeat: Heartbeat, health: Health) -> None:
+        """Begin with nothing heard; the process is the one that asks."""
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._failed = False
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"projector_{name}", what, labels, registry=registry)
+
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"projector_{name}", what, labels, registry=registry)
+
+        def histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"projector_{name}", what, labels, buckets=buckets, registry=registry)
+
+        self._events = counter("events_total", "Events by what came of them", "type", "verdict")
+        self._parked = counter("parked_total", "Messages parked", "reason")
+        self._batch_messages = histogram("batch_messages", "Messages in a batch", _BATCH_MESSAGES)
+        self._stage_seconds = histogram("stage_seconds", "What a batch spent in a stage", _STAGE_SECONDS, "stage")
+        self._last_commit = gauge("last_commit_timestamp_seconds", "Last commit of this process")
+        self._sessions = counter("sessions_total", "Sessions, begun and failed", "result")
+        self._reconnects = counter("reconnects_total", "Sessions begun after a failed one")
+        self._repositions = counter("repositions_total", "Sessions that failed since delivery was interrupted")
+        self._errors = counter("transient_errors_total", "What failed and was tried again", "kind")
+        self._clock_skew = gauge(
+            "clock_skew_seconds", "Stored time minus event time of the latest message", "originator", "replica"
+        )
+
+        self._lag_messages = gauge("lag_messages", "Messages that are not folded")
+        self._lag_seconds = gauge("lag_seconds", "Age of the oldest of these")
+        self._checkpoint = gauge("checkpoint_position", "Position of the checkpoint")
+        self._first = gauge("stream_first_position", "Position of the stream's oldest message")
+        self._last = gauge("stream_last_position", "Position of the stream's newest message")
+        self._dead_letters = gauge("dead_letters", "Dead letters neither resolved nor discarded", "reason")
+        self._rebuild_position = gauge("rebuild_position", "Position that a rebuild or verification has reached")
+        self._rebuild_target = gauge("rebuild_target", "Position that it is to reach")
+        self._endpoints = gauge("endpoints", "Endpoints by connectivity status", "status")
+        self._sample_errors = counter("sample_errors_total", "Samples of stream and database that failed")
+        for unknown in (self._last_commit, self._lag_messages, self._lag_seconds):
+            unknown.set(nan)
+        self._begin_at_zero()
+
+        gauge("active", "Whether this daemon works").set_function(lambda: heartbeat.doing.state == "active")
+        gauge("standby", "Whether it stands by").set_function(lambda: heartbeat.doing.state == "standby")
+        gauge("healthy", "Whether its loop goes round").set_function(lambda: health.healthy().yes)
+        gauge("ready", "Whether the table is fresh, or it stands by").set_function(lambda: health.ready().yes)
+        gauge("heartbeat_timestamp_seconds", "Last beat of the loop").set_function(lambda: time() - heartbeat.age_s)
+        gauge("info", "Which projector this is", "version", "revision", "rules").labels(
+            about.version, about.revision, about.rules
+        ).set(1)
+
+    def _begin_at_zero(self) -> None:
+        """Show the series that are known beforehand, so that a rate begins with their first event."""
+        for kind, verdict in product(EVENT_TYPES, Verdict):
+            self._events.labels(snake_case(kind.__name__), verdict.value)
+        for verdict_of_message in _VERDICTS_OF_MESSAGES:
+            self._events.labels(_UNKNOWN, verdict_of_message)
+        for reason in get_args(PoisonReason):
+            self._parked.labels(reason)
+        for stage in STAGES:
+            self._stage_seconds.labels(stage)
+        for result in ("begun", "failed"):
+            self._sessions.labels(result)
+        for error in TransientError.__subclasses__():
+            self._errors.labels(error.__name__)
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return everything in the format that an `Accept` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def active(self, checkpoint: Checkpoint) -> None:
+        """Count the session."""
+        del checkpoint
+        self._sessions.labels("begun").inc()
+        if self._failed:
+            self._reconnects.inc()
+        self._failed = False
+
+    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
+        """Count what came of the batch."""
+        del checkpoint, pending
+        for (kind, verdict), count in outcome.verdicts.items():
+            self._events.labels(snake_case(kind.__name__), verdict.value).inc(count)
+        unread = outcome.duplicates, sum(outcome.skipped.values()), len(outcome.dead_letters)
+        for verdict_of_message, count in zip(_VERDICTS_OF_MESSAGES, unread, strict=True):
+            self._events.labels(_UNKNOWN, verdict_of_message).inc(count)
+        for dead_letter in outcome.dead_letters:
+            self._parked.labels(dead_letter.reason).inc()
+        self._batch_messages.observe(outcome.messages)
+        for stage, seconds in outcome.seconds.items():
+            self._stage_seconds.labels(stage).observe(seconds)
+        self._last_commit.set_to_current_time()
+
+    def retrying(self, error: TransientError) -> None:
+        """Count the failure."""
+        self._failed = True
+        self._sessions.labels("failed").inc()
+        self._errors.labels(type(error).__name__).inc()
+        if isinstance(error, DeliveryInterruptedError):
+            self._repositions.inc()
+
+    def note_skew(self, originator: str, replica: str, seconds: float) -> None:
+        """Set how far a replica's clock is behind the broker's."""
+        self._clock_skew.labels(originator, replica).set(seconds)
+
+    def sampled(self, sampler: Sampler) -> None:
+        """Set what a sample found; what is not known any more is no number."""
+        if sampler.error is not None or sampler.latest is None:
+            self._sample_errors.inc()
+            self._lag_messages.set(nan)
+            self._lag_seconds.set(nan)
+            return
+        status = sampler.latest.status
+        self._lag_messages.set(status.lag_messages)
+        self._lag_seconds.set(status.lag_seconds)
+        self._checkpoint.set(status.checkpoint_seq)
+        self._first.set(status.stream_first_seq)
+        self._last.set(status.stream_last_seq)
+        for reason in get_args(PoisonReason):
+            self._dead_letters.labels(reason).set(status.dead_letters_by_reason.get(reason, 0))
+        rebuild = status.rebuild or {"position": 0, "target": 0}
+        self._rebuild_position.set(rebuild["position"])
+        self._rebuild_target.set(rebuild["target"])
+        if sampler.counting.latest is not None:
+            for name in ("unknown", "connected", "disconnected"):
+                self._endpoints.labels(name).set(sampler.counting.latest.by_status.get(name, 0))
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class as the metrics write it."""
+    return _WORD.sub("_", name).lower()

@@ -1,0 +1,64 @@
+"""What the monitoring needs of the rooms below, so that it knows no driver."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from projector.app.status import Gauge, Summary
+
+
+class Slice(Protocol):
+    """The endpoints on some pages of the table; implemented by `storage.probe.Slice`."""
+
+    @property
+    def counts(self) -> Sequence[tuple[str, str, str, int]]:
+        """Connectivity status, version, configuration status, and how many endpoints have them."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """What counting them took the database."""
+        ...
+
+
+class Pages(Protocol):
+    """The table in pages, to be counted slice by slice."""
+
+    async def pages(self) -> int:
+        """Return how many there are."""
+        ...
+
+    async def count(self, first: int, end: int) -> Slice:
+        """Count the endpoints on the pages from `first` up to, and without, `end`."""
+        ...
+
+
+class Database(Pages, Protocol):
+    """The tables, for who only looks; implemented by `storage.probe.Probe`."""
+
+    async def open(self) -> None:
+        """Connect, or connect anew."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect at once."""
+        ...
+
+    async def summary(self) -> Summary:
+        """Return how far the projection is."""
+        ...
+
+    async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return the dead letters that wait for somebody, the newest first."""
+        ...
+
+
+class Stream(Gauge, Protocol):
+    """The stream, for who only looks; implemented by `stream.source.JetStreamSource`."""
+
+    async def open(self) -> None:
+        """Connect, or connect anew."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect."""
+        ...

@@ -1,0 +1,104 @@
+"""Asks the stream and the database every few seconds how things are, over connections that stay open."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from projector.app.status import Status, status
+from projector.monitoring.counting import Counting
+from projector.monitoring.ports import Database, Stream
+
+SAMPLE_PERIOD_S = 5.0
+_FRESH_PERIODS = 3
+_COUNT_EVERY_S = 1.0
+_DEAD_LETTERS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How things were at one moment."""
+
+    status: Status
+    latest_dead_letters: Sequence[Mapping[str, Any]]
+    sampled_at: datetime
+
+
+class Sampler:
+    """Keeps the latest sample, or why there is none."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        database: Database,
+        *,
+        name: str,
+        rules_version: str,
+        period_s: float = SAMPLE_PERIOD_S,
+    ) -> None:
+        """Remember whom to ask about the stream of this name: nothing is opened yet."""
+        self.latest: Sample | None = None
+        self.error: str | None = None
+        """Why the last sample failed."""
+        self.counting = Counting(database)
+        self._stream = stream
+        self._database = database
+        self._name = name
+        self._rules_version = rules_version
+        self._period_s = period_s
+        self._opened = False
+        self._succeeded_at: float | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the latest sample is recent enough to rely on."""
+        return self._succeeded_at is not None and monotonic() - self._succeeded_at <= _FRESH_PERIODS * self._period_s
+
+    async def run(self, heard: Callable[[Status | None], None]) -> None:
+        """Sample until cancelled, and say each time what was found; None: it failed."""
+        try:
+            while True:
+                due = monotonic() + self._period_s
+                await self._attempt(self._sample)
+                heard(None if self.error or self.latest is None else self.latest.status)
+                while (left := due - monotonic()) > 0:
+                    await asyncio.sleep(min(_COUNT_EVERY_S, left))
+                    if self._opened:
+                        await self._attempt(self.counting.step)
+        finally:
+            await self._close()
+
+    async def _attempt(self, ask: Callable[[], Any]) -> None:
+        """Ask, and begin with new connections the next time if that failed."""
+        try:
+            async with asyncio.timeout(self._period_s):
+                await ask()
+        except TimeoutError:
+            await self._failed(f"the stream and the database did not answer within {self._period_s:g} s")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on being answered
+            await self._failed(str(error) or type(error).__name__)
+
+    async def _failed(self, why: str) -> None:
+        self.error = why
+        await self._close()
+
+    async def _sample(self) -> None:
+        if not self._opened:
+            await self._database.open()
+            await self._stream.open()
+            self._opened = True
+        found = await status(self._name, self._stream, self._database.summary, rules_version=self._rules_version)
+        dead_letters = await self._database.latest_dead_letters(_DEAD_LETTERS_SHOWN) if found.dead_letters else ()
+        self.latest = Sample(status=found, latest_dead_letters=dead_letters, sampled_at=datetime.now(UTC))
+        self._succeeded_at = monotonic()
+        self.error = None
+
+    async def _close(self) -> None:
+        self._opened = False
+        with suppress(Exception):
+            async with asyncio.timeout(self._period_s):
+                await self._database.close()
+                await self._stream.close()

@@ -1,0 +1,122 @@
+"""The HTTP server: it only answers, and nothing can be changed through it."""
+
+import asyncio
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from projector.monitoring.report import Report, as_json
+
+BIND_AGAIN_S = 5.0
+_SHUTDOWN_S = 1.0
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_PAGE_HEADERS = {
+    # The page is one file: it may run what is in it and ask this server, and nothing else.
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+    """0: any that is free."""
+    or_any_port: bool = False
+    """Whether any other will do where this one is taken."""
+
+    def __str__(self) -> str:
+        """Return what a browser takes."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class Server:
+    """Serves a report."""
+
+    def __init__(self, report: Report, scrape: Callable[[str], tuple[bytes, str]]) -> None:
+        """Answer from a report; `scrape` returns the metrics and their content type for an `Accept` header."""
+        self._report = report
+        self._scrape = scrape
+        self._page = resources.files("projector.monitoring").joinpath("page.html").read_text(encoding="utf-8")
+
+    async def serve(
+        self, address: Address, *, listening: Callable[[str], None], refused: Callable[[str], None]
+    ) -> None:
+        """Listen until cancelled; while the port is taken, say so once and try again."""
+        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        try:
+            await _bind(runner, address, refused)
+            listening(str(Address(*runner.addresses[0][:2])))
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.on_response_prepare.append(_add_headers)
+        app.add_routes(
+            [
+                web.get("/", self._get_page),
+                web.get("/healthz", self._get_healthy),
+                web.get("/readyz", self._get_ready),
+                web.get("/status", self._get_status),
+                web.get("/history", self._get_history),
+                web.get("/metrics", self._get_metrics),
+            ]
+        )
+        return app
+
+    async def _get_page(self, _: web.Request) -> web.Response:
+        return web.Response(text=self._page, content_type="text/html", headers=_PAGE_HEADERS)
+
+    async def _get_healthy(self, _: web.Request) -> web.Response:
+        return _verdict(*self._report.healthy())
+
+    async def _get_ready(self, _: web.Request) -> web.Response:
+        return _verdict(*self._report.ready())
+
+    async def _get_status(self, _: web.Request) -> web.Response:
+        return web.json_response(self._report.status(), dumps=as_json)
+
+    async def _get_history(self, _: web.Request) -> web.Response:
+        return web.json_response(self._report.history(), dumps=as_json)
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._scrape(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def _bind(runner: web.AppRunner, address: Address, refused: Callable[[str], None]) -> None:
+    said = False
+    while True:
+        site = web.TCPSite(runner, address.host, address.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await site.stop()
+            if address.or_any_port:
+                address = address._replace(port=0, or_any_port=False)
+                continue
+            if not said:
+                refused(f"{address}: {error.strerror or error}")
+                said = True
+            await asyncio.sleep(BIND_AGAIN_S)
+        else:
+            return
+
+
+def _verdict(yes: bool, answer: dict[str, Any]) -> web.Response:
+    return web.json_response(answer, status=200 if yes else 503, dumps=as_json)
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)

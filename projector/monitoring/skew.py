@@ -1,0 +1,42 @@
+"""How far the clocks of the replicas are from the broker's, by the few messages that are looked at."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from projector.app.observers import Deaf
+from projector.app.ports import Decoder
+from projector.domain.messages import Message
+
+_LOOKED_AT = 8
+_PAIRS_NAMED = 50
+_OTHER = "(other)"
+
+Note: TypeAlias = Callable[[str, str, float], None]
+"""Takes originator, replica, and the stored time minus the event's own in seconds; negative: its clock is ahead."""
+
+
+class ClockSkew(Deaf):
+    """Looks at a handful of messages of each batch, evenly spread, so that it costs nothing."""
+
+    def __init__(self, decoder: Decoder, note: Note) -> None:
+        """Read with a decoder."""
+        self._decoder = decoder
+        self._note = note
+        self._named: set[tuple[str, str]] = set()
+
+    def received(self, messages: Sequence[Message]) -> None:
+        """Compare clocks."""
+        for message in messages[:: -(-len(messages) // _LOOKED_AT)]:
+            origin = self._decoder.origin(message)
+            if origin is not None and origin.timestamp > 0:
+                pair = self._name(origin.originator, origin.replica or "")
+                self._note(*pair, (message.stored_at - origin.timestamp) / 1000)
+
+    def _name(self, originator: str, replica: str) -> tuple[str, str]:
+        """Return a pair as it is, or what stands for all others once there are many."""
+        pair = (originator, replica)
+        if pair not in self._named:
+            if len(self._named) >= _PAIRS_NAMED:
+                return (_OTHER, _OTHER)
+            self._named.add(pair)
+        return pair

@@ -1,0 +1,46 @@
+"""What a process that works for long does for itself: it spares its memory a search, and ends when it is told to."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
+
+
+def collect_garbage_less_often() -> None:
+    """Spare the folding most of the cyclic garbage collection.
+
+    It makes many objects and hardly a cycle among them:
+    looking for cycles as often as by default took a third of all the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 50, 100)
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
+    """Call `stop` on SIGTERM and SIGINT for the length of a block; a second signal ends the process at once.
+
+    Yields a list that has the signal once it has come.
+    """
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    came: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        came.append(number)
+        for handled in signals:
+            loop.remove_signal_handler(handled)
+        stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield came
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

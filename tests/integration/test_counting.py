@@ -1,0 +1,100 @@
+"""The endpoints are counted slice by slice, each of which reads its own pages and no others."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from projector.monitoring import counting as counting_module
+from projector.monitoring.counting import Counting
+from projector.storage.probe import COUNT, Probe
+
+Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+FILL = """
+INSERT INTO endpoint_state (endpoint_id, connectivity_status, app_version, config_status, last_event_seq, last_event_at)
+SELECT 'e' || n, CASE WHEN n % 3 = 0 THEN 'connected' ELSE 'disconnected' END,
+       CASE WHEN n % 10 > 0 THEN 'v' || n % 30 END, CASE WHEN n % 2 = 0 THEN 'applied' ELSE 'none' END, n, now()
+FROM generate_series(1, $1::int) AS n
+"""
+ENDPOINTS = 30_000
+
+
+@pytest.fixture
+async def probe(database_url: str) -> AsyncIterator[Probe]:
+    probe = Probe(database_url, "S", purpose="test")
+    await probe.open()
+    yield probe
+    await probe.close()
+
+
+@pytest.fixture(autouse=True)
+def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting_module, "_REST_S", 0)
+
+
+async def steps(counting: Counting) -> int:
+    """Count until a round is complete; return how many slices that took."""
+    before, taken = counting.latest, 0
+    while counting.latest is before:
+        counting._rest_until = 0
+        await counting.step()
+        taken += 1
+    return taken
+
+
+async def test_a_large_table_is_counted_in_several_slices_each_endpoint_once(
+    database_url: str, query: Query, probe: Probe
+) -> None:
+    await query(database_url, FILL, ENDPOINTS)
+    counting = Counting(probe)
+    assert await steps(counting) > 1
+    counts = counting.latest
+    assert counts is not None
+    assert counts.endpoints == ENDPOINTS
+    assert counts.by_status == {"disconnected": 20_000, "connected": 10_000}
+    assert counts.by_config_status == {"none": 15_000, "applied": 15_000}
+    # 27 versions and none at all, of which the most frequent are named.
+    assert counts.by_version["(unknown)"] == 3000
+    assert len(counts.by_version) == 21
+    assert counts.by_version["(other)"] == 8 * 1000
+    assert sum(counts.by_version.values()) == ENDPOINTS
+
+
+async def test_an_empty_table_and_a_small_one_are_counted_in_one_slice_again_and_again(
+    database_url: str, query: Query, probe: Probe
+) -> None:
+    counting = Counting(probe)
+    assert [await steps(counting) for _ in range(60)] == [1] * 60
+    assert counting.latest is not None
+    assert (counting.latest.endpoints, counting.latest.by_version) == (0, {})
+    await query(database_url, FILL, 10)
+    assert await steps(counting) == 1
+    assert counting.latest.endpoints == 10
+
+
+async def test_a_slice_that_takes_too_long_is_followed_by_a_smaller_one(
+    database_url: str, query: Query, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await query(database_url, FILL, ENDPOINTS)
+    monkeypatch.setattr(counting_module, "_TARGET_S", 0.0001)
+    counting = Counting(probe)
+    await counting.step()
+    assert counting._slice_pages < counting_module._FIRST_PAGES / 2
+
+
+async def test_between_two_rounds_nobody_is_asked(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting_module, "_REST_S", 1000)
+    counting = Counting(probe)
+    await counting.step()
+    await probe.close()
+    await counting.step()
+
+
+async def test_a_slice_reads_its_own_pages_only(database_url: str, query: Query) -> None:
+    await query(database_url, FILL, ENDPOINTS)
+    prepared = COUNT.replace("$1", "'(100,0)'").replace("$2", "'(150,0)'")
+    plan = "\n".join(row[0] for row in await query(database_url, f"EXPLAIN (ANALYZE, BUFFERS) {prepared}"))
+    assert "Tid Range Scan on endpoint_state" in plan
+    read = sum(int(word.partition("=")[2]) for word in plan.split() if word.startswith(("hit=", "read=")))
+    assert read < 1000, plan

@@ -1,0 +1,367 @@
+"""A daemon says of itself what is true, whatever happens to it and around it."""
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from scenes import PATIENCE_S, Scene
+from watching import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, watched
+
+from projector.app import live as live_module
+from projector.app.projection import Folded, Projection
+from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.monitoring import counting as counting_module
+from projector.monitoring import sampler as sampler_module
+from projector.monitoring import server as server_module
+from projector.stream import source as source_module
+from projector.stream import subjects
+
+Event = Callable[..., tuple[str, bytes]]
+
+RED_AFTER_S = 2 * PERIOD_S
+SLACK_S = 2.0  # of a machine that does other things as well
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have everything beat and ask more often, as the periods of the tests are shorter."""
+    monkeypatch.setattr(source_module, "_IDLE_S", 0.05)
+    monkeypatch.setattr(live_module, "_STANDBY_POLL_S", 0.05)
+    monkeypatch.setattr(live_module, "_PULSE_S", 0.05)
+    monkeypatch.setattr(sampler_module, "_COUNT_EVERY_S", 0.05)
+    monkeypatch.setattr(counting_module, "_REST_S", 0.05)
+    monkeypatch.setattr(server_module, "BIND_AGAIN_S", 0.05)
+
+
+@pytest.fixture
+async def idle(scene: Scene) -> AsyncIterator[Watched]:
+    with watched(scene) as daemon:
+        await daemon.daemon.hears("caught up at 0")
+        yield daemon
+
+
+def is_red(answer: Answer) -> bool:
+    return answer.code == 503
+
+
+def is_green(answer: Answer) -> bool:
+    return answer.code == 200
+
+
+async def test_an_idle_daemon_is_healthy_and_ready_for_many_periods(idle: Watched) -> None:
+    seen = set()
+    until = time.monotonic() + 4 * RED_AFTER_S
+    await idle.says("/readyz", is_green)
+    while time.monotonic() < until:
+        seen |= {(await idle.get("/healthz")).code, (await idle.get("/readyz")).code}
+    assert seen == {200}
+    status = await idle.status()
+    assert (status["lag_messages"], status["lag_seconds"], status["problems"]) == (0, 0, [])
+    assert status["daemon"]["state"] == "active"
+
+
+async def test_a_loop_that_is_blocked_is_red_within_two_periods_at_lag_0_and_green_again(idle: Watched) -> None:
+    await idle.says("/readyz", is_green)
+    began = time.monotonic()
+    answer = in_a_thread(lambda: idle.says_soon("/healthz", is_red))
+    assert RED_AFTER_S / 2 < time.monotonic() - began < RED_AFTER_S + SLACK_S
+    assert answer.json["healthy"] is False
+    assert answer.json["reason"].startswith("The loop has not gone round for")
+    await idle.says("/healthz", is_green)
+
+
+async def test_a_blocked_loop_is_not_ready_and_named_first_among_the_problems(idle: Watched) -> None:
+    def look() -> tuple[Answer, Answer]:
+        idle.says_soon("/healthz", is_red)
+        return fetch(idle.url + "/readyz"), fetch(idle.url + "/status")
+
+    ready, status = in_a_thread(look)
+    assert ready.code == 503
+    assert status.json["problems"][0].startswith("The loop has not gone round for")
+    assert (status.json["daemon"]["healthy"], status.json["lag_messages"]) == (False, 0)
+
+
+async def test_a_batch_that_is_never_folded_is_red_although_everything_else_goes_round(
+    idle: Watched, scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> Folded:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(Projection, "fold", never)
+    await scene.publish(event("connectivity.connected", "e"))
+    began = time.monotonic()
+    await idle.says("/healthz", is_red)
+    assert time.monotonic() - began < RED_AFTER_S + SLACK_S
+
+
+async def test_a_statement_that_takes_long_is_no_stuck_loop_but_makes_the_table_stale(
+    scene: Scene, event: Event
+) -> None:
+    with watched(scene, ready_lag_s=0.5) as daemon:
+        await daemon.daemon.hears("active")
+        connection = await asyncpg.connect(scene.database_url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")
+            await scene.publish(event("connectivity.connected", "e"))
+            stale = await daemon.says("/readyz", is_red)
+            assert stale.json["reason"].startswith("Lag is 1 s, more than 0.5 s")
+            until = time.monotonic() + 2 * RED_AFTER_S
+            while time.monotonic() < until:
+                assert (await daemon.get("/healthz")).code == 200
+            problems = (await daemon.status())["problems"]
+            assert len(problems) == 1
+            assert problems[0].startswith("Lag is")
+        await connection.close()
+        await daemon.says("/readyz", is_green)
+
+
+async def test_a_database_that_is_down_is_named_and_waited_for(
+    scene: Scene, spare_postgres: EmbeddedPostgres, spare_database_url: str
+) -> None:
+    scene.database_url = spare_database_url
+    with watched(scene) as daemon:
+        await daemon.says("/readyz", is_green)
+        spare_postgres.stop()
+        answer = await daemon.says("/readyz", lambda answer: is_red(answer) and answer.json["state"] == "retrying")
+        assert "Postgres is not reachable" in answer.json["reason"]
+        assert (await daemon.get("/healthz")).code == 200
+        status = await daemon.says("/status", lambda answer: answer.json["sample_error"])
+        assert "Postgres is not reachable" in status.json["sample_error"]
+        assert "Postgres is not reachable" in status.json["problems"][0]
+        assert status.json["checkpoint_seq"] == 0
+        assert await value(daemon, "projector_lag_messages") == "NaN"
+        spare_postgres.start()
+        await daemon.says("/readyz", is_green)
+        await daemon.says("/status", lambda answer: answer.json["problems"] == [])
+        assert await value(daemon, "projector_reconnects_total") == 1
+
+
+async def test_a_broker_that_is_down_is_named_and_waited_for(idle: Watched, nats_server: EmbeddedNats) -> None:
+    await idle.says("/readyz", is_green)
+    nats_server.kill()
+    answer = await idle.says("/readyz", is_red)
+    assert "NATS" in answer.json["reason"]
+    assert (await idle.get("/healthz")).code == 200
+    await idle.says("/status", lambda answer: answer.json["sample_error"] and answer.json["problems"])
+    nats_server.start()
+    await idle.says("/readyz", is_green)
+
+
+async def test_a_broker_that_is_silent_makes_the_lag_unknown(idle: Watched, nats_server: EmbeddedNats) -> None:
+    await idle.says("/readyz", is_green)
+    nats_server.pause()
+    answer = await idle.says("/readyz", is_red)
+    assert "not known" in answer.json["reason"] or answer.json["state"] == "retrying"
+    nats_server.resume()
+    await idle.says("/readyz", is_green)
+
+
+async def test_a_standby_says_so_and_takes_over(idle: Watched, scene: Scene) -> None:
+    with watched(scene) as standby:
+        await standby.daemon.hears("standing by")
+        answer = await standby.says("/readyz", is_green)
+        assert answer.json["state"] == "standby"
+        assert (await standby.get("/healthz")).code == 200
+        assert (await standby.status())["daemon"]["active_since"] is None
+        assert await value(standby, "projector_standby") == 1
+        assert await value(standby, "projector_active") == 0
+        await idle.daemon.stop()
+        await standby.says("/status", lambda answer: answer.json["daemon"]["state"] == "active")
+        assert await value(standby, "projector_active") == 1
+
+
+async def test_a_daemon_whose_port_is_taken_folds_all_the_same_and_listens_when_it_is_free(
+    scene: Scene, event: Event
+) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    url: Future[str] = Future()
+    refused: Future[str] = Future()
+    port = taken.getsockname()[1]
+    monitor = scene.runtime(http=f"127.0.0.1:{port}").monitor(listening=url.set_result, refused=refused.set_result)
+    assert monitor is not None
+    with monitor:
+        daemon = scene.follow(heard_by=monitor.observers)
+        await scene.publish(event("connectivity.connected", "e"))
+        await daemon.hears("committed")
+        assert str(port) in await asyncio.wrap_future(refused)
+        taken.close()
+        assert await asyncio.wrap_future(url) == f"http://127.0.0.1:{port}"
+        answer = await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/healthz")
+        assert answer.code == 200
+
+
+async def test_a_port_that_may_be_any_is_another_one_where_it_is_taken(scene: Scene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        url: Future[str] = Future()
+        monitor = scene.runtime(http=f"127.0.0.1:{port}").monitor(
+            listening=url.set_result, refused=lambda _: None, or_any_port=True
+        )
+        assert monitor is not None
+        with monitor:
+            found = await asyncio.wrap_future(url)
+        assert found.startswith("http://127.0.0.1:")
+        assert found != f"http://127.0.0.1:{port}"
+
+
+async def test_what_is_off_is_not_there(scene: Scene) -> None:
+    assert scene.runtime(http="off").monitor(listening=print, refused=print) is None
+
+
+@pytest.fixture
+async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
+    """A daemon that has folded events of every kind, and has skipped and parked something."""
+    replica = {"originatorReplicaId": "kpc-0", "timestamp": int(time.time() * 1000) + 90_000}
+    with watched(scene) as daemon:
+        await scene.publish(
+            event("lifecycle.registered", "e", appVersionName="1.0.0"),
+            event("lifecycle.appversion-updated", "e", appVersionName="1.1.0"),
+            event("metadata.updated", "e", added=["k"]),
+            event("config.new-available", "e", configId="c"),
+            event("config.updated", "e", configId="c", **replica),
+            event("connectivity.connected", "e", **replica),
+            event("connectivity.disconnected", endpointIds=["e"], originatorReplicaId="kpc-1"),
+            (subjects.build("kpc", "connectivity.connected"), b"\xff"),
+            (subjects.build("kpc", "no.such"), b""),
+        )
+        await daemon.says("/status", lambda answer: answer.json["checkpoint_seq"] == 9 and answer.json["by_status"])
+        yield daemon
+
+
+STATUS_KEYS = """
+stream stream_first_seq stream_last_seq checkpoint_seq lag_messages lag_seconds last_event_stored_at last_commit_at
+endpoints dead_letters dead_letters_by_reason skipped projection_version active rebuild daemon sampled_at sample_error
+by_status by_version by_config_status counted_at latest_dead_letters problems
+"""
+DAEMON_KEYS = """
+state reason version started_at active_since heartbeat_age_s healthy ready ready_reason events_per_second
+"""
+
+
+async def test_the_status_has_everything(eventful: Watched) -> None:
+    status = await eventful.status()
+    assert set(status) == set(STATUS_KEYS.split())
+    assert set(status["daemon"]) == set(DAEMON_KEYS.split())
+    assert (status["endpoints"], status["by_status"], status["by_version"], status["by_config_status"]) == (
+        1,
+        {"connected": 1},
+        {"1.1.0": 1},
+        {"applied": 1},
+    )
+    assert status["skipped"] == {"no.such": 1}
+    assert status["problems"] == ["1 dead letter waits for somebody"]
+    (letter,) = status["latest_dead_letters"]
+    assert set(letter) == {"position", "reason", "detail", "subject", "parked_at"}
+    assert letter["reason"] == "malformed-payload"
+    for name in ("sampled_at", "counted_at", "last_commit_at", "last_event_stored_at"):
+        assert status[name].endswith("+00:00"), name
+
+
+async def test_the_history_has_a_point_for_each_sample(eventful: Watched) -> None:
+    history = await eventful.says("/history", lambda answer: len(answer.json["points"]) > 3)
+    points = history.json["points"]
+    assert [len(point) for point in points] == [4] * len(points)
+    assert [at for at, *_ in points] == sorted(at for at, *_ in points)
+    assert max(rate for _, rate, *_ in points) > 0
+    assert points[-1][2:] == [0, 0.0]
+
+
+async def test_only_reading_is_possible_and_a_browser_is_told_not_to_trust_anything_else(eventful: Watched) -> None:
+    for path in ("/", "/healthz", "/readyz", "/status", "/history", "/metrics"):
+        got, head = await eventful.get(path), await eventful.get(path, "HEAD")
+        assert (got.code, head.code, head.body) == (200, 200, "")
+        assert got.headers["X-Content-Type-Options"] == "nosniff"
+        assert [(await eventful.get(path, method)).code for method in ("POST", "PUT", "DELETE")] == [405] * 3
+    page = await eventful.get("/")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert (await eventful.get("/nothing")).code == 404
+
+
+async def samples(daemon: Watched) -> dict[str, list[Any]]:
+    """The samples of a scrape by the names that they are asked for with."""
+    scrape = (await daemon.get("/metrics")).body
+    found: dict[str, list[Any]] = {}
+    for family in text_string_to_metric_families(scrape):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample)
+    return found
+
+
+async def value(daemon: Watched, name: str, **labels: str) -> Any:
+    (sample,) = [sample for sample in (await samples(daemon))[name] if labels.items() <= sample.labels.items()]
+    return "NaN" if sample.value != sample.value else sample.value
+
+
+async def test_the_metrics_say_what_happened(eventful: Watched, nats_server: EmbeddedNats) -> None:
+    nats_server.kill()
+    await eventful.daemon.hears("retrying")
+    nats_server.start()
+    await eventful.says("/readyz", is_green)
+    found = await samples(eventful)
+    events = {
+        (sample.labels["type"], sample.labels["verdict"]) for sample in found["projector_events_total"] if sample.value
+    }
+    assert events >= {
+        *((kind, "applied") for kind in ("registered", "app_version_updated", "metadata_updated", "connected")),
+        *((kind, "applied") for kind in ("config_available", "config_applied")),
+        ("disconnected", "fenced"),
+        ("unknown", "skipped"),
+        ("unknown", "parked"),
+    }
+    skew = await value(eventful, "projector_clock_skew_seconds", originator="kpc", replica="kpc-0")
+    assert -91 < skew < -60
+    assert await value(eventful, "projector_sessions_total", result="begun") == 2
+    assert await value(eventful, "projector_sessions_total", result="failed") >= 1
+    assert await value(eventful, "projector_transient_errors_total", kind="BrokerUnavailableError") >= 1
+    assert await value(eventful, "projector_reconnects_total") == 1
+    assert await value(eventful, "projector_endpoints", status="connected") == 1
+    assert await value(eventful, "projector_dead_letters", reason="malformed-payload") == 1
+    assert await value(eventful, "projector_info", revision="kaa-2017-04") == 1
+    assert await value(eventful, "projector_ready") == 1
+
+
+async def test_every_metric_of_the_documents_has_a_sample_after_a_run(eventful: Watched) -> None:
+    written = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(\w+)` \|", written, flags=re.MULTILINE))
+    found = {
+        name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in await samples(eventful)
+    }
+    assert found == documented
+
+
+async def test_no_answer_has_a_secret(scene: Scene, event: Event) -> None:
+    secret = "s3cret"  # noqa: S105 - none of ours
+    scene.nats_url = scene.nats_url.replace("nats://", f"nats://fleet:{secret}@")
+    scene.database_url = scene.database_url.replace("postgres@", f"postgres:{secret}@")
+    with watched(scene) as daemon:
+        await scene.publish(event("connectivity.connected", "e"))
+        await daemon.daemon.hears("committed")
+        await daemon.says("/readyz", is_green)
+        for path in ("/", "/healthz", "/readyz", "/status", "/history", "/metrics"):
+            assert secret not in (await daemon.get(path)).body
+
+
+@contextmanager
+def threads_that_were_there() -> Iterator[None]:
+
+    before = set(threading.enumerate())
+    yield
+    assert not {thread.name for thread in set(threading.enumerate()) - before} & {"monitoring"}
+
+
+async def test_a_monitor_that_ends_leaves_nothing_behind(scene: Scene) -> None:
+    with threads_that_were_there(), monitored(scene) as (_, url):
+        address = url.result(PATIENCE_S)
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.to_thread(fetch, address + "/healthz")

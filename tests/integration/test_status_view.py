@@ -1,0 +1,163 @@
+"""The view `projector_status`, for people who may see nothing else."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from scenes import Scene
+
+from projector.storage import store as store_module
+from projector.storage.staging import Staging
+from projector.stream import subjects
+
+Event = Callable[..., tuple[str, bytes]]
+Eventually = Callable[..., Awaitable[None]]
+Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+
+@pytest.fixture
+async def look(database_url: str, query: Query) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Reads the view as a role that may read it and nothing else."""
+    role = f"onlooker_{secrets.token_hex(4)}"
+    await query(database_url, f"CREATE ROLE {role} LOGIN")
+    await query(database_url, f"GRANT SELECT ON projector_status TO {role}")
+    connection = await asyncpg.connect(database_url.replace("postgres@", f"{role}@"))
+
+    async def look() -> Any:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT * FROM projector_checkpoint")
+        return await connection.fetchrow("SELECT * FROM projector_status")
+
+    yield look
+    await connection.close()
+    await query(database_url, f"DROP OWNED BY {role}")
+    await query(database_url, f"DROP ROLE {role}")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_PING_EVERY_S", 0.05)
+    monkeypatch.setattr(store_module, "_SEEN_AGAIN_MS", 100)
+
+
+async def test_the_view_says_how_far_and_how_fresh_the_projection_is(
+    scene: Scene, event: Event, look: Callable[[], Awaitable[Any]], eventually: Eventually
+) -> None:
+    assert await look() is None
+    daemon = scene.follow()
+    await daemon.hears("active")
+    await scene.publish(event("connectivity.connected", "e"), (subjects.build("kpc", "config.updated"), b"\xff"))
+    await eventually(lambda: at(look, 2))
+    status = await look()
+    assert (status["projection"], status["shard"], status["stream"]) == ("endpoint_state", 0, scene.stream)
+    assert (status["active"], status["dead_letters"]) == (True, 1)
+    assert status["last_event_stored_at"] < status["last_commit_at"]
+    assert status["active_since"] < status["last_commit_at"]
+
+    await daemon.stop()
+    status = await look()
+    assert (status["position"], status["active"], status["active_since"]) == (2, False, None)
+
+
+async def at(look: Callable[[], Awaitable[Any]], position: int) -> bool:
+    status = await look()
+    return status is not None and status["position"] == position
+
+
+async def test_the_lag_is_seen_anew_while_nothing_comes(
+    scene: Scene, event: Event, look: Callable[[], Awaitable[Any]], eventually: Eventually
+) -> None:
+    await scene.publish(event("connectivity.connected", "e"))
+    daemon = scene.follow()
+    await daemon.hears("committed")
+
+    async def seen() -> Any:
+        status = await look()
+        return status["lag_seen_at"] if status["lag_messages"] == 0 else None
+
+    await eventually(seen)
+    first = await seen()
+
+    async def seen_again() -> bool:
+        return bool(await seen() > first)
+
+    await eventually(seen_again)
+
+
+async def test_the_lag_is_seen_while_a_backlog_is_folded_and_at_the_end_of_it(
+    scene: Scene, event: Event, look: Callable[[], Awaitable[Any]]
+) -> None:
+    await scene.publish(*(event("connectivity.connected", f"e{n}") for n in range(100)))
+    await scene.fold(batch_size=10)
+    status = await look()
+    assert (status["position"], status["lag_messages"], status["active"]) == (100, 0, False)
+
+
+async def test_what_is_noted_does_not_wait_for_whoever_holds_the_checkpoint(
+    scene: Scene, event: Event, eventually: Eventually
+) -> None:
+    """As a rebuild does for its last transaction: the daemon would lose its lead over a note for people."""
+    await scene.publish(event("connectivity.connected", "e"))
+    daemon = scene.follow()
+    await daemon.hears("caught up at 1")
+    tries: set[Any] = set()
+    notes = (
+        "SELECT query_start, wait_event_type FROM pg_stat_activity "
+        "WHERE query LIKE '%SKIP LOCKED%' AND pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    connection = await asyncpg.connect(scene.database_url)
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM projector_checkpoint FOR UPDATE")
+
+        async def tried_again_and_again() -> bool:
+            for started, waits_for in await scene.query(notes):
+                assert waits_for != "Lock"
+                tries.add(started)
+            return len(tries) > 3
+
+        await eventually(tried_again_and_again)
+    await connection.close()
+    assert daemon.recorder.errors == []
+
+
+async def test_a_rebuild_says_how_far_it_is_and_a_retry_is_none(scene: Scene, event: Event, database_url: str) -> None:
+    await scene.publish(event("connectivity.connected", "e"))
+    await scene.fold()
+    runtime = scene.runtime()
+    assert (await runtime.status()).rebuild is None
+    staging = Staging(database_url, "rebuild")
+    await staging.open()
+    try:
+        rebuild = (await runtime.status()).rebuild
+        assert rebuild is not None
+        assert (rebuild["position"], rebuild["target"]) == (0, 0)
+        await staging.show(123_456, 999_999)
+        await staging.show(200_000, 999_999)  # too soon to be worth a statement
+        rebuild = (await runtime.status()).rebuild
+        assert rebuild is not None
+        assert (rebuild["position"], rebuild["target"]) == (123_456, 999_999)
+        assert rebuild["since"] is not None
+    finally:
+        await staging.close()
+    assert (await runtime.status()).rebuild is None
+
+
+async def test_a_verification_shows_the_position_that_it_comes_to(
+    scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.publish(*(event("connectivity.connected", f"e{n}") for n in range(250)))
+    await scene.fold()
+    runtime = scene.runtime()
+    shown: list[Any] = []
+    show = Staging.show
+
+    async def show_and_look(staging: Staging, position: int, target: int) -> None:
+        await show(staging, position, target)
+        shown.append((await runtime.status()).rebuild)
+
+    monkeypatch.setattr(Staging, "show", show_and_look)
+    await runtime.rebuild(lambda *_: None, apply=False)
+    # The next ones come within the same second, and are not worth a statement.
+    assert [(rebuild["position"], rebuild["target"]) for rebuild in shown] == [(100, 250)] * 3

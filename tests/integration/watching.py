@@ -1,0 +1,91 @@
+"""A daemon with its monitor, and what that answers over HTTP."""
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from scenes import PATIENCE_S, Daemon, Scene
+
+from projector.monitoring.monitor import Monitor
+
+PERIOD_S = 0.5
+SAMPLE_S = 0.2
+
+
+class Answer(NamedTuple):
+    code: int
+    headers: Any
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def fetch(url: str, method: str = "GET") -> Answer:
+    request = urllib.request.Request(url, method=method)  # noqa: S310 - of a server of ours
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - as above
+            return Answer(response.status, response.headers, response.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, error.headers, error.read().decode())
+
+
+class Watched:
+    """A daemon in the test's own process, and the server that its monitor runs in a thread."""
+
+    def __init__(self, daemon: Daemon, url: str) -> None:
+        self.daemon = daemon
+        self.url = url
+
+    async def get(self, path: str, method: str = "GET") -> Answer:
+        return await asyncio.to_thread(fetch, self.url + path, method)
+
+    async def status(self) -> Any:
+        return (await self.get("/status")).json
+
+    async def says(self, path: str, condition: Callable[[Answer], object]) -> Answer:
+        """Return the first answer for which a condition holds."""
+        return await asyncio.to_thread(self.says_soon, path, condition)
+
+    def says_soon(self, path: str, condition: Callable[[Answer], object]) -> Answer:
+        """Do the same, and let the loop wait as well."""
+        deadline = time.monotonic() + PATIENCE_S
+        answer = fetch(self.url + path)
+        while not condition(answer):
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.02)
+            answer = fetch(self.url + path)
+        return answer
+
+
+@contextmanager
+def monitored(scene: Scene, *, port: int = 0, **settings: Any) -> Iterator[tuple[Monitor, Future[str]]]:
+    """Yield a running monitor, and the URL where it answers, once it does."""
+    url: Future[str] = Future()
+    monitor = scene.runtime(http=f"127.0.0.1:{port}", **settings).monitor(
+        listening=url.set_result, refused=print, heartbeat_period_s=PERIOD_S, sample_period_s=SAMPLE_S
+    )
+    assert monitor is not None
+    with monitor:
+        yield monitor, url
+
+
+@contextmanager
+def watched(scene: Scene, **settings: Any) -> Iterator[Watched]:
+    """Start a daemon that is watched."""
+    with monitored(scene, **settings) as (monitor, url):
+        yield Watched(scene.follow(heard_by=monitor.observers, **settings), url.result(PATIENCE_S))
+
+
+def in_a_thread(work: Callable[[], Any]) -> Any:
+    """Run something elsewhere, and block the loop until it is done."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result(PATIENCE_S)

@@ -1,0 +1,93 @@
+"""One line for each thing that changed, and nothing per event."""
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from projector import journal as journal_module
+from projector.app.projection import Outcome
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.messages import DeadLetter, Message
+from projector.errors import DatabaseUnavailableError
+from projector.journal import Journal
+from projector.settings import load
+
+RULES = Rules(version="r1", revision="kaa-2017-04", originators=())
+CHECKPOINT = Checkpoint(stream="S", stream_created_at=0, rules=RULES, position=7)
+
+
+def outcome(parked: int = 0) -> Outcome:
+    letters = [DeadLetter(Message(n, 0, "s", b""), "trailing-bytes", "left over") for n in range(parked)]
+    return Outcome(messages=9, verdicts={}, skipped={}, dead_letters=letters, duplicates=0, seconds={})
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(journal_module, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def test_the_start_shows_the_settings_and_no_secret() -> None:
+    flags = {
+        "nats_url": "nats://fleet:s3cret@127.0.0.1",
+        "database_url": "postgresql://fleet:s3cret@127.0.0.1/fleet",
+        "originators": "epr,kpc",
+    }
+    with capture_logs() as logged:
+        Journal().starting(load(flags, config=None, fallback=None), RULES)
+    (line,) = logged
+    assert line["event"] == "starting"
+    assert line["database"] == "postgresql://fleet:***@127.0.0.1/fleet"
+    assert (line["originators"], line["http"], line["rules"]) == ("epr, kpc", "127.0.0.1:9464", "r1")
+    assert "s3cret" not in str(line)
+
+
+def test_batches_are_not_logged(clock: Any) -> None:
+    journal = Journal()
+    with capture_logs() as logged:
+        for _ in range(100):
+            clock.now += 1
+            journal.committed(CHECKPOINT, outcome(), pending=1)
+            journal.committed(CHECKPOINT, outcome(), pending=0)
+    assert [line for line in logged if line["log_level"] != "debug"] == []
+
+
+def test_an_end_of_the_stream_that_was_hardly_left_is_not_said_again(clock: Any) -> None:
+    journal = Journal()
+    with capture_logs() as logged:
+        journal.active(CHECKPOINT)
+        journal.caught_up(CHECKPOINT)
+        for _ in range(100):
+            clock.now += 1
+            journal.committed(CHECKPOINT, outcome(), pending=1)
+            journal.caught_up(CHECKPOINT)
+        journal.committed(CHECKPOINT, outcome(), pending=9000)
+        clock.now += 11
+        journal.caught_up(CHECKPOINT)
+    assert [line["event"] for line in logged if line["log_level"] == "info"] == ["active", "caught up", "caught up"]
+
+
+def test_the_same_failure_is_said_once_a_minute_and_another_one_at_once(clock: Any) -> None:
+    journal = Journal()
+    with capture_logs() as logged:
+        for _ in range(60):
+            journal.retrying(DatabaseUnavailableError("down"))
+            clock.now += 2
+        journal.retrying(DatabaseUnavailableError("starting up"))
+        journal.active(CHECKPOINT)
+        journal.retrying(DatabaseUnavailableError("starting up"))
+    reasons = [line["reason"] for line in logged if line["event"] == "retrying"]
+    assert reasons == ["down", "down", "starting up", "starting up"]
+
+
+def test_of_many_messages_that_are_parked_at_once_a_few_are_named_and_the_others_counted() -> None:
+    with capture_logs() as logged:
+        Journal().committed(CHECKPOINT, outcome(parked=8000), pending=0)
+    parked = [line for line in logged if line["event"] == "parked"]
+    assert len(parked) == 11
+    assert [line["position"] for line in parked[:10]] == list(range(10))
+    assert parked[-1]["more"] == 7990

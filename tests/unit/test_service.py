@@ -1,0 +1,96 @@
+"""What a service manager hears, over a real socket."""
+
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.errors import BrokerUnavailableError
+from projector.monitoring import service as service_module
+from projector.monitoring.service import ServiceManager
+
+CHECKPOINT = Checkpoint(
+    stream="S", stream_created_at=0, rules=Rules(version="", revision="", originators=()), position=7
+)
+
+Hear = Callable[[], list[str]]
+
+
+def listening(address: str) -> Iterator[Hear]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.setblocking(False)
+
+        def hear() -> list[str]:
+            heard = []
+            try:
+                while True:
+                    heard += listener.recv(4096).decode().splitlines()
+            except BlockingIOError:
+                return heard
+
+        yield hear
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "notify")
+
+
+@pytest.fixture
+def hear(path: str) -> Iterator[Hear]:
+    yield from listening(path)
+
+
+def test_it_is_ready_when_it_works_and_says_what_it_does(path: str, hear: Hear) -> None:
+    with ServiceManager({"NOTIFY_SOCKET": path}) as service:
+        service.beat()
+        assert hear() == []
+        service.retrying(BrokerUnavailableError("NATS is not reachable:\nno route"))
+        assert hear() == ["STATUS=retrying: NATS is not reachable: no route"]
+        service.active(CHECKPOINT)
+        assert hear() == ["READY=1", "STATUS=active from position 7"]
+    assert hear() == ["STOPPING=1"]
+
+
+def test_it_is_ready_when_it_stands_by(path: str, hear: Hear) -> None:
+    with ServiceManager({"NOTIFY_SOCKET": path}) as service:
+        service.standing_by()
+        assert hear()[0] == "READY=1"
+
+
+def test_the_watchdog_is_fed_while_the_loop_goes_round_and_not_more_often_than_it_needs(
+    path: str, hear: Hear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(service_module, "monotonic", lambda: now)
+    with ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000000"}) as service:
+        for _ in range(100):
+            service.beat()
+        assert hear() == ["WATCHDOG=1"]
+        now += 5
+        service.received([])
+        assert hear() == ["WATCHDOG=1"]
+        now += 5
+        service.standing_by()
+        assert hear()[0] == "WATCHDOG=1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_a_socket_may_be_abstract() -> None:
+    name = f"projector-{secrets.token_hex(8)}"
+    for hear in listening(f"\0{name}"):
+        with ServiceManager({"NOTIFY_SOCKET": f"@{name}"}) as service:
+            service.standing_by()
+        assert hear()[0] == "READY=1"
+
+
+def test_without_a_service_manager_or_with_one_that_is_gone_nothing_happens(path: str) -> None:
+    for environment in ({}, {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1"}):
+        with ServiceManager(environment) as service:
+            service.beat()
+            service.active(CHECKPOINT)

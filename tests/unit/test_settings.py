@@ -1,0 +1,30 @@
+import pytest
+
+from projector.errors import SettingError
+from projector.settings import Settings, http_address, load
+
+RIGHT = {"database_url": "postgresql://db/x"}
+
+
+@pytest.mark.parametrize(
+    ("http", "address"),
+    [
+        ("off", None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),  # noqa: S104 - somebody may want that
+        ("[::1]:8080", ("::1", 8080)),
+        ("metrics.example.org:80", ("metrics.example.org", 80)),
+    ],
+)
+def test_where_to_answer_is_a_host_and_a_port(http: str, address: tuple[str, int] | None) -> None:
+    assert http_address(load(RIGHT | {"http": http}, config=None, fallback=None).http) == address
+
+
+@pytest.mark.parametrize("http", ["", "9464", "on", "localhost", "::1:80", "[::1]", "host:port", "host:65536", "a b:1"])
+def test_anything_else_is_refused_with_what_is_allowed(http: str) -> None:
+    with pytest.raises(SettingError, match=r"PROJECTOR_HTTP=.* it must be off, or host:port"):
+        load(RIGHT | {"http": http}, config=None, fallback=None)
+
+
+def test_only_this_machine_is_answered_unless_told_otherwise() -> None:
+    assert http_address(Settings.model_fields["http"].default) == ("127.0.0.1", 9464)

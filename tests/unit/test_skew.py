@@ -1,0 +1,68 @@
+from collections.abc import Callable
+
+from projector.domain.messages import Message, Origin
+from projector.monitoring.skew import ClockSkew
+from projector.stream import subjects
+from projector.stream.codec import Codec
+
+Event = Callable[..., tuple[str, bytes]]
+
+
+def test_the_origin_of_a_message_is_what_it_says_itself(codec: Codec, event: Event) -> None:
+    ahead = event("connectivity.connected", "e", originator="epr", originatorReplicaId="epr-1", timestamp=99)
+    assert codec.origin(Message(1, 50, *ahead)) == Origin("epr", "epr-1", 99)
+    silent = event("config.updated", "e", configId="c", timestamp=-1)
+    assert codec.origin(Message(1, 50, *silent)) == Origin("kpc", None, -1)
+
+
+def test_a_message_that_cannot_be_read_has_no_origin(codec: Codec, event: Event) -> None:
+    subject, payload = event("connectivity.connected", "e")
+    for message in (
+        Message(1, 0, subject, b"\xff"),
+        Message(1, 0, subject, payload + b"\0"),
+        Message(1, 0, subjects.build("kpc", "no.such"), payload),
+        Message(1, 0, subjects.build("\udcff", "connectivity.connected"), payload),
+        Message(1, 0, "foreign", payload),
+    ):
+        assert codec.origin(message) is None
+
+
+class Decoder:
+    """Says that each message comes from a replica of its own, and counts how many it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def decode(self, message: Message) -> tuple[()]:
+        raise AssertionError(message)
+
+    def origin(self, message: Message) -> Origin:
+        self.asked.append(message.position)
+        return Origin("kpc", str(message.position), message.stored_at + 250)
+
+
+def messages(count: int, first: int = 1) -> list[Message]:
+    return [Message(position, 1000, "", b"") for position in range(first, first + count)]
+
+
+def test_a_handful_of_messages_of_each_batch_is_looked_at_evenly_spread() -> None:
+    for count in (1, 7, 8, 9, 16, 17, 8000):
+        decoder = Decoder()
+        ClockSkew(decoder, lambda *_: None).received(messages(count))
+        assert min(count, 5) <= len(decoder.asked) <= 8, count
+        assert max(decoder.asked) - min(decoder.asked) >= count / 2 - 1
+
+
+def test_a_clock_that_is_ahead_is_negative() -> None:
+    noted: list[tuple[str, str, float]] = []
+    ClockSkew(Decoder(), lambda *skew: noted.append(skew)).received(messages(1))
+    assert noted == [("kpc", "1", -0.25)]
+
+
+def test_replicas_without_end_are_counted_under_one_name() -> None:
+    noted: set[tuple[str, str]] = set()
+    skew = ClockSkew(Decoder(), lambda originator, replica, _: noted.add((originator, replica)))
+    for position in range(1, 1000):
+        skew.received(messages(1, position))
+    assert len(noted) == 51
+    assert ("(other)", "(other)") in noted
