@@ -18,6 +18,8 @@ _FIRST_PAGES = 200
 _MOST_GROWTH = 2.0
 _REST_S = 5.0
 _VERSIONS_NAMED = 20
+_VERSIONS_COUNTED = 10_000
+"""Whoever makes up versions must not make us remember all of them."""
 OTHER_VERSIONS = "(other)"
 
 
@@ -70,7 +72,8 @@ class Counting:
         found = await self._table.count(self._round.next_page, end)
         for status, version, config_status, count in found.counts:
             self._round.by_status[status] += count
-            self._round.by_version[version] += count
+            known = version in self._round.by_version or len(self._round.by_version) < _VERSIONS_COUNTED
+            self._round.by_version[version if known else OTHER_VERSIONS] += count
             self._round.by_config_status[config_status] += count
         self._round.next_page = end
         self._adapt(found.seconds, most=self._round.pages)
