@@ -7,6 +7,7 @@ import platformdirs
 
 _PACKAGE = Path(__file__).parent
 _NAME = "endpoint-state-projector"
+_SYSTEM_FOLDER = Path("/var/lib") / _NAME
 
 
 def folder(name: str) -> Path:
@@ -19,5 +20,8 @@ def data_folder() -> Path:
     """Return where `projector dev` keeps its servers' data, and how to reach them, unless told otherwise."""
     if os.geteuid() == 0:
         # Postgres gives root up, and would need the parents of a folder in root's home opened to everybody.
-        return Path("/var/lib") / _NAME
-    return platformdirs.user_data_path(_NAME)
+        return _SYSTEM_FOLDER
+    try:
+        return platformdirs.user_data_path(_NAME)
+    except RuntimeError:  # a service of systemd runs as a user without a home
+        return _SYSTEM_FOLDER

@@ -62,8 +62,8 @@ class ServiceManager(Deaf):
         self.beat()
 
     def retrying(self, error: TransientError) -> None:
-        """Say what it waits for."""
-        self._change(f"retrying: {error}")
+        """Say what it waits for: a daemon that waits for a server is up, and no start that failed."""
+        self._change(f"retrying: {error}", "READY=1")
 
     def _change(self, status: str, *states: str) -> None:
         self.beat()

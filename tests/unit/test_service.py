@@ -46,12 +46,12 @@ def hear(path: str) -> Iterator[Hear]:
     yield from listening(path)
 
 
-def test_it_is_ready_when_it_works_and_says_what_it_does(path: str, hear: Hear) -> None:
+def test_it_is_ready_when_it_works_or_waits_for_a_server_and_says_what_it_does(path: str, hear: Hear) -> None:
     with ServiceManager({"NOTIFY_SOCKET": path}) as service:
         service.beat()
         assert hear() == []
         service.retrying(BrokerUnavailableError("NATS is not reachable:\nno route"))
-        assert hear() == ["STATUS=retrying: NATS is not reachable: no route"]
+        assert hear() == ["READY=1", "STATUS=retrying: NATS is not reachable: no route"]
         service.active(CHECKPOINT)
         assert hear() == ["READY=1", "STATUS=active from position 7"]
     assert hear() == ["STOPPING=1"]
