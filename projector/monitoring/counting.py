@@ -86,10 +86,12 @@ class Counting:
         self._slice_pages = max(1, min(int(self._slice_pages * factor), max(most, _FIRST_PAGES)))
 
     def _publish(self, found: _Round) -> None:
+        total = found.by_status.total()
+        del found.by_version[OTHER_VERSIONS]
         named = dict(found.by_version.most_common(_VERSIONS_NAMED))
-        rest = found.by_version.total() - sum(named.values())
+        rest = total - sum(named.values())
         self.latest = Counts(
-            endpoints=found.by_status.total(),
+            endpoints=total,
             by_status=dict(found.by_status.most_common()),
             by_version=named | ({OTHER_VERSIONS: rest} if rest else {}),
             by_config_status=dict(found.by_config_status.most_common()),
