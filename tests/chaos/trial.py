@@ -39,7 +39,14 @@ _BURSTS = (5, 10, 10, 20, 20, 150)
 _READ_AT_ONCE = 1000
 _NS_PER_MS = 1_000_000
 _BATCH_SIZES = (1, 2, 7, 40, 300, 8000)
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, nats.errors.Error, TimeoutError)
+_AWAY = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    nats.errors.Error,
+    TimeoutError,
+)
 """What a server that is down at the moment raises."""
 
 _LEADER = """
@@ -110,7 +117,11 @@ class Trial:
         async with self.turn:
             if self.connection is None or self.connection.is_closed():
                 self.connection = await asyncpg.connect(self.world.postgres.url_of(self.database))
-            return await self.connection.fetch(sql, *arguments)
+            try:
+                return await self.connection.fetch(sql, *arguments)
+            except BaseException:
+                self.connection.terminate()  # whatever has happened to it, it is not to be used again
+                raise
 
     async def position(self) -> int:
         """Return where the checkpoint is."""
