@@ -1,17 +1,21 @@
 """What somebody else can do to a daemon's consumer and its deliveries; see `faults`."""
 
 import asyncio
+from contextlib import suppress
 
 import nats.errors
 import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig
 from nats_proxy import Tampering
 from trial import CONSUMER, Trial
+
+from projector.stream import subjects
 
 
 async def consumer_deleted(trial: Trial) -> None:
     await trial.active()
     await trial.progress(trial.random.randrange(50))
-    await trial.without_consumer()
+    await _without_consumer(trial)
 
 
 async def deliveries_stolen(trial: Trial) -> None:
@@ -38,7 +42,7 @@ async def consumer_moved(trial: Trial) -> None:
     await trial.progress(trial.random.randrange(100))
     if trial.random.random() < 0.5:
         daemon.kill()
-    await trial.consumer_at(trial.random.choice((0, await trial.position() // 2, trial.published)))
+    await _consumer_at(trial, trial.random.choice((0, await trial.position() // 2, trial.published)))
 
 
 async def consumer_moved_before_it_is_used(trial: Trial) -> None:
@@ -49,12 +53,12 @@ async def consumer_moved_before_it_is_used(trial: Trial) -> None:
     ahead = trial.random.random() < 0.5
 
     async def move() -> None:
-        await trial.consumer_at(trial.published if ahead else await trial.position() // 2)
+        await _consumer_at(trial, trial.published if ahead else await trial.position() // 2)
         moved.set()
 
     for daemon in trial.daemons:  # one that stands by may be the next to lead
         daemon.nats.before_first_pull(move)
-    await trial.without_consumer()
+    await _without_consumer(trial)
     await trial.happens(moved, "the consumer is moved before it is used")
     for daemon in trial.daemons:
         daemon.nats.before_first_pull(None)
@@ -66,3 +70,24 @@ async def deliveries_tampered_with(trial: Trial) -> None:
     how = trial.random.choice(list(Tampering))
     tampered = daemon.nats.tamper(how, after=trial.random.randrange(100))
     await trial.happens(tampered, f"a delivery {how.value}")
+
+
+async def _consumer_at(trial: Trial, position: int) -> None:
+    """Do what the projector alone should do: put its consumer somewhere else."""
+    await _without_consumer(trial)
+    config = ConsumerConfig(
+        durable_name=CONSUMER,
+        deliver_policy="by_start_sequence",
+        opt_start_seq=max(1, position + 1),
+        ack_policy=AckPolicy.ALL,
+        ack_wait=3600,
+        max_ack_pending=-1,
+        filter_subject=subjects.filters()[0],
+    )
+    await trial.client.jetstream().add_consumer(trial.stream, config)
+
+
+async def _without_consumer(trial: Trial) -> None:
+    """Delete the daemon's consumer, unless the daemon is about to put it anew."""
+    with suppress(nats.js.errors.NotFoundError):
+        await trial.client.jetstream().delete_consumer(trial.stream, CONSUMER)

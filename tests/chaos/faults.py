@@ -40,7 +40,7 @@ async def restarted(trial: Trial) -> None:
     """End a daemon as an operator does, and start it with another batch size."""
     daemon = await trial.active()
     await trial.progress(trial.random.randrange(100))
-    await daemon.finish()
+    await trial.finish(daemon)
     trial.start(daemon)
     await trial.active()
 
@@ -57,7 +57,7 @@ async def ended_while_a_commit_fails(trial: Trial) -> None:
 
     ambush = daemon.postgres.ambush(1, Moment.BEFORE, end)
     await trial.happens(ambush.sprung, "a daemon is asked to end before a commit")
-    await daemon.finish(ask=False)
+    await daemon.finish()
     daemon.postgres.away = False
 
 
@@ -125,7 +125,7 @@ async def two_are_active(trial: Trial) -> None:
     trial.start(second, consumer="the-second")
     await trial.happens(lied, "the second daemon is told that it leads")
     await trial.progress(trial.random.randrange(100, 500))
-    await trial.random.choice((daemon, second)).finish()
+    await trial.finish(trial.random.choice((daemon, second)))
     second.kill()
     second.postgres.lie_no_more()
 

@@ -67,14 +67,14 @@ Outage = Callable[[Trial, Scale], Awaitable[Found]]
 
 async def postgres_is_away(trial: Trial, scale: Scale) -> Found:
     """Stop Postgres, and start it again after a while."""
-    await _folds(trial, _STEP)
+    await trial.progress(_STEP)
     resumed_s = await _restarted(trial, trial.world.postgres.stop, trial.world.postgres.start, scale.away_s)
     return await _judged(trial, [resumed_s])
 
 
 async def nats_is_away(trial: Trial, scale: Scale) -> Found:
     """Stop NATS, and start it again after a while."""
-    await _folds(trial, _STEP)
+    await trial.progress(_STEP)
     resumed_s = await _restarted(trial, trial.world.nats.stop, trial.world.nats.start, scale.away_s)
     return await _judged(trial, [resumed_s])
 
@@ -83,7 +83,7 @@ async def nats_is_restarted(trial: Trial, scale: Scale) -> Found:
     """Stop NATS, and another time kill it, and start it again at once."""
     resumed_s = []
     for end in (trial.world.nats.stop, trial.world.nats.kill) * scale.moves:
-        await _folds(trial, _STEP)
+        await trial.progress(_STEP)
         resumed_s.append(await _restarted(trial, end, trial.world.nats.start))
     return await _judged(trial, resumed_s)
 
@@ -96,7 +96,7 @@ async def leaders_move(trial: Trial, scale: Scale) -> Found:
         (_consumer_leader, f"CONSUMER.LEADER.STEPDOWN.{trial.stream}.{CONSUMER}"),
     ):
         for _ in range(scale.moves):
-            await _folds(trial, _STEP)
+            await trial.progress(_STEP)
             before = await leader(trial)
             await trial.client.request(f"$JS.API.{group}", timeout=_ANSWER_S)
             await _is_led_again(trial, leader, before)
@@ -110,13 +110,13 @@ async def leader_is_killed(trial: Trial, scale: Scale) -> Found:
     assert isinstance(cluster, NatsCluster)
     resumed_s = []
     for _ in range(scale.moves):
-        await _folds(trial, _STEP)
+        await trial.progress(_STEP)
         killed = await _stream_leader(trial)
         await asyncio.to_thread(cluster.servers[killed].kill)
         for leader in (_stream_leader, _consumer_leader):
             await _is_led_again(trial, leader, killed)
         resumed_s.append(await _goes_on(trial))
-        await _folds(trial, _STEP)
+        await trial.progress(_STEP)
         await asyncio.to_thread(cluster.servers[killed].start)
         resumed_s.append(await _goes_on(trial))
     return await _judged(trial, resumed_s)
@@ -126,11 +126,11 @@ async def database_is_restored(trial: Trial, scale: Scale) -> Found:
     """Put a dump in the place of the database that is older by many events."""
     daemon = trial.daemons[0]
     url = trial.world.postgres.url_of(trial.database)
-    await _folds(trial, _STEP)
+    await trial.progress(_STEP)
     with tempfile.NamedTemporaryFile() as dump:
         await asyncio.to_thread(_run, "pg_dump", "--format=custom", f"--file={dump.name}", url)
-        await _folds(trial, scale.events)
-        await daemon.finish()
+        await trial.progress(scale.events)
+        await trial.finish(daemon)
         reached = await trial.position()
         await trial.world.ask(f"DROP DATABASE {trial.database} WITH (FORCE)")
         await trial.world.ask(f"CREATE DATABASE {trial.database} TEMPLATE template0")
@@ -138,13 +138,13 @@ async def database_is_restored(trial: Trial, scale: Scale) -> Found:
     older = reached - await trial.position()
     assert older >= scale.events, f"the dump is older by {older} events only"
     daemon.start()
-    await _folds(trial, _STEP)
+    await trial.progress(_STEP)
     return await _judged(trial, [])
 
 
 async def stream_is_created_again(trial: Trial, scale: Scale) -> Found:
     """Put a stream of other events in the place of the one that was folded; nothing may be written any more."""
-    await _folds(trial, scale.events)
+    await trial.progress(scale.events)
     await trial.catch_up()
     url = trial.world.postgres.url_of(trial.database)
     before = await stored(url, trial.stream)
@@ -180,12 +180,6 @@ async def suffer(outage: Outage, scale: Scale) -> Found:
             daemon.environment |= made.direct
         made.daemons[0].start()
         return await outage(made, scale)
-
-
-async def _folds(trial: Trial, count: int) -> None:
-    """Wait until so many more messages are folded, however slow the machine is."""
-    for _ in range(count // _STEP):
-        await trial.progress(_STEP)
 
 
 async def _goes_on(trial: Trial) -> float:

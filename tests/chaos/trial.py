@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ import asyncpg
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig
 from reference import Tables, differences, independent_fold, plain_fold, stored
 from traffic import Traffic
 from world import Daemon, World
@@ -32,12 +32,21 @@ PATIENCE_S = 40.0
 CONSUMER = "endpoint-state-projector"
 
 _COMMAND_S = 120.0
+_TURNS = 10
+"""How often to wait for the end of a daemon that still gets on: another one may be what gets on."""
 _POLL_S = 0.02
 _BURSTS = (5, 10, 10, 20, 20, 150)
 _READ_AT_ONCE = 1000
 _NS_PER_MS = 1_000_000
 _BATCH_SIZES = (1, 2, 7, 40, 300, 8000)
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, nats.errors.Error, TimeoutError)
+_AWAY = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    nats.errors.Error,
+    TimeoutError,
+)
 """What a server that is down at the moment raises."""
 
 _LEADER = """
@@ -108,7 +117,11 @@ class Trial:
         async with self.turn:
             if self.connection is None or self.connection.is_closed():
                 self.connection = await asyncpg.connect(self.world.postgres.url_of(self.database))
-            return await self.connection.fetch(sql, *arguments)
+            try:
+                return await self.connection.fetch(sql, *arguments)
+            except BaseException:
+                self.connection.terminate()  # whatever has happened to it, it is not to be used again
+                raise
 
     async def position(self) -> int:
         """Return where the checkpoint is."""
@@ -123,16 +136,10 @@ class Trial:
                 self.premature.append(f"position {acknowledged} was acknowledged with the checkpoint at {position}")
 
     async def progress(self, count: int) -> None:
-        """Wait until so many more messages are folded."""
-        goal = None
-
-        async def reached() -> bool:
-            nonlocal goal
-            position = await self.position()
-            goal = position + count if goal is None else goal
-            return position >= goal
-
-        await self.until(reached, f"{count} more messages are folded")
+        """Wait until so many more messages are folded, however slow the machine is."""
+        reached = begin = await self._beyond(-1)
+        while reached < begin + count:
+            reached = await self._beyond(reached)
 
     async def publishes(self, count: int) -> None:
         """Wait until so many more messages are published."""
@@ -192,26 +199,6 @@ class Trial:
         if self.publishing is not None:
             await self.publishing
 
-    async def consumer_at(self, position: int) -> None:
-        """Do what the projector alone should do: put its consumer somewhere else."""
-        jetstream = self.client.jetstream()
-        await self.without_consumer()
-        config = ConsumerConfig(
-            durable_name=CONSUMER,
-            deliver_policy="by_start_sequence",
-            opt_start_seq=max(1, position + 1),
-            ack_policy=AckPolicy.ALL,
-            ack_wait=3600,
-            max_ack_pending=-1,
-            filter_subject=subjects.filters()[0],
-        )
-        await jetstream.add_consumer(self.stream, config)
-
-    async def without_consumer(self) -> None:
-        """Delete the daemon's consumer, unless the daemon is about to put it anew."""
-        with suppress(nats.js.errors.NotFoundError):
-            await self.client.jetstream().delete_consumer(self.stream, CONSUMER)
-
     async def messages(self) -> list[Message]:
         """Read the whole stream back."""
         jetstream = self.client.jetstream()
@@ -230,13 +217,26 @@ class Trial:
         """Publish no more, and let a daemon fold the rest and end."""
         await self.silence()
         for daemon in self.daemons:
-            await daemon.finish()
+            await self.finish(daemon)
         daemon = self.random.choice(self.daemons)
         daemon.start("--until-caught-up")
+        await self.finish(daemon, ask=False)
+
+    async def finish(self, daemon: Daemon, *, ask: bool = True) -> None:
+        """Let a daemon end by itself, or with SIGTERM; as long as the checkpoint moves, only the machine is slow.
+
+        Raises:
+            AssertionError: it did not, or not with exit code 0, or before it was asked.
+        """
+        if ask:
+            daemon.check()
+            daemon.signal(signal.SIGTERM)
         position = -1
-        while not await daemon.ends() and (reached := await self.position()) > position:
-            position = reached  # as long as it gets on, only the machine is slow
-        await daemon.finish(ask=False)
+        for _ in range(_TURNS):
+            if await daemon.ends() or (reached := await self.position()) <= position:
+                break
+            position = reached
+        await daemon.finish()
 
     async def verdict(self) -> list[str]:
         """Say what is not as one thread would have left it."""
@@ -275,6 +275,18 @@ class Trial:
         if done.returncode != expect:
             raise AssertionError(f"projector {' '.join(command)} ended with code {done.returncode}: {done.stderr}")
         return done.stdout
+
+    async def _beyond(self, position: int) -> int:
+        """Wait until the checkpoint is behind a position, and return where it is."""
+        reached = position
+
+        async def has_moved() -> bool:
+            nonlocal reached
+            reached = await self.position()
+            return reached > position
+
+        await self.until(has_moved, f"anything behind position {position} is folded")
+        return reached
 
     async def _status(self, found: Tables, last: int) -> list[str]:
         status = json.loads(await self.projector("status", "--json"))

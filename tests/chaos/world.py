@@ -151,7 +151,7 @@ class Daemon:
             self._process = None
 
     def signal(self, number: signal.Signals) -> None:
-        """Pause it or let it go on."""
+        """Pause it, let it go on or ask it to end."""
         if self._process is not None:
             self._process.send_signal(number)
 
@@ -159,17 +159,14 @@ class Daemon:
         """Tell whether it has taken note of a first SIGTERM, from when on a second one ends it at once."""
         return not _catches(self.pid, signal.SIGTERM)
 
-    async def finish(self, *, ask: bool = True) -> None:
-        """Let it end by itself; asked, with SIGTERM.
+    async def finish(self) -> None:
+        """Let it end by itself.
 
         Raises:
-            AssertionError: it did not, or not with exit code 0, or before it was asked.
+            AssertionError: it did not, or not with exit code 0.
         """
         if self._process is None:
             return
-        if ask:
-            self.check()
-            self._process.terminate()
         if not await self.ends():
             raise AssertionError(f"daemon {self.name} does not end: {self.tail()}")
         code, self._process = self._process.returncode, None
