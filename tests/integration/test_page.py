@@ -10,17 +10,14 @@ from typing import Any
 
 import asyncpg
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
-from scenes import Daemon, Recorder, Scene
+from playwright.async_api import Page, async_playwright, expect
+from scenes import PATIENCE_S, Scene
+from watching import watched
 
-from projector.app.observers import Observers
 from projector.embedded import EmbeddedPostgres
-from projector.runtime import Runtime
-from projector.settings import load
 
 Event = Callable[..., tuple[str, bytes]]
-Visit = Callable[[str], Awaitable[Page]]
-Watched = Callable[..., Awaitable[str]]
+Look = Callable[..., Awaitable[Page]]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EXECUTABLE = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -36,8 +33,6 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_S = 20
-SAMPLE_PERIOD_S = 0.1
 POLL_MS = 5_000
 HIDDEN_POLL_MS = 60_000
 MARKUP = "<img/src=x/onerror=alert(1)>"
@@ -45,29 +40,26 @@ TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def visit(browser: Browser) -> AsyncIterator[Visit]:
-    """Opens the page, and fails the test at its end if the page complained or looked elsewhere."""
+async def look(scene: Scene) -> AsyncIterator[Look]:
+    """Starts a daemon and opens its page; fails the test at its end if the page complained or looked elsewhere."""
     complaints: list[str] = []
+    with ExitStack() as daemons:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
 
-    async def visit(url: str) -> Page:
-        page = await browser.new_page()
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: complaints.extend(elsewhere(request.url, url)))
-        await page.clock.install()
-        await page.goto(url)
-        return page
+            async def look(**settings: Any) -> Page:
+                url = daemons.enter_context(watched(scene, **settings)).url
+                page = await browser.new_page()
+                page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+                page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+                page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+                page.on("request", lambda request: complaints.extend(elsewhere(request.url, url)))
+                await page.clock.install()
+                await page.goto(url)
+                return page
 
-    yield visit
+            yield look
+            await browser.close()
     # The browser itself complains of a server that is gone.
     assert [complaint for complaint in complaints if "ERR_CONNECTION_REFUSED" not in complaint] == []
 
@@ -75,30 +67,6 @@ async def visit(browser: Browser) -> AsyncIterator[Visit]:
 def elsewhere(requested: str, origin: str) -> Iterator[str]:
     if not requested.startswith((f"{origin}/", "data:")):
         yield f"request: {requested}"
-
-
-@pytest.fixture
-async def watched(scene: Scene) -> AsyncIterator[Watched]:
-    """Starts a daemon that is watched, and returns where its page is."""
-    with ExitStack() as monitors:
-
-        async def watched(*, url: str | None = None, **settings: Any) -> str:
-            flags = {"nats_url": scene.nats_url, "database_url": url or scene.database_url, "http": "127.0.0.1:0"}
-            runtime = Runtime(load(flags | settings, config=None, fallback=None))
-            loop = asyncio.get_running_loop()
-            address: asyncio.Future[str] = loop.create_future()
-            monitor = runtime.monitor(
-                listening=lambda url: loop.call_soon_threadsafe(address.set_result, url),
-                refused=pytest.fail,
-                sample_period_s=SAMPLE_PERIOD_S,
-            )
-            assert monitor is not None
-            monitors.enter_context(monitor)
-            recorder = Recorder()
-            scene.daemons.append(Daemon(runtime.live(Observers((recorder, *monitor.observers))), recorder))
-            return await address
-
-        yield watched
 
 
 async def shows(page: Page, word: str) -> None:
@@ -119,9 +87,7 @@ async def nothing_commits(database_url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_what_is_healthy_is_said_with_its_figures_within_a_second(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
-) -> None:
+async def test_what_is_healthy_is_said_with_its_figures_within_a_second(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(
         event("connectivity.connected", "e1", appVersionName="kettle-1"),
         event("connectivity.connected", "e2", appVersionName="kettle-1"),
@@ -129,7 +95,7 @@ async def test_what_is_healthy_is_said_with_its_figures_within_a_second(
         event("config.new-available", "e3", configId="c1"),
     )
     await scene.fold()
-    page = await visit(await watched())
+    page = await look()
     await shows(page, "Healthy")
     await expect(page).to_have_title(f"Healthy · {scene.stream}")
     await expect(page.locator("#lede")).to_contain_text("is in the table.")
@@ -150,11 +116,9 @@ async def test_what_is_healthy_is_said_with_its_figures_within_a_second(
     assert min(took_s) < 1
 
 
-async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
-) -> None:
+async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
-    page = await visit(await watched())
+    page = await look()
     await shows(page, "Healthy")
     await page.focus("#plots")
     await page.keyboard.press("ArrowLeft")
@@ -163,11 +127,9 @@ async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(
     await expect(page.locator("#minutes tbody th").first).to_have_text(re.compile(r"^\d\d:\d\d$"))
 
 
-async def test_a_daemon_that_catches_up_is_said_to_and_for_how_long(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
-) -> None:
+async def test_a_daemon_that_catches_up_is_said_to_and_for_how_long(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(5_000)))
-    page = await visit(await watched(batch_size=1, ready_lag_s=0))
+    page = await look(batch_size=1, ready_lag_s=0)
     await shows(page, "Catching up")
     async with asyncio.timeout(PATIENCE_S):
         while "to go" not in await page.inner_text("#lede"):
@@ -177,11 +139,9 @@ async def test_a_daemon_that_catches_up_is_said_to_and_for_how_long(
     )
 
 
-async def test_a_lag_that_does_not_become_less_is_said_until_it_does(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
-) -> None:
+async def test_a_lag_that_does_not_become_less_is_said_until_it_does(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
-    page = await visit(await watched(ready_lag_s=0))
+    page = await look(ready_lag_s=0)
     await shows(page, "Healthy")
     async with nothing_commits(scene.database_url):
         await scene.publish(event("connectivity.connected", "e2"))
@@ -192,9 +152,9 @@ async def test_a_lag_that_does_not_become_less_is_said_until_it_does(
 
 
 async def test_a_database_that_is_down_is_named_and_the_page_recovers_with_it(
-    watched: Watched, visit: Visit, spare_postgres: EmbeddedPostgres, spare_database_url: str
+    look: Look, spare_postgres: EmbeddedPostgres, spare_database_url: str
 ) -> None:
-    page = await visit(await watched(url=spare_database_url))
+    page = await look(url=spare_database_url)
     await shows(page, "Healthy")
     spare_postgres.stop()
     await shows(page, "Interrupted")
@@ -205,25 +165,22 @@ async def test_a_database_that_is_down_is_named_and_the_page_recovers_with_it(
     await shows(page, "Healthy")
 
 
-async def test_of_two_daemons_the_idle_one_says_that_it_stands_by(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
-) -> None:
+async def test_of_two_daemons_the_idle_one_says_that_it_stands_by(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
-    await watched()
-    await scene.daemons[0].hears("active")
-    page = await visit(await watched())
+    await scene.follow().hears("active")
+    page = await look()
     await shows(page, "Standing by")
     await expect(page.locator("#lede")).to_contain_text("Another projector works")
 
 
 async def test_hostile_dead_letters_and_versions_are_shown_as_text_and_fit_in_any_width(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
+    scene: Scene, event: Event, look: Look
 ) -> None:
     subject, payload = event("connectivity.connected", "e1", originator=MARKUP + TURNED + "x" * 200)
     version = MARKUP + TURNED + "y" * 200
     await scene.publish((subject, payload[:-1]), event("connectivity.connected", "e1", appVersionName=version))
     await scene.fold()
-    page = await visit(await watched())
+    page = await look()
     await shows(page, "Needs attention")
     await expect(page.locator("#problems")).to_have_text("1 dead letter waits for somebody")
     await expect(page.locator("#letters code").first).to_contain_text(f"kaa.v1.events.{MARKUP}\\u{{202E}}xxx")
@@ -235,10 +192,10 @@ async def test_hostile_dead_letters_and_versions_are_shown_as_text_and_fit_in_an
 
 
 async def test_a_daemon_that_is_gone_is_said_to_be_with_the_age_of_what_is_shown(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
+    scene: Scene, event: Event, look: Look
 ) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
-    page = await visit(await watched())
+    page = await look()
     await shows(page, "Healthy")
     await page.route("**/status", lambda route: route.abort("connectionrefused"))
     await shows(page, "No answer")
@@ -250,11 +207,9 @@ async def test_a_daemon_that_is_gone_is_said_to_be_with_the_age_of_what_is_shown
     await shows(page, "Healthy")
 
 
-async def test_a_page_that_nobody_looks_at_asks_rarely(
-    scene: Scene, event: Event, watched: Watched, visit: Visit
-) -> None:
+async def test_a_page_that_nobody_looks_at_asks_rarely(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
-    page = await visit(await watched())
+    page = await look()
     await shows(page, "Healthy")
     await page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
     await answered(page, POLL_MS)
