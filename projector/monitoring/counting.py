@@ -70,6 +70,9 @@ class Counting:
             self._round = _Round(await self._table.pages())
         end = min(self._round.next_page + self._slice_pages, self._round.pages)
         found = await self._table.count(self._round.next_page, end)
+        if found is None:
+            self._slice_pages = max(1, self._slice_pages // 2)
+            return
         for status, version, config_status, count in found.counts:
             self._round.by_status[status] += count
             known = version in self._round.by_version or len(self._round.by_version) < _VERSIONS_COUNTED

@@ -27,8 +27,8 @@ class Pages(Protocol):
         """Return how many there are."""
         ...
 
-    async def count(self, first: int, end: int) -> Slice:
-        """Count the endpoints on the pages from `first` up to, and without, `end`."""
+    async def count(self, first: int, end: int) -> Slice | None:
+        """Count the endpoints on the pages from `first` up to, and without, `end`; None: that took too long."""
         ...
 
 

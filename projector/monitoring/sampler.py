@@ -51,6 +51,7 @@ class Sampler:
         self._period_s = period_s
         self._opened = False
         self._succeeded_at: float | None = None
+        self._count_from = 0.0
 
     @property
     def fresh(self) -> bool:
@@ -67,7 +68,7 @@ class Sampler:
                 while (left := due - monotonic()) > 0:
                     await asyncio.sleep(min(_COUNT_EVERY_S, left))
                     if self._opened:
-                        await self._attempt(self.counting.step)
+                        await self._attempt(self._count)
         finally:
             await self._close()
 
@@ -95,6 +96,12 @@ class Sampler:
         self.latest = Sample(status=found, latest_dead_letters=dead_letters, sampled_at=datetime.now(UTC))
         self._succeeded_at = monotonic()
         self.error = None
+
+    async def _count(self) -> None:
+        """Count a slice, but no two within a second: what is left of a period may be short."""
+        if (now := monotonic()) >= self._count_from:
+            self._count_from = now + _COUNT_EVERY_S
+            await self.counting.step()
 
     async def _close(self) -> None:
         self._opened = False

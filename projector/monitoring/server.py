@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from importlib import resources
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from projector.monitoring import page
 from projector.monitoring.report import Report, as_json
 
 BIND_AGAIN_S = 5.0
@@ -15,11 +15,6 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-}
-_PAGE_HEADERS = {
-    # The page is one file: it may run what is in it and ask this server, and nothing else.
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 
@@ -45,7 +40,7 @@ class Server:
         """Answer from a report; `scrape` returns the metrics and their content type for an `Accept` header."""
         self._report = report
         self._scrape = scrape
-        self._page = resources.files("projector.monitoring").joinpath("page.html").read_text(encoding="utf-8")
+        self._page = page.load()
 
     async def serve(
         self, address: Address, *, listening: Callable[[str], None], refused: Callable[[str], None]
@@ -76,7 +71,8 @@ class Server:
         return app
 
     async def _get_page(self, _: web.Request) -> web.Response:
-        return web.Response(text=self._page, content_type="text/html", headers=_PAGE_HEADERS)
+        headers = {"Content-Security-Policy": self._page.policy}
+        return web.Response(text=self._page.html, content_type="text/html", headers=headers)
 
     async def _get_healthy(self, _: web.Request) -> web.Response:
         return _verdict(*self._report.healthy())

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from projector.storage import migrate
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect
@@ -34,6 +36,9 @@ SELECT connectivity_status, coalesce(app_version, '(unknown)'), config_status, c
 FROM endpoint_state WHERE ctid >= $1 AND ctid < $2
 GROUP BY 1, 2, 3
 """
+
+_COUNT_TIMEOUT = "SET LOCAL statement_timeout = '80ms'"
+"""Pages that have to come from the disk can take much longer than those before them."""
 
 
 class Slice(NamedTuple):
@@ -96,8 +101,13 @@ class Probe:
             pages: int = await self._connection.fetchval(_PAGES)
         return pages
 
-    async def count(self, first: int, end: int) -> Slice:
-        """Count the endpoints on the pages from `first` up to, and without, `end`."""
+    async def count(self, first: int, end: int) -> Slice | None:
+        """Count the endpoints on the pages from `first` up to, and without, `end`; None: that took too long."""
         with translated():
-            rows = await self._connection.fetch(COUNT, (first, 0), (end, 0))
+            try:
+                async with self._connection.transaction():
+                    await self._connection.execute(_COUNT_TIMEOUT)
+                    rows = await self._connection.fetch(COUNT, (first, 0), (end, 0))
+            except asyncpg.QueryCanceledError:
+                return None
         return Slice([tuple(row[:4]) for row in rows], max((row[4] for row in rows), default=0.0))

@@ -7,6 +7,7 @@ import pytest
 
 from projector.monitoring import counting as counting_module
 from projector.monitoring.counting import Counting
+from projector.storage import probe as probe_module
 from projector.storage.probe import COUNT, Probe
 
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -81,6 +82,20 @@ async def test_a_slice_that_takes_too_long_is_followed_by_a_smaller_one(
     counting = Counting(probe)
     await counting.step()
     assert counting._slice_pages < counting_module._FIRST_PAGES / 2
+
+
+async def test_a_slice_that_would_take_too_long_is_given_up_and_counted_in_smaller_ones(
+    database_url: str, query: Query, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await query(database_url, FILL, ENDPOINTS)
+    pages = await probe.pages()
+    monkeypatch.setattr(probe_module, "_COUNT_TIMEOUT", "SET LOCAL statement_timeout = '1ms'")
+    monkeypatch.setattr(counting_module, "_FIRST_PAGES", pages)
+    assert await probe.count(0, pages) is None
+    counting = Counting(probe)
+    await steps(counting)
+    assert counting.latest is not None
+    assert counting.latest.endpoints == ENDPOINTS
 
 
 async def test_between_two_rounds_nobody_is_asked(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:

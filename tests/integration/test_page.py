@@ -1,0 +1,226 @@
+"""The page at `/`, served by a daemon on real servers and looked at with a real browser."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+from scenes import PATIENCE_S, Scene
+from watching import watched
+
+from projector.embedded import EmbeddedPostgres
+
+Event = Callable[..., tuple[str, bytes]]
+Look = Callable[..., Awaitable[Page]]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+EXECUTABLE = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.skipif(
+    EXECUTABLE is None, reason=f"NO BROWSER: the page was not tested; install one of {', '.join(BROWSERS)}"
+)
+
+QUIET = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+POLL_MS = 5_000
+HIDDEN_POLL_MS = 60_000
+MARKUP = "<img/src=x/onerror=alert(1)>"
+TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
+
+
+@pytest.fixture
+async def look(scene: Scene) -> AsyncIterator[Look]:
+    """Starts a daemon and opens its page; fails the test at its end if the page complained or looked elsewhere."""
+    complaints: list[str] = []
+    with ExitStack() as daemons:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
+
+            async def look(**settings: Any) -> Page:
+                url = daemons.enter_context(watched(scene, **settings)).url
+                page = await browser.new_page()
+                page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+                page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+                page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+                page.on("request", lambda request: complaints.extend(elsewhere(request.url, url)))
+                await page.clock.install()
+                await page.goto(url)
+                return page
+
+            yield look
+            await browser.close()
+    # The browser itself complains of a server that is gone.
+    assert [complaint for complaint in complaints if "ERR_CONNECTION_REFUSED" not in complaint] == []
+
+
+def elsewhere(requested: str, origin: str) -> Iterator[str]:
+    if not requested.startswith((f"{origin}/", "data:")):
+        yield f"request: {requested}"
+
+
+async def shows(page: Page, word: str) -> None:
+    """Let the page ask again until its verdict is this one."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await page.inner_text("#word") != word:
+            await page.clock.fast_forward(POLL_MS)
+
+
+@asynccontextmanager
+async def nothing_commits(database_url: str) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM projector_checkpoint FOR UPDATE")
+            yield
+    finally:
+        await connection.close()
+
+
+async def test_what_is_healthy_is_said_with_its_figures_within_a_second(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(
+        event("connectivity.connected", "e1", appVersionName="kettle-1"),
+        event("connectivity.connected", "e2", appVersionName="kettle-1"),
+        event("lifecycle.registered", "e3", appVersionName="meter-2"),
+        event("config.new-available", "e3", configId="c1"),
+    )
+    await scene.fold()
+    page = await look()
+    await shows(page, "Healthy")
+    await expect(page).to_have_title(f"Healthy · {scene.stream}")
+    await expect(page.locator("#lede")).to_contain_text("is in the table.")
+    await expect(page.locator("#figures")).to_contain_text("Checkpoint4of 4 in the stream")
+    await expect(page.locator("#by-status tbody tr")).to_have_text(
+        ["connected266.7 %", "disconnected00.0 %", "unknown133.3 %"]
+    )
+    await expect(page.locator("#by-version tbody tr")).to_have_text(["kettle-1266.7 %", "meter-2133.3 %"])
+    await expect(page.locator("#by-config tbody tr")).to_have_text(["applied00.0 %", "pending133.3 %", "none266.7 %"])
+    await expect(page.locator("figure svg[role=img]").first).to_have_attribute("aria-label", re.compile("highest"))
+
+    took_s = []
+    for _ in range(3):
+        began = perf_counter()
+        await page.reload()
+        await expect(page.locator("#word")).to_have_text("Healthy")
+        took_s.append(perf_counter() - began)
+    assert min(took_s) < 1
+
+
+async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(event("connectivity.connected", "e1"))
+    page = await look()
+    await shows(page, "Healthy")
+    await page.focus("#plots")
+    await page.keyboard.press("ArrowLeft")
+    await expect(page.locator("#reading")).to_have_text(re.compile(r"events per second, lag 0 messages, 0 s$"))
+    await page.click("summary")
+    await expect(page.locator("#minutes tbody th").first).to_have_text(re.compile(r"^\d\d:\d\d$"))
+
+
+async def test_a_daemon_that_catches_up_is_said_to_and_for_how_long(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(5_000)))
+    page = await look(batch_size=1, ready_lag_s=0)
+    await shows(page, "Catching up")
+    async with asyncio.timeout(PATIENCE_S):
+        while "to go" not in await page.inner_text("#lede"):
+            await page.clock.fast_forward(POLL_MS)
+    await expect(page.locator("#lede")).to_have_text(
+        re.compile(r"^The table is .+ behind the stream, [\d,]+ messages to fold\. About .+ to go\.$")
+    )
+
+
+async def test_a_lag_that_does_not_become_less_is_said_until_it_does(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(event("connectivity.connected", "e1"))
+    page = await look(ready_lag_s=0)
+    await shows(page, "Healthy")
+    async with nothing_commits(scene.database_url):
+        await scene.publish(event("connectivity.connected", "e2"))
+        await shows(page, "Falling behind")
+        await expect(page.locator("#problems")).to_contain_text("Lag is")
+    await shows(page, "Healthy")
+    await expect(page.locator("#problems")).to_be_hidden()
+
+
+async def test_a_database_that_is_down_is_named_and_the_page_recovers_with_it(
+    look: Look, spare_postgres: EmbeddedPostgres, spare_database_url: str
+) -> None:
+    page = await look(url=spare_database_url)
+    await shows(page, "Healthy")
+    spare_postgres.stop()
+    await shows(page, "Interrupted")
+    await expect(page.locator("#problems")).to_contain_text("Postgres")
+    await expect(page.locator("#lede")).to_have_text(re.compile(r"The figures below are .+ old\.$"))
+    await expect(page.locator("main")).to_have_attribute("data-stale", "")
+    spare_postgres.start()
+    await shows(page, "Healthy")
+
+
+async def test_of_two_daemons_the_idle_one_says_that_it_stands_by(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(event("connectivity.connected", "e1"))
+    await scene.follow().hears("active")
+    page = await look()
+    await shows(page, "Standing by")
+    await expect(page.locator("#lede")).to_contain_text("Another projector works")
+
+
+async def test_hostile_dead_letters_and_versions_are_shown_as_text_and_fit_in_any_width(
+    scene: Scene, event: Event, look: Look
+) -> None:
+    subject, payload = event("connectivity.connected", "e1", originator=MARKUP + TURNED + "x" * 200)
+    version = MARKUP + TURNED + "y" * 200
+    await scene.publish((subject, payload[:-1]), event("connectivity.connected", "e1", appVersionName=version))
+    await scene.fold()
+    page = await look()
+    await shows(page, "Needs attention")
+    await expect(page.locator("#problems")).to_have_text("1 dead letter waits for somebody")
+    await expect(page.locator("#letters code").first).to_contain_text(f"kaa.v1.events.{MARKUP}\\u{{202E}}xxx")
+    await expect(page.locator("#by-version th[scope=row]")).to_contain_text(f"{MARKUP}\\u{{202E}}yyy")
+    assert await page.locator("main img").count() == 0
+    for width in (320, 390, 800):
+        await page.set_viewport_size({"width": width, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth") == width
+
+
+async def test_a_daemon_that_is_gone_is_said_to_be_with_the_age_of_what_is_shown(
+    scene: Scene, event: Event, look: Look
+) -> None:
+    await scene.publish(event("connectivity.connected", "e1"))
+    page = await look()
+    await shows(page, "Healthy")
+    await page.route("**/status", lambda route: route.abort("connectionrefused"))
+    await shows(page, "No answer")
+    await page.clock.fast_forward(60_000)
+    await expect(page.locator("#lede")).to_have_text(re.compile(r"^The figures below are (1 min|[6-9]\d s)"))
+    await expect(page.locator("#problems")).to_contain_text("The daemon has not answered since")
+    await expect(page.locator("#figures")).to_contain_text("Checkpoint1")
+    await page.unroute("**/status")
+    await shows(page, "Healthy")
+
+
+async def test_a_page_that_nobody_looks_at_asks_rarely(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(event("connectivity.connected", "e1"))
+    page = await look()
+    await shows(page, "Healthy")
+    await page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
+    await answered(page, POLL_MS)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.clock.fast_forward(HIDDEN_POLL_MS - 4 * POLL_MS)
+    assert asked == []
+    await answered(page, 4 * POLL_MS)
+
+
+async def answered(page: Page, later_ms: int) -> None:
+    """Let time pass, and return when the page was answered."""
+    async with page.expect_response("**/history"):
+        await page.clock.fast_forward(later_ms)
