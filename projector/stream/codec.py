@@ -131,7 +131,7 @@ def _read(route: _Route, payload: bytes) -> Record:
         raise PoisonError(
             "malformed-payload",
             f"{len(payload)} bytes do not decode as {route.type}, stopped at byte {source.tell()}: "
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}".rstrip(": "),
         ) from error
     if source.tell() != len(payload):
         raise PoisonError(
