@@ -62,11 +62,12 @@ class WriteBehind:
 
     def hold(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Keep what changed for later."""
+        held = self._held
         for endpoint_id, endpoint in endpoints.items():
-            before = self._held.get(endpoint_id)
+            before = held.get(endpoint_id)
             if before is not None:
                 endpoint.changed |= before.changed
-        self._held.update(endpoints)
+            held[endpoint_id] = endpoint
         sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
         if sample:  # to count all of them would cost as much as to fold them
             self._registers = len(self._held) * sum(sample) // len(sample)
