@@ -132,12 +132,12 @@ async def test_a_database_that_is_down_is_named_and_waited_for(
     with watched(scene) as daemon:
         await daemon.says("/readyz", is_green)
         spare_postgres.stop()
-        answer = await daemon.says("/readyz", lambda answer: is_red(answer) and answer.json["state"] == "retrying")
-        assert "Postgres is not reachable" in answer.json["reason"]
+        away = "Postgres is not reachable"
+        await daemon.says("/readyz", lambda answer: is_red(answer) and away in answer.json["reason"])
+        await daemon.says("/readyz", lambda answer: answer.json["state"] == "retrying")
         assert (await daemon.get("/healthz")).code == 200
-        status = await daemon.says("/status", lambda answer: answer.json["sample_error"])
-        assert "Postgres is not reachable" in status.json["sample_error"]
-        assert "Postgres is not reachable" in status.json["problems"][0]
+        status = await daemon.says("/status", lambda answer: away in (answer.json["sample_error"] or ""))
+        assert away in status.json["problems"][0]
         assert status.json["checkpoint_seq"] == 0
         assert await value(daemon, "projector_lag_messages") == "NaN"
         spare_postgres.start()

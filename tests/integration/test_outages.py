@@ -105,8 +105,8 @@ async def test_a_connection_that_the_database_cuts_again_and_again_costs_nothing
 async def test_a_table_that_somebody_keeps_locked_is_waited_for(
     scene: Scene, undisturbed: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = {**store_module._LEADER_SETTINGS, "lock_timeout": "50ms"}
-    monkeypatch.setattr(store_module, "_LEADER_SETTINGS", impatient)
+    impatient = {**store_module.LEADER_SETTINGS, "lock_timeout": "50ms"}
+    monkeypatch.setattr(store_module, "LEADER_SETTINGS", impatient)
     daemon = scene.follow(batch_size=20, until_caught_up=True)
     await daemon.hears("committed", 5)
     async with locked(scene.database_url):
