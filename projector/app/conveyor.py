@@ -1,7 +1,8 @@
-"""Batches one after the other: while one is committed, the next is fetched, decoded, loaded and folded."""
+"""Batches one after the other: while one is committed, the next is loaded and folded, and the one behind it read."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from projector.app.ports import Load
 from projector.app.projection import Batch, Folded, Outcome, Projection
@@ -15,21 +16,41 @@ async def convey(projection: Projection, load: Load, batches: AsyncIterator[Batc
     Raises:
         TransientError, FatalError: as `Projection.commit`; what was yielded before stands.
     """
+    async with aclosing(_read_ahead(batches)) as read:
 
-    async def fold_next(behind: Folded | None) -> Folded | None:
-        batch = await anext(batches, None)
-        return None if batch is None else await projection.fold(batch, load, behind)
+        async def fold_next(behind: Folded | None) -> Folded | None:
+            batch = await anext(read, None)
+            return None if batch is None else await projection.fold(batch, load, behind)
 
-    upcoming = asyncio.create_task(fold_next(None))
-    try:
-        folded = await upcoming
-        while folded is not None:
-            upcoming = asyncio.create_task(fold_next(folded))
-            outcome = await projection.commit(folded)
-            yield outcome
+        upcoming = asyncio.create_task(fold_next(None))
+        try:
             folded = await upcoming
-            if folded is not None and outcome.refolded:
-                folded = await projection.fold(folded.batch, load, None)
+            while folded is not None:
+                upcoming = asyncio.create_task(fold_next(folded))
+                outcome = await projection.commit(folded)
+                yield outcome
+                folded = await upcoming
+                if folded is not None and outcome.refolded:
+                    folded = await projection.fold(folded.batch, load, None)
+        finally:
+            await _end(upcoming)
+
+
+async def _read_ahead(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+    """Yield batches, and have the next one read while one is worked on."""
+
+    async def read() -> Batch | None:
+        return await anext(batches, None)
+
+    reading = asyncio.create_task(read())
+    try:
+        while (batch := await reading) is not None:
+            reading = asyncio.create_task(read())
+            yield batch
     finally:
-        upcoming.cancel()
-        await asyncio.gather(upcoming, return_exceptions=True)
+        await _end(reading)
+
+
+async def _end(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
