@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
-_AT_A_STRETCH = 500
-"""Messages or events to work on before others get their turn: a few milliseconds, which Postgres waits at the most."""
+_AT_A_STRETCH = 100
+"""Messages or events to work on before others get their turn: Postgres waits for most of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)

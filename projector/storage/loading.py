@@ -10,7 +10,7 @@ from projector.errors import DamagedRowError
 from projector.storage import statements
 from projector.storage.wire import REGISTER_DECODERS
 
-_LOADED_AT_ONCE = 10_000  # endpoints in one query: a single event may name 100,000
+_LOADED_AT_ONCE = 500  # endpoints in one query: others have their turn between two, and one event may name 100,000
 
 _READERS = tuple(
     (index, 1 << index, decoder.decode, facet.initial)
