@@ -10,7 +10,7 @@ from projector.domain.messages import StreamState
 
 
 class Summary(Protocol):
-    """What the tables say; implemented by `storage.query.Summary`."""
+    """What the tables say; implemented by `storage.summary.Summary`."""
 
     @property
     def position(self) -> int:

@@ -54,7 +54,7 @@ async def lead(connection: Any) -> bool:
 
 async def is_led(connection: Any) -> bool:
     """Tell whether a projector works."""
-    return await connection.fetchval("SELECT 1" + _HOLDER.format(name="$1", shard="$2"), LEADER_LOCK, SHARD) is not None
+    return await connection.fetchval("SELECT 1" + _HOLDER, LEADER_LOCK, SHARD) is not None
 
 
 async def keep_rebuilds_out(connection: Any, *, shared: bool = False) -> None:
