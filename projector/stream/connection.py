@@ -1,5 +1,6 @@
 """The connection to NATS, and what its errors mean."""
 
+import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,7 +16,8 @@ from nats.aio.client import Client
 
 from projector.errors import BrokerRefusedError, BrokerUnavailableError, NotPermittedError, ProjectorError, SettingError
 
-_CONNECT_TIMEOUT_S = 5
+_CONNECT_TIMEOUT_S = 5  # to one server
+_CONNECT_WITHIN_S = 10  # to any: the client would try each of them twice, and whoever waits is not heard of meanwhile
 _PING_INTERVAL_S = 5  # two unanswered ones end a half-open connection
 
 
@@ -171,7 +173,7 @@ async def connect(broker: Broker, *, name: str, on_failure: OnFailure | None = N
         failures[:] = [error]
 
     try:
-        async with translated(failures):
+        async with translated(failures), asyncio.timeout(_CONNECT_WITHIN_S):
             await client.connect(
                 servers=list(broker.urls),
                 name=name,

@@ -1,6 +1,8 @@
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -12,9 +14,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy
 from projector.domain.messages import Message
 from projector.embedded import EmbeddedNats
 from projector.errors import BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
+from projector.stream import connection as connection_module
 from projector.stream import source as source_module
 from projector.stream import subjects
-from projector.stream.connection import Broker
+from projector.stream.connection import Broker, connect
 from projector.stream.source import JetStreamSource
 
 CONSUMER = "test"
@@ -389,6 +392,22 @@ async def test_a_broker_that_hangs_is_noticed_by_its_silence(
     with pytest.raises(DeliveryInterruptedError, match="nothing was heard"):
         await source.next(0)
     nats_server.resume()
+
+
+async def test_connecting_ends_in_time_however_many_servers_answer_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_CONNECT_WITHIN_S", 0.3)
+    with ExitStack() as sockets:
+        urls = []
+        for _ in range(3):
+            deaf = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            for _ in range(3):  # whoever comes after these waits, as for a machine that is switched off
+                waiting = sockets.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(deaf.getsockname())
+            urls.append(f"nats://127.0.0.1:{deaf.getsockname()[1]}")
+        async with asyncio.timeout(3):  # the client would try each of them twice, for five seconds
+            with pytest.raises(BrokerUnavailableError, match="not reachable"):
+                await connect(Broker(urls=tuple(urls)), name="test")
 
 
 async def test_a_request_that_is_under_way_when_the_connection_is_lost_fails_at_once(
