@@ -6,8 +6,8 @@ it holds the checkpoint, folds the last messages, compares the rows that may dif
 and, for a rebuild, changes those that do.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -223,11 +223,14 @@ class Rebuild:
         return 0 if live is None else live.position
 
     async def _fold(self, projection: Projection, rows: Rows, target: int) -> None:
-        async for _ in convey(projection, rows.load, self._batches(projection, target)):
-            self._progress(projection.checkpoint.position, target)
-            await self._staging.show(projection.checkpoint.position, target)
+        batches = self._batches(projection, target)
+        # Left early, the conveyor must let go of the batches before they are closed.
+        async with aclosing(batches), aclosing(convey(projection, rows.load, batches)) as outcomes:
+            async for _ in outcomes:
+                self._progress(projection.checkpoint.position, target)
+                await self._staging.show(projection.checkpoint.position, target)
 
-    async def _batches(self, projection: Projection, target: int) -> AsyncIterator[Batch]:
+    async def _batches(self, projection: Projection, target: int) -> AsyncGenerator[Batch, None]:
         async for messages in self._replay.until(target):
             batch = await projection.decode(messages)
             self._note(batch)
