@@ -9,6 +9,8 @@ from projector.domain.messages import Message
 
 _LOOKED_AT = 8
 _PAIRS_NAMED = 50
+_LONGEST_NAMED = 200
+"""Characters of a pair: each scrape has all of them, and a replica may call itself anything."""
 _OTHER = "(other)"
 
 Note: TypeAlias = Callable[[str, str, float], None]
@@ -33,10 +35,10 @@ class ClockSkew(Deaf):
                 self._note(*pair, (message.stored_at - origin.timestamp) / 1000)
 
     def _name(self, originator: str, replica: str) -> tuple[str, str]:
-        """Return a pair as it is, or what stands for all others once there are many."""
+        """Return a pair as it is, or what stands for all others where it is long or there are many."""
         pair = (originator, replica)
         if pair not in self._named:
-            if len(self._named) >= _PAIRS_NAMED:
+            if len(self._named) >= _PAIRS_NAMED or len(originator) + len(replica) > _LONGEST_NAMED:
                 return (_OTHER, _OTHER)
             self._named.add(pair)
         return pair

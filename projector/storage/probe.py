@@ -29,9 +29,10 @@ FROM dead_letter WHERE stream = $1 AND state = 'parked' ORDER BY position DESC L
 """
 _PAGES = "SELECT pg_relation_size('endpoint_state') / current_setting('block_size')::bigint"
 
+# A version may be as long as a message: counted are the first characters, which is what can be shown of it.
 # What a slice took is told by the server's clock: on a busy client most of the time passes elsewhere.
 COUNT = """
-SELECT connectivity_status, coalesce(app_version, '(unknown)'), config_status, count(*),
+SELECT connectivity_status, coalesce(left(app_version, 100), '(unknown)'), config_status, count(*),
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8
 FROM endpoint_state WHERE ctid >= $1 AND ctid < $2
 GROUP BY 1, 2, 3

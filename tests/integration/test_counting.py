@@ -62,6 +62,17 @@ async def test_a_large_table_is_counted_in_several_slices_each_endpoint_once(
     assert sum(counts.by_version.values()) == ENDPOINTS
 
 
+async def test_of_a_version_without_end_only_the_beginning_is_remembered(
+    database_url: str, query: Query, probe: Probe
+) -> None:
+    await query(database_url, FILL, 1)
+    await query(database_url, "UPDATE endpoint_state SET app_version = repeat('v', 1000000)")
+    counting = Counting(probe)
+    await steps(counting)
+    assert counting.latest is not None
+    assert counting.latest.by_version == {"v" * 100: 1}
+
+
 async def test_an_empty_table_and_a_small_one_are_counted_in_one_slice_again_and_again(
     database_url: str, query: Query, probe: Probe
 ) -> None:

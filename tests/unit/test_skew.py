@@ -66,3 +66,13 @@ def test_replicas_without_end_are_counted_under_one_name() -> None:
         skew.received(messages(1, position))
     assert len(noted) == 51
     assert ("(other)", "(other)") in noted
+
+
+def test_a_replica_with_a_name_without_end_is_not_named() -> None:
+    class Boaster(Decoder):
+        def origin(self, message: Message) -> Origin:
+            return Origin("kpc", "x" * 1_000_000, message.stored_at)
+
+    noted: list[tuple[str, str, float]] = []
+    ClockSkew(Boaster(), lambda *skew: noted.append(skew)).received(messages(1))
+    assert noted == [("(other)", "(other)", 0)]
