@@ -171,8 +171,11 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Look at NATS and Postgres, change nothing, and say what will hurt; exit 1 if anything is an error."""
-    if nats_monitoring is not None and not nats_monitoring.startswith(("http://", "https://")):
-        raise typer.BadParameter("it must begin with http:// or https://", param_hint="--nats-monitoring")
+    if nats_monitoring is not None:
+        if not nats_monitoring.startswith(("http://", "https://")):
+            raise typer.BadParameter("it must begin with http:// or https://", param_hint="--nats-monitoring")
+        if "@" in nats_monitoring:  # what is said of it names it
+            raise typer.BadParameter("it may have neither user nor password", param_hint="--nats-monitoring")
     examination = _run(Runtime(settings).doctor(nats_monitoring))
     if as_json:
         findings = [finding._asdict() for finding in examination.findings]

@@ -69,6 +69,12 @@ async def test_no_secret_is_told_of_servers_that_are_away(anywhere: CommandLine)
     assert "s3cret" not in ended.out + ended.err
 
 
+async def test_no_secret_is_told_of_a_monitoring_endpoint(anywhere: CommandLine) -> None:
+    ended = await anywhere("doctor", "--nats-monitoring", "http://fleet:s3cret@127.0.0.1:1")
+    assert ended.code == 2
+    assert "s3cret" not in ended.out + ended.err
+
+
 async def test_a_wrong_setting_is_not_a_finding(prepared: CommandLine) -> None:
     assert (await prepared("doctor", "--nats-monitoring", "file:///etc/passwd")).code == 2
     assert (await prepared("doctor", "--revision", "none")).code == 2
