@@ -1,7 +1,9 @@
 """The HTTP server: it only answers, and nothing can be changed through it."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -11,6 +13,7 @@ from projector.monitoring.report import Report, as_json
 
 BIND_AGAIN_S = 5.0
 _SHUTDOWN_S = 1.0
+_PORT = re.compile(r":\d*$")
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -32,6 +35,11 @@ class Address(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host == "localhost" or (_is_ip_address(self.host) and ip_address(self.host).is_loopback)
+
 
 class Server:
     """Serves a report."""
@@ -46,7 +54,7 @@ class Server:
         self, address: Address, *, listening: Callable[[str], None], refused: Callable[[str], None]
     ) -> None:
         """Listen until cancelled; while the port is taken, say so once and try again."""
-        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+        runner = web.AppRunner(self._app(address), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
             await _bind(runner, address, refused)
@@ -55,8 +63,8 @@ class Server:
         finally:
             await runner.cleanup()
 
-    def _app(self) -> web.Application:
-        app = web.Application()
+    def _app(self, address: Address) -> web.Application:
+        app = web.Application(middlewares=[_refuse_foreign_names] if address.is_loopback else [])
         app.on_response_prepare.append(_add_headers)
         app.add_routes(
             [
@@ -108,6 +116,29 @@ async def _bind(runner: web.AppRunner, address: Address, refused: Callable[[str]
             await asyncio.sleep(BIND_AGAIN_S)
         else:
             return
+
+
+@web.middleware
+async def _refuse_foreign_names(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer only who asks this machine by its address or as localhost.
+
+    A page of somebody else's, open in a browser on this machine, may point its own name here, and then read what it
+    gets (DNS rebinding). Where other machines may ask, they have names for this one that nobody here knows.
+    """
+    name = _PORT.sub("", request.host).strip("[]")
+    if name != "localhost" and not _is_ip_address(name):
+        raise web.HTTPMisdirectedRequest(text="ask for 127.0.0.1 or localhost: nobody else is answered here\n")
+    return await handler(request)
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _verdict(yes: bool, answer: dict[str, Any]) -> web.Response:

@@ -288,6 +288,18 @@ async def test_only_reading_is_possible_and_a_browser_is_told_not_to_trust_anyth
     assert (await eventful.get("/nothing")).code == 404
 
 
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "[evil", ""])
+async def test_a_page_that_points_its_own_name_at_this_machine_is_told_nothing(idle: Watched, host: str) -> None:
+    answer = await idle.get("/status", Host=host)
+    assert answer.code in {400, 421}
+    assert "lag" not in answer.body
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9464", "127.0.0.1:1", "[::1]:9464"])
+async def test_who_asks_this_machine_by_its_own_name_is_answered(idle: Watched, host: str) -> None:
+    assert (await idle.get("/status", Host=host)).code == 200
+
+
 async def samples(daemon: Watched) -> dict[str, list[Any]]:
     """The samples of a scrape by the names that they are asked for with."""
     scrape = (await daemon.get("/metrics")).body

@@ -28,8 +28,8 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def fetch(url: str, method: str = "GET") -> Answer:
-    request = urllib.request.Request(url, method=method)  # noqa: S310 - of a server of ours
+def fetch(url: str, method: str = "GET", **headers: str) -> Answer:
+    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - of a server of ours
     try:
         with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - as above
             return Answer(response.status, response.headers, response.read().decode())
@@ -45,8 +45,8 @@ class Watched:
         self.daemon = daemon
         self.url = url
 
-    async def get(self, path: str, method: str = "GET") -> Answer:
-        return await asyncio.to_thread(fetch, self.url + path, method)
+    async def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        return await asyncio.to_thread(fetch, self.url + path, method, **headers)
 
     async def status(self) -> Any:
         return (await self.get("/status")).json
