@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         default=(), description="Originators whose events are folded, separated by commas; all if empty."
     )
     database_url: SecretStr = Field(
-        description="Postgres: postgresql://[user[:password]@]host[:port]/database; ?host=/folder for a Unix socket."
+        description="Postgres: postgresql://[user[:password]@]host[:port][,…]/database; ?host=/folder for a socket."
     )
     revision: str = Field(default="kaa-2017-04", description="Revision of the event protocol.")
     batch_size: int = Field(default=8000, ge=1, le=100_000, description="Most messages folded in one transaction.")
@@ -118,7 +118,8 @@ class Settings(BaseSettings):
         password = parts.password or query.get("password") or os.environ.get("PGPASSWORD")
         if password and query.get("sslmode", os.environ.get("PGSSLMODE")) not in _ENCRYPTED_SSL_MODES:
             # In the order in which the driver looks for them.
-            for host in (parts.hostname or query.get("host") or os.environ.get("PGHOST", "")).split(","):
+            named = [place.hostname or "" for place in _places(self.database_url.get_secret_value())]
+            for host in named if any(named) else (query.get("host") or os.environ.get("PGHOST", "")).split(","):
                 _check_loopback(host, "PROJECTOR_DATABASE_URL", "?sslmode=verify-full")
         return self
 
@@ -205,10 +206,16 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> None:
     if "://" not in url or scheme not in schemes:
         raise ValueError(f"it must begin with {' or '.join(f'{known}://' for known in schemes)}")
     try:
-        urlsplit(url).port  # noqa: B018 - raises ValueError where it is not a number
+        for place in _places(url):
+            place.port  # noqa: B018 - raises ValueError where it is not a number
     except ValueError:
         # The original would show what it took for the port, which may be a part of the password.
         raise ValueError("its port is not a number, or its password has characters that must be escaped") from None
+
+
+def _places(url: str) -> list[SplitResult]:
+    """Return each host of a URL with its port; Postgres may have several, separated by commas."""
+    return [urlsplit(f"//{place}") for place in urlsplit(url).netloc.rpartition("@")[2].split(",")]
 
 
 def _check_loopback(host: str | None, variable: str, remedy: str) -> None:

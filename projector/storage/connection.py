@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -10,9 +11,11 @@ from sqlalchemy.pool import NullPool
 
 from projector.storage.failures import translated
 
-_CONNECT_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0  # to any of the hosts
 _DISCONNECT_TIMEOUT_S = 5.0
 _STATEMENTS_KEPT = 100
+_NEXT_PLEASE = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
+"""What one host answers where another may do: it is away, starts or ends, or is not the primary."""
 
 Connection = asyncpg.Connection
 
@@ -34,14 +37,34 @@ async def connect(
         DatabaseUnavailableError: the server cannot be reached now.
         DatabaseRefusedError: it will not let us in.
     """
-    with translated():
+    *others, last = _one_by_one(url)
+
+    async def connect_to(one: str) -> Any:
         return await asyncpg.connect(
-            url,
-            timeout=_CONNECT_TIMEOUT_S,
+            one,
+            timeout=_CONNECT_TIMEOUT_S / (len(others) + 1),
             command_timeout=command_timeout_s,
             statement_cache_size=_STATEMENTS_KEPT if keep_statements else 0,
             server_settings={"application_name": f"projector {purpose}", **(settings or {})},
         )
+
+    with translated():
+        for one in others:
+            with suppress(*_NEXT_PLEASE):
+                return await connect_to(one)
+        return await connect_to(last)
+
+
+def _one_by_one(url: str) -> list[str]:
+    """Return a URL for each host of a URL.
+
+    The driver has one time limit for all of them, which a machine that is switched off would use up.
+    """
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [url]
+    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
 
 
 async def disconnect(connection: Any) -> None:

@@ -14,6 +14,7 @@ import trustme
 from projector.embedded import EmbeddedPostgres
 from projector.errors import DatabaseUnavailableError, SettingError
 from projector.settings import load
+from projector.storage import connection as connection_module
 from projector.storage.connection import connect
 
 TLS_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
@@ -88,6 +89,28 @@ async def test_a_postgres_that_offers_no_tls_is_refused_before_anything_is_sent_
     assert set(heard) <= {TLS_REQUEST, b""}
 
 
+async def test_a_host_that_answers_nothing_leaves_time_for_the_next(
+    postgres_server: EmbeddedPostgres, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_CONNECT_TIMEOUT_S", 2.0)
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(silent, "127.0.0.1", 0) as away,
+        encrypted(str(postgres_server._data / ".s.PGSQL.5432"), files) as (address, _),
+    ):
+        hosts = f"127.0.0.1:{away.sockets[0].getsockname()[1]},{address}"
+        connection = await connect(f"postgresql://postgres@{hosts}/postgres?sslmode=require", purpose="test")
+        assert asked.is_set()
+        assert await connection.fetchval("SELECT 1") == 1
+        await connection.close()
+
+
 PLAIN = [
     ("nats_url", f"nats://fleet:{SECRET}@10.0.0.1:4222"),
     ("nats_url", f"nats://{SECRET}@nats.example:4222"),
@@ -97,6 +120,7 @@ PLAIN = [
     ("database_url", f"postgresql://fleet:{SECRET}@10.0.0.1/fleet"),
     ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.1.example/fleet"),
     ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.1,10.0.0.1/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.1:5432,10.0.0.1:5432/fleet"),
     ("database_url", f"postgresql://fleet:{SECRET}@/fleet?host=/run,db.example"),
     ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?host=/run/postgresql"),
     ("database_url", f"postgresql://db.example/fleet?user=fleet&password={SECRET}"),
@@ -108,7 +132,9 @@ GUARDED = [
     ("nats_url", f"nats://fleet:{SECRET}@[::1]:4222"),
     ("database_url", f"postgresql://fleet:{SECRET}@localhost/fleet"),
     ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.2/fleet"),
+    ("database_url", f"postgresql://fleet:{SECRET}@127.0.0.1:5432,[::1]:5433/fleet"),
     ("database_url", f"postgresql://fleet:{SECRET}@/fleet?host=/run/postgresql"),
+    ("database_url", f"postgresql://fleet:{SECRET}@a.example:5432,b.example:5433/fleet?sslmode=verify-full"),
     ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?sslmode=require"),
     ("database_url", f"postgresql://fleet:{SECRET}@db.example/fleet?sslmode=verify-full"),
 ]
