@@ -203,7 +203,8 @@ class Live:
                 delivery = await self._source.next(self._options.linger_s)
             if delivery is None:
                 self._store.note_lag(pending + sum(len(under_way.messages) for under_way in deliveries))
-                self._observer.beat()
+                if not deliveries:  # batches are read ahead: that nothing more comes does not show that these get on
+                    self._observer.beat()
                 continue
             if not self._options.accept_gap:
                 await check_continuity(self._source, self._options.stream, position, delivery.messages)
