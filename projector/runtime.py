@@ -173,8 +173,10 @@ class Runtime:
                 progress,
             ).run()
         finally:
-            await source.close()
-            await staging.close()
+            try:
+                await source.close()
+            finally:
+                await staging.close()
 
     async def is_of_other_rules(self) -> bool:
         """Tell whether the rows were built by other rules than those of this version."""

@@ -25,6 +25,7 @@ from projector.domain.messages import Delivery
 from projector.errors import RulesChangedError, TransientError
 
 _STANDBY_POLL_S = 1.0
+_BREATH_S = 0.1
 _PULSE_S = 1.0
 
 
@@ -102,12 +103,28 @@ class Live:
                 return True  # the batch in hand came to nothing, and the next start folds it
             self._observer.retrying(error)
             if self._progressed:
+                await asyncio.sleep(_BREATH_S)  # what fails after every batch must not spin
                 return False
             raise
         return True
 
     async def _follow(self) -> None:
+        """Become the one that works, and work for as long as the lead lasts."""
         await self._lead()
+        working = asyncio.create_task(self._work_on())
+        watch = asyncio.create_task(self._store.watch())
+        pulse = asyncio.create_task(self._pulse())
+        try:
+            await asyncio.wait((working, watch), return_when=asyncio.FIRST_COMPLETED)
+            await (working if working.done() else watch)
+            await self._store.write_lag()
+        finally:
+            for task in (working, watch, pulse):
+                task.cancel()
+            await asyncio.gather(working, watch, pulse, return_exceptions=True)
+
+    async def _work_on(self) -> None:
+        """Make sure that stream and rows can be trusted, and fold from the checkpoint on."""
         await self._source.open()
         checkpoint = await self._checkpoint()
         if checkpoint.stream != self._options.stream:
@@ -121,17 +138,7 @@ class Live:
         if not pending:
             self._observer.caught_up(checkpoint)
         self._store.note_lag(pending)
-        folding = asyncio.create_task(self._fold(self._projection, pending))
-        watch = asyncio.create_task(self._store.watch())
-        pulse = asyncio.create_task(self._pulse())
-        try:
-            await asyncio.wait((folding, watch), return_when=asyncio.FIRST_COMPLETED)
-            await (folding if folding.done() else watch)
-            await self._store.write_lag()
-        finally:
-            for task in (folding, watch, pulse):
-                task.cancel()
-            await asyncio.gather(folding, watch, pulse, return_exceptions=True)
+        await self._fold(self._projection, pending)
 
     async def _pulse(self) -> None:
         """Be heard while the database is waited for: a statement that takes long is no loop that is stuck."""

@@ -17,7 +17,7 @@ from projector.domain.endpoint import TOUCHED_FACETS, Endpoint, FacetSet, fold
 from projector.domain.events import Event
 from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message, Skipped
-from projector.errors import PoisonError, RowsChangedError
+from projector.errors import DatabaseRefusedError, PoisonError, RowsChangedError
 
 T = TypeVar("T")
 
@@ -184,7 +184,11 @@ class Projection:
         if not batch.messages or batch.messages[0].position > position:
             return batch
         unfolded = await self.decode([message for message in batch.messages if message.position > position])
-        return replace(unfolded, duplicates=batch.duplicates + len(batch.messages) - len(unfolded.messages))
+        return replace(
+            unfolded,
+            duplicates=batch.duplicates + len(batch.messages) - len(unfolded.messages),
+            seconds=added(batch.seconds, unfolded.seconds),
+        )
 
     async def _fold(self, batch: Batch, load: Load, known: Mapping[str, Endpoint]) -> Folded:
         with timed(batch.seconds, "load"):
@@ -219,6 +223,10 @@ class Projection:
     async def _isolate(self, batch: Batch, error: PoisonError) -> Outcome:
         """Halve a batch that Postgres objects to until the culprit stands alone, and park that."""
         if len(batch.messages) == 1:
+            if batch.dead_letters:
+                raise DatabaseRefusedError(
+                    f"Postgres does not let us park a message: {error.detail}; see what guards the table dead_letter"
+                ) from error
             culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
             return await self.process(Batch(batch.messages, (), (culprit,), {}))
         middle = len(batch.messages) // 2

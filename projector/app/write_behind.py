@@ -26,8 +26,8 @@ class WriteBehind:
         self._rows = rows
         self._most_registers = most_registers
         self._held: dict[str, Endpoint] = {}
-        self._registers = 0
-        """How many are held, as estimated from the latest batch."""
+        self._registers_each = 0.0
+        """How many an endpoint holds on average, in that batch of those held where it was most."""
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
         """Return working copies of endpoints, from what is held or from the table."""
@@ -43,7 +43,7 @@ class WriteBehind:
         with _refusals():
             async with self._rows.transaction() as work:
                 yield _Deferred(work, self)
-                much = self._registers > self._most_registers
+                much = len(self._held) * self._registers_each > self._most_registers
                 if much:
                     await work.save(self._held)
         if much:
@@ -70,12 +70,12 @@ class WriteBehind:
             held[endpoint_id] = endpoint
         sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
         if sample:  # to count all of them would cost as much as to fold them
-            self._registers = len(self._held) * sum(sample) // len(sample)
+            self._registers_each = max(self._registers_each, sum(sample) / len(sample))
 
     def _forget(self) -> None:
         """Let go of what is held; not before it is committed, since the next batch is loaded meanwhile."""
         self._held.clear()
-        self._registers = 0
+        self._registers_each = 0.0
 
 
 @contextmanager

@@ -30,6 +30,7 @@ _COLUMNS = tuple(column.name for column in endpoint_state.columns)
 _OTHERS = _COLUMNS[1:]
 _REGISTERS = tuple(facet.registers.name for facet in FACET_COLUMNS)
 _SEEDED_AT_ONCE = 5000
+_COMMAND_TIMEOUT_S = 3600.0  # longer than comparing any table takes: it is for a server that has vanished
 _SHOW_EVERY_S = 1.0
 
 _PREPARE = f"""
@@ -190,7 +191,10 @@ class Staging:
             NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
         """
         self._connection = connection = await connect(
-            self._url, purpose=self._purpose, settings={**WRITER_SETTINGS, "synchronous_commit": "off"}
+            self._url,
+            purpose=self._purpose,
+            settings={**WRITER_SETTINGS, "synchronous_commit": "off"},
+            command_timeout_s=_COMMAND_TIMEOUT_S,
         )
         with translated():
             await migrate.check(connection)

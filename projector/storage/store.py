@@ -99,8 +99,9 @@ class Store:
 
     async def lead(self) -> bool:
         """Try to become the one projector that works; see `locks.lead`."""
-        with translated():
-            leads = await locks.lead(self._connection)
+        async with self._turn:
+            with translated():
+                leads = await locks.lead(self._connection)
         if leads:
             self._active_since = _now_ms()
             self._lag = self._noted = None
@@ -153,13 +154,15 @@ class Store:
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""
-        with translated():
-            return await checkpoints.read(self._connection)
+        async with self._turn:
+            with translated():
+                return await checkpoints.read(self._connection)
 
     async def begin(self, checkpoint: Checkpoint) -> None:
         """Write the first checkpoint, unless another projector was quicker."""
-        with translated():
-            await checkpoints.begin(self._connection, checkpoint)
+        async with self._turn:
+            with translated():
+                await checkpoints.begin(self._connection, checkpoint)
 
     @property
     def _lag_is_news(self) -> bool:

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from scenes import Scene
 
+from projector.errors import DatabaseRefusedError
+from projector.stream import subjects
+
 Event = Callable[..., tuple[str, bytes]]
+
+MALFORMED = subjects.build("kpc", "connectivity.connected")
 
 
 @pytest.mark.parametrize(
@@ -145,3 +150,13 @@ async def test_events_behind_a_message_that_postgres_rejects_build_on_what_was_c
     assert await scene.query(
         "SELECT app_version, config_pending_id, metadata::text, last_event_seq FROM endpoint_state"
     ) == [("v2", "c", '{"k": null}', 5)]
+
+
+async def test_a_table_that_takes_no_dead_letters_stops_the_daemon_and_nothing_is_skipped(
+    scene: Scene, event: Event
+) -> None:
+    await scene.query("ALTER TABLE dead_letter ADD CHECK (position < 2)")
+    await scene.publish(event("connectivity.connected", "before", appVersionName=""), (MALFORMED, b"\xff"))
+    with pytest.raises(DatabaseRefusedError, match="does not let us park"):
+        await scene.fold()
+    assert (await scene.position(), await scene.dead_letters()) == (1, [])
