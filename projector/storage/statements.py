@@ -57,7 +57,7 @@ def load(table: str) -> str:
     return f"""
 SELECT {", ".join(f"state.{name}" for name in _KEY)}, {registers}
 FROM unnest($1::text[], $2::integer[]) AS needed (endpoint_id, facets)
-JOIN {table} AS state ON state.endpoint_id = needed.endpoint_id
+CROSS JOIN LATERAL (SELECT * FROM {table} WHERE endpoint_id = needed.endpoint_id OFFSET 0) AS state
 """  # noqa: S608 - names of ours
 
 
@@ -66,20 +66,19 @@ def merge(table: str) -> str:
     """Return the statement that merges a part of `endpoint_change`, which is $1, into a table.
 
     A facet whose registers were not sent did not change.
+    It is no MERGE because that joins, and on a table that was small when it was planned the join reads all of it.
     """
     facet_columns = [(facet, column) for facet in FACET_COLUMNS for column in facet.all_columns]
-    updates = [f"{name} = change.{name}" for name in _KEY[1:]] + [
-        f"{column.name} = CASE WHEN change.{facet.registers.name} IS NULL "
-        f"THEN state.{column.name} ELSE change.{column.name} END"
+    updates = [f"{name} = excluded.{name}" for name in _KEY[1:]] + [
+        f"{column.name} = CASE WHEN excluded.{facet.registers.name} IS NULL "
+        f"THEN state.{column.name} ELSE excluded.{column.name} END"
         for facet, column in facet_columns
     ]
     values = [f"change.{name}" for name in _KEY] + [_inserted(column) for _, column in facet_columns]
     return f"""
-MERGE INTO {table} AS state
-USING (SELECT * FROM endpoint_change WHERE part = $1) AS change
-ON state.endpoint_id = change.endpoint_id
-WHEN MATCHED THEN UPDATE SET {", ".join(updates)}
-WHEN NOT MATCHED THEN INSERT ({", ".join(STAGED_COLUMNS[1:])}) VALUES ({", ".join(values)})
+INSERT INTO {table} AS state ({", ".join(STAGED_COLUMNS[1:])})
+SELECT {", ".join(values)} FROM endpoint_change AS change WHERE part = $1
+ON CONFLICT (endpoint_id) DO UPDATE SET {", ".join(updates)}
 """  # noqa: S608 - names of ours
 
 
