@@ -10,7 +10,11 @@ _OLDEST = (15, 0)
 
 
 def _too_old(facts: DatabaseFacts) -> str | None:
-    return f"this is Postgres {written(facts.version)}, older than any that is supported" if facts.version < _OLDEST else None
+    return (
+        f"this is Postgres {written(facts.version)}, older than any that is supported"
+        if facts.version < _OLDEST
+        else None
+    )
 
 
 def _known_fault(facts: DatabaseFacts) -> str | None:
