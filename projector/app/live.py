@@ -134,10 +134,11 @@ class Live:
         checkpoint = await self._cross_gap(checkpoint)
         pending = await self._source.position(checkpoint.position)
         self._projection = Projection(self._decoder, self._store, checkpoint)
+        self._store.note_lag(pending)
+        await self._store.write_lag()  # and since when this one works
         self._observer.active(checkpoint)
         if not pending:
             self._observer.caught_up(checkpoint)
-        self._store.note_lag(pending)
         await self._fold(self._projection, pending)
 
     async def _pulse(self) -> None:
