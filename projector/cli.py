@@ -140,7 +140,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(reporting.as_dict(report), default=str))
     else:
-        reporting.print_report(report, applied=False)
+        reporting.print_report(report, applied=False, asked=endpoint)
     if not report.clean:
         raise typer.Exit(EXIT_DIFFERENCE)
 
@@ -236,10 +236,11 @@ def retry_dead_letters(
     reason: Annotated[str | None, typer.Option(help="Those parked for this reason.")] = None,
 ) -> None:
     """Fold messages again, as live ones with their own position; exit 1 if any is parked again."""
-    parked_again = 0
+    tried = parked_again = 0
 
     def report(retried: Retried) -> None:
-        nonlocal parked_again
+        nonlocal tried, parked_again
+        tried += 1
         if retried.parked_again is None:
             typer.echo(f"{retried.position} resolved")
         else:
@@ -247,6 +248,8 @@ def retry_dead_letters(
             typer.echo(f"{retried.position} parked again: {retried.parked_again.reason}: {retried.parked_again.detail}")
 
     _run(Runtime(settings).retry(_selection(positions, everything=everything, reason=reason), report))
+    if not tried:
+        typer.echo("no dead letters")
     if parked_again:
         raise typer.Exit(EXIT_DIFFERENCE)
 

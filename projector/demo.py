@@ -92,11 +92,17 @@ async def _show(runtime: Runtime, plan: Plan, view: View, stop: asyncio.Event) -
 
 
 async def _view(runtime: Runtime, meter: Meter, view: View, stop: asyncio.Event) -> None:
+    known = None
     with view:
         while not stop.is_set():
             began = monotonic()
-            with contextlib.suppress(ProjectorError):  # the view says what it last knew while a server is away
-                view.show(await runtime.status(), await runtime.census(), meter)
+            wrong = None
+            try:
+                known = await runtime.status(), await runtime.census()
+            except ProjectorError as error:
+                wrong = str(error)  # while a server is away, the view shows what it last knew, and says so
+            if known is not None:
+                view.show(*known, meter, wrong=wrong)
             pause_s = max(_REFRESH_S if view.live else _PLAIN_REFRESH_S, (monotonic() - began) / _QUERY_SHARE)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)

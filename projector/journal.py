@@ -71,7 +71,7 @@ class Journal(Deaf):
 
     def not_listening(self, reason: str) -> None:
         """Say why it does not answer for now."""
-        log.warning("not listening", reason=reason, then="folding goes on, and listening is tried again")
+        log.warning("not listening", reason=reason, then="the daemon goes on, and listening is tried again")
 
     def standing_by(self) -> None:
         """Say that another projector works."""

@@ -10,8 +10,8 @@ from projector.app.doctor.examination import Examination
 from projector.app.rebuild import Mention, Report
 
 
-def print_report(report: Report, *, applied: bool) -> None:
-    """Print what was compared, what differed in which columns, and the rows that were to be shown."""
+def print_report(report: Report, *, applied: bool, asked: str | None = None) -> None:
+    """Print what was compared, what differed in which columns, and the rows, or the one row, that were asked for."""
     found = report.differences
     typer.echo(f"replayed {report.replayed} messages up to position {report.position}; compared {found.compared} rows")
     if report.clean:
@@ -27,6 +27,8 @@ def print_report(report: Report, *, applied: bool) -> None:
     for row in found.shown:
         typer.echo(f"\nendpoint {row.endpoint_id} ({row.kind})")
         tabular.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
+    if asked is not None and not report.mentions and not found.shown:
+        typer.echo(f"no message that was replayed names endpoint {asked}, and no row of it differs")
     if report.mentions:
         typer.echo("\nthe messages that made it so")
         columns = tuple(_mention(report.mentions[0]))

@@ -92,14 +92,15 @@ class View:
         if self._picture is None:
             self._console.print(f"see it in a browser:  {page}", highlight=False, soft_wrap=True)
 
-    def show(self, status: Status, census: Census, meter: Meter) -> None:
-        """Draw the present state."""
+    def show(self, status: Status, census: Census, meter: Meter, *, wrong: str | None = None) -> None:
+        """Draw the state that is known; `wrong` says why it is not that of now."""
+        doing = meter.doing if wrong is None else f"these figures are old: {wrong}"
         if self._picture is None:
-            self._console.print(_line(status, census, meter), highlight=False, soft_wrap=True)
+            self._console.print(_line(status, census, meter, doing), highlight=False, soft_wrap=True)
         else:
-            self._picture.update(self._panel(status, census, meter), refresh=True)
+            self._picture.update(self._panel(status, census, meter, doing), refresh=True)
 
-    def _panel(self, status: Status, census: Census, meter: Meter) -> Panel:
+    def _panel(self, status: Status, census: Census, meter: Meter, doing: str) -> Panel:
         figures = Table.grid(padding=(0, 2))
         for name, value in (
             ("endpoints", f"{status.endpoints:,}"),
@@ -114,7 +115,7 @@ class View:
                 Columns(
                     [figures, _bars("status", census.by_status), _bars("version", census.by_version)], padding=(0, 4)
                 ),
-                Text(f"\n{meter.doing}", style="dim"),
+                Text(f"\n{doing}", style="dim"),
                 Text("\nquery it from another terminal:", style="dim"),
                 Text(self._command, style="cyan"),
                 Text("\nsee it in a browser:", style="dim"),
@@ -135,10 +136,10 @@ def _bars(title: str, counts: Mapping[str, int]) -> Table:
     return table
 
 
-def _line(status: Status, census: Census, meter: Meter) -> str:
+def _line(status: Status, census: Census, meter: Meter, doing: str) -> str:
     by_status = ", ".join(f"{count} {name}" for name, count in census.by_status.items()) or "none yet"
     return (
         f"{status.endpoints} endpoints ({by_status}), {len(census.by_version)} versions, "
         f"{meter.events_per_second:.0f} events/s, lag {status.lag_messages}, {status.dead_letters} dead letters, "
-        f"{meter.doing}"
+        f"{doing}"
     )

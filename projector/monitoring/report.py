@@ -39,7 +39,7 @@ class Report:
         answer: dict[str, Any] = {
             "ready": ready,
             "state": self._heartbeat.doing.state,
-            "lag_seconds": None if latest is None else latest.status.lag_seconds,
+            "lag_seconds": None if latest is None or self._sampler.error else latest.status.lag_seconds,
         }
         return ready, answer if ready else {**answer, "reason": reason}
 

@@ -95,15 +95,21 @@ async def discard(url: str, stream: str, selection: Selection, note: str) -> int
     """Close dead letters that nobody will retry, with the reason; return how many.
 
     Raises:
+        NoDeadLetterError: none is parked at one of the positions that were named; nothing happened.
         DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
     async with engine_connection(url, purpose="dead letters") as connection, connection.begin():
-        closed = await connection.execute(
+        rows = await connection.execute(
             update(dead_letter)
             .where(_parked(stream, selection))
             .values(state="discarded", closed_at=func.now(), note=note)
+            .returning(_columns.position)
         )
-    return closed.rowcount
+        closed = {row[0] for row in rows}
+        for position in selection.positions:
+            if position not in closed:
+                raise NoDeadLetterError(position)
+    return len(closed)
 
 
 class Retry:

@@ -96,3 +96,17 @@ async def test_a_discarded_message_stays_with_the_reason_and_waits_for_nobody(
     assert "a test of ours" in await parked.succeeds("dead-letters", "show", "3")
     assert (await parked("dead-letters", "retry", "3")).code == 3
     assert (await states())[2] == (3, "discarded", 1, "a test of ours")
+
+
+async def test_what_is_not_there_is_named_and_nothing_happens(
+    parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
+) -> None:
+    before = await states()
+    for command in (("retry", "1", "5"), ("discard", "1", "5", "--reason", "test")):
+        refused = await parked("dead-letters", *command)
+        assert (refused.code, refused.out) == (3, "")
+        assert "no dead letter at position 5" in refused.err
+    assert await parked.succeeds("dead-letters", "retry", "--reason", "trailing-bytes") == "no dead letters\n"
+    assert await states() == before
+    unknown = await parked("verify", "--endpoint", "nobody")
+    assert "no message that was replayed names endpoint nobody" in unknown.out
