@@ -197,6 +197,7 @@ async def test_a_daemon_that_is_gone_is_said_to_be_with_the_age_of_what_is_shown
     await scene.publish(event("connectivity.connected", "e1"))
     page = await look()
     await shows(page, "Healthy")
+    await expect(page.locator("#figures")).to_contain_text("Checkpoint1")
     await page.route("**/status", lambda route: route.abort("connectionrefused"))
     await shows(page, "No answer")
     await page.clock.fast_forward(60_000)
