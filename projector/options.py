@@ -45,9 +45,7 @@ def with_settings(command: Callable[..., R]) -> Callable[..., R]:
                     f"--{name.replace('_', '-')}",
                     show_default=False,
                     rich_help_panel=_PANEL,
-                    help=escape(
-                        f"{field.description}{_default(field.get_default())} [{ENVIRONMENT_PREFIX}{name.upper()}]"
-                    ),
+                    help=_help(name, field),
                 ),
             ],
         )
