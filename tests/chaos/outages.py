@@ -97,9 +97,7 @@ async def leaders_move(trial: Trial, scale: Scale) -> Found:
     ):
         for _ in range(scale.moves):
             await trial.progress(_STEP)
-            before = await leader(trial)
-            await trial.client.request(f"$JS.API.{group}", timeout=_ANSWER_S)
-            await _is_led_again(trial, leader, before)
+            await _steps_down(trial, leader, f"$JS.API.{group}")
             resumed_s.append(await _goes_on(trial))
     return await _judged(trial, resumed_s)
 
@@ -205,6 +203,19 @@ async def _stream_leader(trial: Trial) -> str:
 async def _consumer_leader(trial: Trial) -> str:
     info = await trial.client.jetstream().consumer_info(trial.stream, CONSUMER)
     return (info.cluster and info.cluster.leader) or ""
+
+
+async def _steps_down(trial: Trial, leader: Callable[[Trial], Awaitable[str]], subject: str) -> None:
+    """Have a leader step down, again and again if the others elect it again, until another one leads."""
+    before = await leader(trial)
+
+    async def is_another() -> bool:
+        now = await leader(trial)
+        if now == before:
+            await trial.client.request(subject, timeout=_ANSWER_S)
+        return now not in ("", before)
+
+    await trial.until(is_another, f"another one than {before} leads")
 
 
 async def _is_led_again(trial: Trial, leader: Callable[[Trial], Awaitable[str]], before: str) -> None:

@@ -193,7 +193,9 @@ class Daemon:
             raise AssertionError(f"daemon {self.name} ended with code {self._process.returncode}: {self.tail()}")
 
     def tail(self) -> str:
-        """Return the end of its log."""
+        """Return the end of its log; nothing if it was never started."""
+        if not self._log.exists():
+            return ""
         return "\n".join(["", *self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]])
 
 
