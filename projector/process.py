@@ -21,6 +21,23 @@ def collect_garbage_less_often() -> None:
 
 
 @contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect no cyclic garbage for the length of a block.
+
+    That is for work which holds millions of objects and comes to an end before a cycle here and there has added up:
+    each collection would go through most of what is held.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
     """Call `stop` on SIGTERM and SIGINT for the length of a block; a second signal ends the process at once.
 

@@ -23,7 +23,7 @@ from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
 from projector.monitoring.monitor import Monitor, MonitorOptions
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
 from projector.monitoring.server import Address
-from projector.process import collect_garbage_less_often, stopped_by_signals
+from projector.process import collect_garbage_less_often, no_garbage_collection, stopped_by_signals
 from projector.settings import Settings, http_address, servers
 from projector.simulation import Simulation, publish_life
 from projector.storage import dead_letters, migrate, query
@@ -152,26 +152,21 @@ class Runtime:
             RebuildRunningError, StreamTrimmedError: as their names say.
             TransientError, FatalError: nothing was changed.
         """
-        collect_garbage_less_often()
         staging = Staging(self._database_url, "rebuild" if apply else "verify")
         source = self._source(consumer=None)
+        options = RebuildOptions(
+            rules=self._rules,
+            stream=self._settings.stream,
+            apply=apply,
+            accept_trimmed=accept_trimmed,
+            show=show,
+            endpoint_id=endpoint_id,
+        )
         try:
             await staging.open()
             await source.open()
-            return await Rebuild(
-                self._codec,
-                source,
-                staging,
-                RebuildOptions(
-                    rules=self._rules,
-                    stream=self._settings.stream,
-                    apply=apply,
-                    accept_trimmed=accept_trimmed,
-                    show=show,
-                    endpoint_id=endpoint_id,
-                ),
-                progress,
-            ).run()
+            with no_garbage_collection():
+                return await Rebuild(self._codec, source, staging, options, progress).run()
         finally:
             try:
                 await source.close()

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from projector.app.ports import Load
+from projector.app.ports import Rows
 from projector.app.projection import Batch, Folded, Outcome, Projection
 
 
-async def convey(projection: Projection, load: Load, batches: AsyncIterator[Batch]) -> AsyncGenerator[Outcome, None]:
+async def convey(projection: Projection, rows: Rows, batches: AsyncIterator[Batch]) -> AsyncGenerator[Outcome, None]:
     """Fold and commit batches, and yield what came of each, in their order.
 
-    `load` reads what is committed, beside the transactions: nobody but this projection may be changing rows.
+    Endpoints are loaded beside the transactions: nobody but this projection may be changing rows.
 
     Raises:
         TransientError, FatalError: as `Projection.commit`; what was yielded before stands.
@@ -20,7 +20,7 @@ async def convey(projection: Projection, load: Load, batches: AsyncIterator[Batc
 
         async def fold_next(behind: Folded | None) -> Folded | None:
             batch = await anext(read, None)
-            return None if batch is None else await projection.fold(batch, load, behind)
+            return None if batch is None else await projection.fold(batch, rows, behind)
 
         upcoming = asyncio.create_task(fold_next(None))
         try:
@@ -31,7 +31,7 @@ async def convey(projection: Projection, load: Load, batches: AsyncIterator[Batc
                 yield outcome
                 folded = await upcoming
                 if folded is not None and outcome.refolded:
-                    folded = await projection.fold(folded.batch, load, None)
+                    folded = await projection.fold(folded.batch, rows, None)
         finally:
             await _end(upcoming)
 

@@ -186,7 +186,7 @@ class Live:
         deliveries: deque[Delivery] = deque()
         batches = self._batches(projection, pending, deliveries)
         # Left early, the conveyor must let go of the batches before they are closed.
-        async with aclosing(batches), aclosing(convey(projection, self._store.load, batches)) as outcomes:
+        async with aclosing(batches), aclosing(convey(projection, self._store, batches)) as outcomes:
             async for outcome in outcomes:
                 delivery = deliveries.popleft()
                 await self._source.acknowledge(delivery)

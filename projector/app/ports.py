@@ -61,8 +61,13 @@ class Transactions(Protocol):
 class Rows(Transactions, Protocol):
     """Transactions, and reading beside them."""
 
+    @property
+    def loads_uncommitted(self) -> bool:
+        """Whether `load` returns what was folded last, committed or not, instead of copies of what is committed."""
+        ...
+
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints as they are committed."""
+        """Return endpoints to fold on."""
         ...
 
 

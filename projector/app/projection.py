@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
-from projector.app.ports import Decoder, Load, Transactions, UnitOfWork
+from projector.app.ports import Decoder, Load, Rows, Transactions, UnitOfWork
 from projector.app.stages import Seconds, added, timed
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.endpoint import TOUCHED_FACETS, Endpoint, FacetSet, fold
@@ -141,18 +141,18 @@ class Projection:
         self.checkpoint = after.checkpoint
         return after.outcome
 
-    async def fold(self, batch: Batch, load: Load, behind: Folded | None) -> Folded:
-        """Fold a batch before the one in front of it is committed.
+    async def fold(self, batch: Batch, rows: Rows, behind: Folded | None) -> Folded:
+        """Fold a batch before the one in front of it, `behind`, is committed.
 
-        `load` reads what is committed; what the batch in front makes of the endpoints that it names is taken from it.
+        What that one makes of the endpoints that it names is taken from it, where the rows do not know it already.
 
         Raises:
-            TransientError, FatalError: as `load` does.
+            TransientError, FatalError: as `rows.load` does.
         """
         if behind is None or not behind.batch.messages:
-            return await self._fold(await self._unfolded(batch, self.checkpoint.position), load, {})
+            return await self._fold(await self._unfolded(batch, self.checkpoint.position), rows.load, {})
         batch = await self._unfolded(batch, behind.batch.messages[-1].position)
-        return await self._fold(batch, load, behind.endpoints)
+        return await self._fold(batch, rows.load, {} if rows.loads_uncommitted else behind.endpoints)
 
     async def commit(self, folded: Folded) -> Outcome:
         """Commit a batch that was folded from the present checkpoint on.
@@ -192,7 +192,7 @@ class Projection:
 
     async def _fold(self, batch: Batch, load: Load, known: Mapping[str, Endpoint]) -> Folded:
         with timed(batch.seconds, "load"):
-            endpoints = await load_known(batch.needed, load, known)
+            endpoints = await load_known(batch.needed, load, known, copy=True)
         verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
         with timed(batch.seconds, "fold"):
             for stretch in _stretches(batch.events):
@@ -241,27 +241,29 @@ class _After(NamedTuple):
     outcome: Outcome
 
 
-async def load_known(needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-    """Return working copies of endpoints, from those that are known where they have what is needed."""
+async def load_known(
+    needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint], *, copy: bool
+) -> dict[str, Endpoint]:
+    """Return endpoints to fold on: those that are known, or copies of them, where they have what is needed."""
     if not known:
         return await load(needed)
-    copies: dict[str, Endpoint] = {}
+    endpoints: dict[str, Endpoint] = {}
     missing: dict[str, FacetSet] = {}
     for endpoint_id, facets in needed.items():
         endpoint = known.get(endpoint_id)
         if endpoint is None:
             missing[endpoint_id] = facets
         else:
-            copies[endpoint_id] = endpoint.copy()
+            endpoints[endpoint_id] = endpoint.copy() if copy else endpoint
             if None in endpoint.states and (lacking := endpoint.lacking(facets)):
                 missing[endpoint_id] = lacking
-    for endpoint_id, endpoint in (await load(missing)).items():
-        copy = copies.get(endpoint_id)
-        if copy is None:
-            copies[endpoint_id] = endpoint
+    for endpoint_id, loaded in (await load(missing)).items():
+        endpoint = endpoints.get(endpoint_id)
+        if endpoint is None:
+            endpoints[endpoint_id] = loaded
         else:
-            copy.complete(endpoint)
-    return copies
+            endpoint.complete(loaded)
+    return endpoints
 
 
 def _stretches(items: Sequence[T]) -> Iterator[Sequence[T]]:

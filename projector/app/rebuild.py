@@ -156,6 +156,7 @@ class Rebuild:
         self._options = options
         self._progress = progress
         self._mentions: list[Mention] = []
+        self._behind: WriteBehind | None = None
         self._replayed = 0
         self._parked: set[tuple[int, int]] = set()
         self._retried: list[int] = []
@@ -177,6 +178,7 @@ class Rebuild:
 
     async def _attempt(self, behind: WriteBehind | None) -> Report:
         """Replay from the beginning, writing behind if told so."""
+        self._behind = behind
         self._replayed = 0
         self._mentions.clear()
         self._retried.clear()
@@ -188,10 +190,12 @@ class Rebuild:
         leading = self._options.apply and await self._staging.lead()
         rows = behind or self._staging
         projection = Projection(self._decoder, rows, origin)
-        while await self._catch_up(projection, rows, leading=leading) > _NEAR_ENOUGH:
-            pass
-        if behind is not None:
-            await behind.flush()
+        near = False
+        while not near:
+            near = await self._catch_up(projection, rows, leading=leading) <= _NEAR_ENOUGH
+            if behind is not None and (near or behind.is_full):
+                near = near and not behind.is_full
+                await behind.flush()
         await self._staging.compare()
         projection = Projection(self._decoder, self._staging, projection.checkpoint)
         await self._catch_up(projection, self._staging, leading=leading)
@@ -225,7 +229,7 @@ class Rebuild:
     async def _fold(self, projection: Projection, rows: Rows, target: int) -> None:
         batches = self._batches(projection, target)
         # Left early, the conveyor must let go of the batches before they are closed.
-        async with aclosing(batches), aclosing(convey(projection, rows.load, batches)) as outcomes:
+        async with aclosing(batches), aclosing(convey(projection, rows, batches)) as outcomes:
             async for _ in outcomes:
                 self._progress(projection.checkpoint.position, target)
                 await self._staging.show(projection.checkpoint.position, target)
@@ -237,6 +241,8 @@ class Rebuild:
             self._retried += [message[0] for message in messages if message[:2] in self._parked]
             self._replayed += len(messages)
             yield batch
+            if self._behind is not None and self._behind.is_full:
+                return
 
     def _note(self, batch: Batch) -> None:
         """Keep what the batch says about the endpoint that was asked for."""

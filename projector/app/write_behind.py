@@ -16,10 +16,17 @@ from projector.domain.messages import DeadLetter
 from projector.errors import HeldRowsRefusedError, PoisonError
 
 _SAMPLE = 100
+_SAVED_AT_ONCE = 10_000  # endpoints: their rows are in memory twice while they are sent
 
 
 class WriteBehind:
-    """Takes the place of the rows it writes to, for one projection (`app.ports.Rows`)."""
+    """Takes the place of the rows it writes to, for one projection (`app.ports.Rows`).
+
+    Endpoints are folded on where they are held.
+    What a batch has made of them cannot be taken back, so that no error may be got over: the replay begins anew.
+    """
+
+    loads_uncommitted = True
 
     def __init__(self, rows: Rows, *, most_registers: int) -> None:
         """Hold back so many registers: about 200 bytes of memory each."""
@@ -29,53 +36,47 @@ class WriteBehind:
         self._registers_each = 0.0
         """How many an endpoint holds on average, in that batch of those held where it was most."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to `flush`."""
+        return len(self._held) * self._registers_each > self._most_registers
+
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints, from what is held or from the table."""
-        return await load_known(needed, self._rows.load, self._held)
+        """Return endpoints, those that are held or else from the table, and hold them from now on."""
+        endpoints = await load_known(needed, self._rows.load, self._held, copy=False)
+        self._held.update(endpoints)
+        return endpoints
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
-        """Begin a transaction whose rows may be written in a later one.
+        """Begin a transaction whose rows are written later.
 
         Raises:
-            HeldRowsRefusedError: Postgres objects to some row.
+            HeldRowsRefusedError: Postgres objects to something else.
         """
         with _refusals():
             async with self._rows.transaction() as work:
                 yield _Deferred(work, self)
-                much = len(self._held) * self._registers_each > self._most_registers
-                if much:
-                    await work.save(self._held)
-        if much:
-            self._forget()
 
     async def flush(self) -> None:
-        """Write what is held.
+        """Write what is held, and let go of it; nothing may be under way that was loaded.
 
         Raises:
             HeldRowsRefusedError: Postgres objects to some row.
         """
+        held = iter(self._held.items())
         with _refusals():
             async with self._rows.transaction() as work:
-                await work.save(self._held)
-        self._forget()
-
-    def hold(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Keep what changed for later."""
-        held = self._held
-        for endpoint_id, endpoint in endpoints.items():
-            before = held.get(endpoint_id)
-            if before is not None:
-                endpoint.changed |= before.changed
-            held[endpoint_id] = endpoint
-        sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
-        if sample:  # to count all of them would cost as much as to fold them
-            self._registers_each = max(self._registers_each, sum(sample) / len(sample))
-
-    def _forget(self) -> None:
-        """Let go of what is held; not before it is committed, since the next batch is loaded meanwhile."""
+                while some := dict(islice(held, _SAVED_AT_ONCE)):
+                    await work.save(some)
         self._held.clear()
         self._registers_each = 0.0
+
+    def measure(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Take note of how much of memory some of those that are held take: to count all would cost too much."""
+        sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
+        if sample:
+            self._registers_each = max(self._registers_each, sum(sample) / len(sample))
 
 
 @contextmanager
@@ -99,12 +100,12 @@ class _Deferred:
         await self._work.hold(checkpoint)
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints."""
+        """Return endpoints to fold on."""
         return await self._behind.load(needed)
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Hold back what changed."""
-        self._behind.hold(endpoints)
+        """Write nothing: what changed is held."""
+        self._behind.measure(endpoints)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Put messages aside with the reason."""

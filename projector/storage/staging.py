@@ -172,6 +172,8 @@ class _StagingUnitOfWork(UnitOfWork):
 class Staging:
     """The staging tables, for one rebuild at a time."""
 
+    loads_uncommitted = False
+
     def __init__(self, url: str, purpose: str) -> None:
         """Remember where the database is, and what to be called there: nothing is opened yet."""
         self._url = url

@@ -52,6 +52,8 @@ _SEEN_AGAIN_MS = 5000
 class Store:
     """Where a projection is kept; opened before use and again after an error."""
 
+    loads_uncommitted = False
+
     def __init__(self, url: str) -> None:
         """Remember where the database is: nothing is opened yet."""
         self._url = url
