@@ -238,7 +238,8 @@ class Rebuild:
         async for messages in self._replay.until(target):
             batch = await projection.decode(messages)
             self._note(batch)
-            self._retried += [message[0] for message in messages if message[:2] in self._parked]
+            if self._parked:
+                self._retried += [message[0] for message in messages if message[:2] in self._parked]
             self._replayed += len(messages)
             yield batch
             if self._behind is not None and self._behind.is_full:
@@ -305,7 +306,9 @@ class Replay:
                     raise DeliveryInterruptedError(
                         f"messages behind position {seen} left the stream before they were read"
                     )
-            wanted = [message for message in self._left if message.position <= target]
+            wanted = self._left
+            if wanted[-1].position > target:
+                wanted = [message for message in wanted if message.position <= target]
             self._left = self._left[len(wanted) :]
             if wanted:
                 yield wanted

@@ -66,8 +66,8 @@ class WriteBehind:
         """
         held = iter(self._held.items())
         with _refusals():
-            async with self._rows.transaction() as work:
-                while some := dict(islice(held, _SAVED_AT_ONCE)):
+            while some := dict(islice(held, _SAVED_AT_ONCE)):
+                async with self._rows.transaction() as work:
                     await work.save(some)
         self._held.clear()
         self._registers_each = 0.0
