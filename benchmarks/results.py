@@ -1,7 +1,7 @@
 """The samples of a run, their medians, and what was promised of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -100,10 +100,10 @@ class Claim:
         return self.found.median <= self.wanted if self.at_most else self.found.median >= self.wanted
 
 
-def claims(results: Results, growth_endpoints: Iterable[int]) -> list[Claim]:
+def claims(results: Results, growth_endpoints: Sequence[int]) -> list[Claim]:
     """Return what can be said of what was promised."""
-    few, many = (growth_of_endpoints(choose(growth_endpoints)) for choose in (min, max))
     smallest, largest = min(growth_endpoints), max(growth_endpoints)
+    few, many = growth_of_endpoints(smallest), growth_of_endpoints(largest)
     candidates = [
         ("live backlog / pull and decode", results.ratio(LIVE, PULL_AND_DECODE), 0.6, 0.8, False),
         (

@@ -2,10 +2,9 @@
 
 import asyncio
 import dataclasses
-import json
 import sys
 import traceback
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +17,7 @@ from projector.app.dead_letters import Retried
 from projector.app.rebuild import Report
 from projector.domain.messages import Selection
 from projector.errors import ProjectorError, SettingError
+from projector.monitoring.report import as_json as to_json
 from projector.options import with_settings
 from projector.progress import replay_progress
 from projector.runtime import Runtime
@@ -138,7 +138,7 @@ def verify(
         settings, quiet=as_json, apply=False, accept_trimmed=accept_trimmed, show=sample, endpoint_id=endpoint
     )
     if as_json:
-        typer.echo(json.dumps(reporting.as_dict(report), default=str))
+        typer.echo(to_json(reporting.as_dict(report)))
     else:
         reporting.print_report(report, applied=False, asked=endpoint)
     if not report.clean:
@@ -149,16 +149,11 @@ def verify(
 @with_settings
 def status(settings: Settings, as_json: Json = False) -> None:
     """Say how far the projection is and whether anything needs attention."""
-    answer = dataclasses.asdict(_run(Runtime(settings).status()))
+    answer = _run(Runtime(settings).status())
     if as_json:
-        typer.echo(json.dumps(answer, default=lambda time: time.isoformat(timespec="milliseconds")))
-        return
-    for counts in ("skipped", "dead_letters_by_reason"):
-        answer[counts] = ", ".join(f"{kind} {count}" for kind, count in answer[counts].items()) or "none"
-    answer["active"] = _who(answer["active"])
-    rebuild = answer["rebuild"]
-    answer["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
-    tabular.print_pairs(answer)
+        typer.echo(to_json(dataclasses.asdict(answer)))
+    else:
+        reporting.print_status(answer)
 
 
 @app.command()
@@ -179,7 +174,7 @@ def doctor(
     examination = _run(Runtime(settings).doctor(nats_monitoring))
     if as_json:
         findings = [finding._asdict() for finding in examination.findings]
-        typer.echo(json.dumps({"findings": findings, "unseen": examination.unseen}))
+        typer.echo(to_json({"findings": findings, "unseen": examination.unseen}))
     else:
         reporting.print_examination(examination)
     if examination.has_error:
@@ -198,7 +193,10 @@ def wait(
     """Return as soon as a message is folded and can be read; exit 1 if it is not in time."""
     waited = _run(Runtime(settings).wait(seq, timeout_s=timeout))
     if not waited.reached:
-        typer.echo(f"the checkpoint is at {waited.position}, not yet at {seq}; active: {_who(waited.active)}", err=True)
+        typer.echo(
+            f"the checkpoint is at {waited.position}, not yet at {seq}; active: {reporting.who(waited.active)}",
+            err=True,
+        )
         raise typer.Exit(EXIT_DIFFERENCE)
 
 
@@ -208,7 +206,7 @@ def list_dead_letters(settings: Settings, as_json: Json = False) -> None:
     """List the messages that wait for somebody, in stream order."""
     found = [letter._asdict() for letter in _run(Runtime(settings).dead_letters())]
     if as_json:
-        typer.echo(json.dumps(found, default=lambda time: time.isoformat()))
+        typer.echo(to_json(found))
     elif found:
         tabular.print_rows(tuple(found[0]), [tuple(letter.values()) for letter in found])
     else:
@@ -309,10 +307,6 @@ def dev(
     """
     plan = demo.Plan(folder=data or resources.data_folder(), endpoints=endpoints, rate=rate, duration_s=duration)
     _run(demo.run(plan))
-
-
-def _who(active: Mapping[str, Any] | None) -> str:
-    return f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
 
 
 def _selection(positions: list[int] | None, *, everything: bool, reason: str | None = None) -> Selection:

@@ -25,7 +25,7 @@ ProjectorError
     ├── NoDeadLetterError
     └── QueryRefusedError
 
-Every error keeps its facts as attributes.
+An error that has facts of its own keeps them as attributes.
 Its text reaches a person as one line, and that of a fatal one ends in what to do next.
 """
 
@@ -63,7 +63,8 @@ class CheckpointMovedError(TransientError):
     """Another projector has folded past the position this one believed to be the last."""
 
     def __init__(self, *, expected: int, found: int | None) -> None:
-        super().__init__(f"the checkpoint was expected at position {expected} but is at {found}")
+        where = "elsewhere" if found is None else f"at {found}"
+        super().__init__(f"the checkpoint was expected at position {expected}, and is {where}")
         self.expected = expected
         self.found = found
 
@@ -102,7 +103,7 @@ class SettingError(FatalError):
 
 
 class NotMigratedError(FatalError):
-    """The database has not the tables of this version."""
+    """The database does not have the tables of this version."""
 
     def __init__(self, *, found: str | None, expected: str) -> None:
         super().__init__(
@@ -127,6 +128,7 @@ class NotPermittedError(BrokerRefusedError):
         super().__init__(
             f"NATS does not let us {doing} {subject!r}; give the user the permissions that docs/operations.md lists"
         )
+        self.doing = doing
         self.subject = subject
 
 
@@ -190,6 +192,7 @@ class DamagedRowError(FatalError):
         )
         self.endpoint_id = endpoint_id
         self.facet = facet
+        self.evidence = evidence
 
 
 class StreamTrimmedError(FatalError):
@@ -222,3 +225,8 @@ class NoDeadLetterError(FatalError):
 
 class QueryRefusedError(FatalError):
     """Postgres objects to a statement of a person's; nothing is wrong with the database."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error on one line, or its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a process that works for long does for itself: it spares its memory a search, and ends when it is told to."""
+"""What a long-running process needs: less garbage collection, and an end when it is told to."""
 
 import asyncio
 import gc
@@ -6,7 +6,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
+_THRESHOLDS = (200_000, 50, 100)
+"""Allocations until a young collection, young ones until a middle one, middle ones until a full one."""
 
 
 def collect_garbage_less_often() -> None:
@@ -17,7 +18,7 @@ def collect_garbage_less_often() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS, 50, 100)
+    gc.set_threshold(*_THRESHOLDS)
 
 
 @contextmanager

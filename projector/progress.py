@@ -46,5 +46,7 @@ class _Lines:
         rate = positions / seconds if seconds else 0.0
         left = f", {(target - position) / rate:.0f} s left" if rate else ""
         self._console.print(
-            f"replayed to position {position} of {target}, {rate:.0f} events/s{left}", highlight=False, soft_wrap=True
+            f"replayed to position {position} of {target}, {rate:.0f} positions/s{left}",
+            highlight=False,
+            soft_wrap=True,
         )

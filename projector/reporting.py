@@ -1,5 +1,7 @@
-"""What a rebuild, a verification or an examination found, for people and for programs."""
+"""What commands have found, for people and for programs."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +10,7 @@ import typer
 from projector import tabular
 from projector.app.doctor.examination import Examination
 from projector.app.rebuild import Mention, Report
+from projector.app.status import Status
 
 
 def print_report(report: Report, *, applied: bool, asked: str | None = None) -> None:
@@ -57,6 +60,22 @@ def as_dict(report: Report) -> dict[str, Any]:
         ],
         "messages": [_mention(mention) for mention in report.mentions],
     }
+
+
+def print_status(status: Status) -> None:
+    """Print how far the projection is, and who works."""
+    shown = asdict(status)
+    for counts in ("skipped", "dead_letters_by_reason"):
+        shown[counts] = ", ".join(f"{kind} {count}" for kind, count in shown[counts].items()) or "none"
+    shown["active"] = who(shown["active"])
+    rebuild = shown["rebuild"]
+    shown["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
+    tabular.print_pairs(shown)
+
+
+def who(active: Mapping[str, Any] | None) -> str:
+    """Return which projector works, and since when, for people."""
+    return f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
 
 
 def print_examination(examination: Examination) -> None:

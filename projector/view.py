@@ -53,7 +53,7 @@ class Meter(Deaf):
     def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
         """Count what was folded."""
         del checkpoint, pending
-        self._commits.append((monotonic(), sum(outcome.verdicts.values())))
+        self._commits.append((monotonic(), outcome.events))
 
     def retrying(self, error: TransientError) -> None:
         """Remember what is away."""

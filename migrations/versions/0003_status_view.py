@@ -14,7 +14,7 @@ TIME = postgresql.TIMESTAMP(timezone=True)
 COLUMNS = {
     "lag_messages": (sa.BigInteger(), "Messages that were not folded, as the projector that works last saw"),
     "lag_seen_at": (TIME, "When it saw that, every few seconds while it works"),
-    "active_since": (TIME, "Since when the projector works, or did that worked last"),
+    "active_since": (TIME, "Since when the projector works; where none does, since when the last one worked"),
 }
 
 VIEW = """

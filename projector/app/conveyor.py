@@ -11,16 +11,18 @@ from projector.app.projection import Batch, Folded, Outcome, Projection
 async def convey(projection: Projection, rows: Rows, batches: AsyncIterator[Batch]) -> AsyncGenerator[Outcome, None]:
     """Fold and commit batches, and yield what came of each, in their order.
 
-    Endpoints are loaded beside the transactions: nobody but this projection may be changing rows.
+    Endpoints are loaded beside the transactions:
+    where somebody else has changed rows since, `Projection.commit` folds the batch anew.
 
     Raises:
-        TransientError, FatalError: as `Projection.commit`; what was yielded before stands.
+        TransientError, FatalError: as the batches, `Projection.fold` and `Projection.commit` do;
+            what was yielded before stands.
     """
     async with aclosing(_read_ahead(batches)) as read:
 
-        async def fold_next(behind: Folded | None) -> Folded | None:
+        async def fold_next(previous: Folded | None) -> Folded | None:
             batch = await anext(read, None)
-            return None if batch is None else await projection.fold(batch, rows, behind)
+            return None if batch is None else await projection.fold(batch, rows, previous)
 
         upcoming = asyncio.create_task(fold_next(None))
         try:

@@ -135,7 +135,7 @@ class Live:
         pending = await self._source.position(checkpoint.position)
         self._projection = Projection(self._decoder, self._store, checkpoint)
         self._store.note_lag(pending)
-        await self._store.write_lag()  # and since when this one works
+        await self._store.write_lag()
         self._observer.active(checkpoint)
         if not pending:
             self._observer.caught_up(checkpoint)

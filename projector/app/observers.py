@@ -13,7 +13,7 @@ class Observer(Protocol):
     """Hears of what happens; called on the loop that folds, so that it has to be quick."""
 
     def beat(self) -> None:
-        """Hear that the loop goes round: at every commit, and about once a second while there is nothing to do."""
+        """Hear that the loop goes round: at every commit, and about once a second while it waits for anything."""
         ...
 
     def standing_by(self) -> None:

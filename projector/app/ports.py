@@ -23,7 +23,7 @@ class Decoder(Protocol):
 
 
 Load: TypeAlias = Callable[[Mapping[str, FacetSet]], Awaitable[dict[str, Endpoint]]]
-"""Reads working copies of endpoints, with the facets that are needed of each."""
+"""Returns endpoints to fold on, with at least the facets that are needed of each."""
 
 
 class UnitOfWork(Protocol):
@@ -91,7 +91,7 @@ class Store(Rows, Protocol):
         ...
 
     async def write_lag(self) -> None:
-        """Write it down now."""
+        """Write that down now, and since when this projector works."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """The one path: decode all, load the endpoints once, fold message by message, save, park, advance.
 
-Live, rebuild and retry differ only in where the messages come from and which transactions they end in.
+Live, rebuild and retry differ only in where the messages come from, and in the rows and transactions they end in.
 Where batches follow one another, the next is loaded and folded while one is committed: see `conveyor`.
 """
 
@@ -78,6 +78,11 @@ class Outcome:
     refolded: bool = False
     """Whether the batch had to be folded anew, so that nothing folded on top of it holds."""
 
+    @property
+    def events(self) -> int:
+        """How many events were folded, whatever came of them."""
+        return sum(self.verdicts.values())
+
     def __add__(self, other: "Outcome") -> "Outcome":
         """Return what came of two parts of a batch."""
         return Outcome(
@@ -135,24 +140,24 @@ class Projection:
         try:
             async with self._transactions.transaction() as work:
                 await work.hold(self.checkpoint)
-                after = await self._write(work, await self._fold(batch, work.load, {}))
+                written = await self._write(work, await self._fold(batch, work.load, {}))
         except PoisonError as error:
             return await self._isolate(batch, error)
-        self.checkpoint = after.checkpoint
-        return after.outcome
+        self.checkpoint = written.checkpoint
+        return written.outcome
 
-    async def fold(self, batch: Batch, rows: Rows, behind: Folded | None) -> Folded:
-        """Fold a batch before the one in front of it, `behind`, is committed.
+    async def fold(self, batch: Batch, rows: Rows, previous: Folded | None) -> Folded:
+        """Fold a batch before the previous one is committed.
 
         What that one makes of the endpoints that it names is taken from it, where the rows do not know it already.
 
         Raises:
             TransientError, FatalError: as `rows.load` does.
         """
-        if behind is None or not behind.batch.messages:
+        if previous is None or not previous.batch.messages:
             return await self._fold(await self._unfolded(batch, self.checkpoint.position), rows.load, {})
-        batch = await self._unfolded(batch, behind.batch.messages[-1].position)
-        return await self._fold(batch, rows.load, {} if rows.loads_uncommitted else behind.endpoints)
+        batch = await self._unfolded(batch, previous.batch.messages[-1].position)
+        return await self._fold(batch, rows.load, {} if rows.loads_uncommitted else previous.endpoints)
 
     async def commit(self, folded: Folded) -> Outcome:
         """Commit a batch that was folded from the present checkpoint on.
@@ -165,7 +170,7 @@ class Projection:
             with timed(folded.batch.seconds, "commit"):
                 async with self._transactions.transaction() as work:
                     await work.hold(self.checkpoint)
-                    after = await self._write(work, folded)
+                    written = await self._write(work, folded)
         except RowsChangedError as error:
             self.checkpoint = replace(self.checkpoint, generation=error.generation)
             return replace(await self.process(folded.batch), refolded=True)
@@ -173,8 +178,8 @@ class Projection:
             return replace(await self._isolate(folded.batch, error), refolded=True)
         finally:
             self.committing = False
-        self.checkpoint = after.checkpoint
-        return after.outcome
+        self.checkpoint = written.checkpoint
+        return written.outcome
 
     async def _unfolded(self, batch: Batch, position: int) -> Batch:
         """Return what of a batch lies behind a position.
@@ -200,7 +205,7 @@ class Projection:
                 await asyncio.sleep(0)
         return Folded(batch, endpoints, verdicts)
 
-    async def _write(self, work: UnitOfWork, folded: Folded) -> "_After":
+    async def _write(self, work: UnitOfWork, folded: Folded) -> "_Written":
         batch, before = folded.batch, self.checkpoint
         outcome = Outcome(
             messages=len(batch.messages),
@@ -211,14 +216,14 @@ class Projection:
             seconds=batch.seconds,
         )
         if not batch.messages:
-            return _After(before, outcome)
-        after = _behind(before, batch)
+            return _Written(before, outcome)
+        after = _advanced(before, batch)
         with timed(batch.seconds, "save"):
             await work.save(folded.endpoints)
         if batch.dead_letters:
             await work.park(before.stream, batch.dead_letters)
         await work.advance(before, after)
-        return _After(after, outcome)
+        return _Written(after, outcome)
 
     async def _isolate(self, batch: Batch, error: PoisonError) -> Outcome:
         """Halve a batch that Postgres objects to until the culprit stands alone, and park that."""
@@ -234,8 +239,8 @@ class Projection:
         return first + await self.process(await self.decode(batch.messages[middle:]))
 
 
-class _After(NamedTuple):
-    """Where the checkpoint is once a transaction is committed, and what came of it."""
+class _Written(NamedTuple):
+    """What a transaction leaves behind once it is committed."""
 
     checkpoint: Checkpoint
     outcome: Outcome
@@ -244,7 +249,7 @@ class _After(NamedTuple):
 async def load_known(
     needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint], *, copy: bool
 ) -> dict[str, Endpoint]:
-    """Return endpoints to fold on: those that are known, or copies of them, where they have what is needed."""
+    """Return endpoints to fold on: those that are known, or copies of them, and from `load` what they lack."""
     if not known:
         return await load(needed)
     endpoints: dict[str, Endpoint] = {}
@@ -272,7 +277,7 @@ def _stretches(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + _AT_A_STRETCH]
 
 
-def _behind(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:
+def _advanced(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:
     """Return the checkpoint as it stands once a batch is done."""
     last = batch.messages[-1]
     return replace(

@@ -22,13 +22,37 @@ from projector.errors import DeliveryInterruptedError, HeldRowsRefusedError, Str
 
 _LINGER_S = 0.05
 _NEAR_ENOUGH = 2000
-"""Messages that may be left for the last transaction: a fraction of a second."""
+"""So few messages in one round of catching up that the rest is folded in a fraction of a second."""
 _REGISTERS_HELD = 1_000_000
 """Those of about 100,000 endpoints."""
 
 
+class RowDifference(Protocol):
+    """How one row is not what the stream implies; implemented by `storage.staging.RowDifference`."""
+
+    @property
+    def endpoint_id(self) -> str:
+        """Whose row it is."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """`missing`, `extra` or `different`."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, tuple[Any, Any]]:
+        """What was found and what is implied, by column that differs."""
+        ...
+
+
 class Differences(Protocol):
     """How the table is not what the stream implies; implemented by `storage.staging.Differences`."""
+
+    @property
+    def compared(self) -> int:
+        """Rows on either side."""
+        ...
 
     @property
     def missing(self) -> int:
@@ -45,6 +69,16 @@ class Differences(Protocol):
         """Rows with a wrong value."""
         ...
 
+    @property
+    def by_column(self) -> Mapping[str, int]:
+        """Rows on both sides that differ, by column."""
+        ...
+
+    @property
+    def shown(self) -> Sequence[RowDifference]:
+        """The rows that were asked for."""
+        ...
+
 
 class Finish(Protocol):
     """The last transaction; implemented by `storage.staging.Finish`."""
@@ -53,7 +87,7 @@ class Finish(Protocol):
         """Keep every projector from folding; return the live checkpoint."""
         ...
 
-    async def differences(self, *, show: int, endpoint_id: str | None) -> Any:
+    async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         """Return how the live table is not what the stream implies."""
         ...
 
@@ -66,7 +100,7 @@ class Staging(Rows, Protocol):
     """The staging tables; implemented by `storage.staging.Staging`."""
 
     async def lead(self) -> bool:
-        """Become the one projector that works, if no daemon is."""
+        """Become the one projector that works unless a daemon is; return whether it did."""
         ...
 
     async def checkpoint(self) -> Checkpoint | None:
@@ -129,7 +163,7 @@ class Report:
     """Messages."""
     position: int
     """Up to which table and stream were compared."""
-    differences: Any
+    differences: Differences
     mentions: Sequence[Mention]
 
     @property
@@ -156,7 +190,7 @@ class Rebuild:
         self._options = options
         self._progress = progress
         self._mentions: list[Mention] = []
-        self._behind: WriteBehind | None = None
+        self._held: WriteBehind | None = None
         self._replayed = 0
         self._parked: set[tuple[int, int]] = set()
         self._retried: list[int] = []
@@ -176,9 +210,9 @@ class Rebuild:
             await self._source.open()  # what is still on its way must not be taken for the new replay
             return await self._attempt(None)
 
-    async def _attempt(self, behind: WriteBehind | None) -> Report:
+    async def _attempt(self, held: WriteBehind | None) -> Report:
         """Replay from the beginning, writing behind if told so."""
-        self._behind = behind
+        self._held = held
         self._replayed = 0
         self._mentions.clear()
         self._retried.clear()
@@ -188,14 +222,15 @@ class Rebuild:
         self._parked = await self._staging.parked(self._options.stream)
         # Without a daemon we are the one projector that works, and may go to the end of the stream.
         leading = self._options.apply and await self._staging.lead()
-        rows = behind or self._staging
+        rows = held or self._staging
         projection = Projection(self._decoder, rows, origin)
         near = False
         while not near:
-            near = await self._catch_up(projection, rows, leading=leading) <= _NEAR_ENOUGH
-            if behind is not None and (near or behind.is_full):
-                near = near and not behind.is_full
-                await behind.flush()
+            folded = await self._catch_up(projection, rows, leading=leading)
+            full = held is not None and held.is_full  # then the replay was broken off, however near it was
+            near = folded <= _NEAR_ENOUGH and not full
+            if held is not None and (near or full):
+                await held.flush()
         await self._staging.compare()
         projection = Projection(self._decoder, self._staging, projection.checkpoint)
         await self._catch_up(projection, self._staging, leading=leading)
@@ -242,7 +277,7 @@ class Rebuild:
                 self._retried += [message[0] for message in messages if message[:2] in self._parked]
             self._replayed += len(messages)
             yield batch
-            if self._behind is not None and self._behind.is_full:
+            if self._held is not None and self._held.is_full:
                 return
 
     def _note(self, batch: Batch) -> None:

@@ -62,7 +62,7 @@ class Checkpoint:
     rules: Rules
     position: int = 0
     anchor: Anchor | None = None
-    """None as long as nothing is folded."""
+    """None where no message is folded at the position: at the beginning, and where an accepted gap was crossed."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Messages of unknown types so far, by type."""
     generation: int = 0

@@ -24,7 +24,7 @@ class Configuration(NamedTuple):
 
     @property
     def status(self) -> Status:
-        """`pending` while something is, else `applied` if something was announced or applied, else `none`."""
+        """`pending` while something is, else `applied` if anything was confirmed, else `none`."""
         if self.pending_id is not None:
             return "pending"
         return "none" if self.applied is None else "applied"

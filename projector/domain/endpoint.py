@@ -47,7 +47,7 @@ class Endpoint:
 
     @property
     def registers(self) -> int:
-        """How many values with a stamp it has, as far as its states are known."""
+        """How many registers its known states have; see `Facet.registers`."""
         return sum(
             facet.registers(state) for facet, state in zip(FACETS, self.states, strict=True) if state is not None
         )

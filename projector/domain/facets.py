@@ -38,4 +38,4 @@ class Facet(Generic[S]):
     before: Callable[[S, int], S]
     """What is left of a state when everything that was set at a position or behind it is forgotten."""
     registers: Callable[[S], int]
-    """How many values with a stamp a state has, which is what it takes of memory."""
+    """How many registers a state has, empty ones included: a measure of the memory it takes."""

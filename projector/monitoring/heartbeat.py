@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Literal, TypeAlias
 
 from projector.app.observers import Deaf
-from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Message
 from projector.errors import TransientError
@@ -68,11 +67,6 @@ class Heartbeat(Deaf):
     def received(self, messages: Sequence[Message]) -> None:
         """Note the time."""
         del messages
-        self.beat()
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Note the time."""
-        del checkpoint, outcome, pending
         self.beat()
 
     def caught_up(self, checkpoint: Checkpoint) -> None:

@@ -46,7 +46,7 @@ class History(Deaf):
     def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
         """Count what was folded."""
         del checkpoint, pending
-        self._folded += outcome.messages
+        self._folded += outcome.events
 
     def add(self, at: float, status: Status | None) -> None:
         """Add a point; None: the sample failed."""

@@ -63,7 +63,7 @@ class Metrics(Deaf):
         self._last_commit = gauge("last_commit_timestamp_seconds", "Last commit of this process")
         self._sessions = counter("sessions_total", "Sessions, begun and failed", "result")
         self._reconnects = counter("reconnects_total", "Sessions begun after a failed one")
-        self._repositions = counter("repositions_total", "Sessions that failed since delivery was interrupted")
+        self._repositions = counter("repositions_total", "Sessions that failed because delivery was interrupted")
         self._errors = counter("transient_errors_total", "What failed and was tried again", "kind")
         self._clock_skew = gauge(
             "clock_skew_seconds", "Stored time minus event time of the latest message", "originator", "replica"

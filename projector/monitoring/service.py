@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Self
 
 from projector.app.observers import Deaf
-from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Message
 from projector.errors import TransientError
@@ -54,11 +53,6 @@ class ServiceManager(Deaf):
     def received(self, messages: Sequence[Message]) -> None:
         """Feed the watchdog."""
         del messages
-        self.beat()
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Feed the watchdog."""
-        del checkpoint, outcome, pending
         self.beat()
 
     def retrying(self, error: TransientError) -> None:

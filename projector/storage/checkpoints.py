@@ -37,7 +37,7 @@ SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, advanc
 WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
 """
 # Whoever holds the row must not be waited for: what is noted is only for people.
-_NOTE = """
+_WRITE_ACTIVITY = """
 UPDATE projector_checkpoint
 SET active_since = $3, lag_messages = coalesce($4, lag_messages), lag_seen_at = coalesce($5, lag_seen_at)
 WHERE (projection, shard) IN (
@@ -87,10 +87,12 @@ async def advance(connection: Any, before: Checkpoint, after: Checkpoint) -> boo
     return status == "UPDATE 1"
 
 
-async def note(connection: Any, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None) -> None:
+async def write_activity(
+    connection: Any, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
+) -> None:
     """Write down for people since when somebody works (Unix ms), and how far it is behind."""
     messages, seen_at = (None, None) if lag is None else lag
-    await connection.execute(_NOTE, PROJECTION, SHARD, active_since, messages, seen_at, timeout=timeout_s)
+    await connection.execute(_WRITE_ACTIVITY, PROJECTION, SHARD, active_since, messages, seen_at, timeout=timeout_s)
 
 
 async def count_change(connection: Any) -> None:

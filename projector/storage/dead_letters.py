@@ -133,7 +133,7 @@ class Retry:
             await migrate.check(self._connection)
             await locks.keep_rebuilds_out(self._connection, shared=True)
             await set_codecs(self._connection)
-            await self._connection.execute(statements.STAGE)
+            await self._connection.execute(statements.CREATE_CHANGES)
 
     async def close(self) -> None:
         """Disconnect."""

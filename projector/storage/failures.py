@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError, ProjectorError
+from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError, ProjectorError, one_line
 
 _POISON_CLASSES = {
     "22",  # data exception
@@ -35,11 +35,11 @@ def translate(error: BaseException) -> ProjectorError | None:
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error)
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return DatabaseRefusedError(f"{_line(error)}; correct PROJECTOR_DATABASE_URL")
+        return DatabaseRefusedError(f"{one_line(error)}; correct PROJECTOR_DATABASE_URL")
     if isinstance(error, UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
         return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError | TimeoutError):
-        return DatabaseUnavailableError(f"Postgres is not reachable: {_line(error)}")
+        return DatabaseUnavailableError(f"Postgres is not reachable: {one_line(error)}")
     return None
 
 
@@ -57,7 +57,7 @@ def translated() -> Iterator[None]:
 
 def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
     sqlstate = error.sqlstate or ""
-    text = f"{_line(error)} (SQLSTATE {sqlstate})"
+    text = f"{one_line(error)} (SQLSTATE {sqlstate})"
     if sqlstate == _PROTOCOL_VIOLATION and "startup parameter" in text:
         return DatabaseRefusedError(f"a pooler refuses: {text}; connect to Postgres itself, see `projector doctor`")
     if sqlstate[:2] in _TRANSIENT_CLASSES:
@@ -77,7 +77,3 @@ def _remedy(sqlstate: str) -> str:
     if sqlstate.startswith("42"):
         return "the tables are not those of this version: run `projector init`"
     return "mend it and start the projector again"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -19,7 +19,7 @@ from projector.storage.columns import FACET_COLUMNS
 from projector.storage.connection import connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.loading import load
-from projector.storage.store import WRITER_SETTINGS, open_reader
+from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
 from projector.storage.tables import endpoint_state
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import REGISTER_DECODERS, decode_json, set_codecs
@@ -204,7 +204,7 @@ class Staging:
             self._alone = True
             await set_codecs(connection)
             await connection.execute(_PREPARE)
-            await connection.execute(statements.STAGE)
+            await connection.execute(statements.CREATE_CHANGES)
         self._reader = await open_reader(self._url)
 
     async def close(self) -> None:
@@ -223,11 +223,11 @@ class Staging:
             await disconnect(connection)
 
     async def lead(self) -> bool:
-        """Become the one projector that works, if no daemon is; see `locks.lead`."""
+        """Become the one projector that works unless a daemon is; return whether it did."""
         with translated():
             leads = await locks.lead(self._connection)
             if leads:
-                await checkpoints.note(self._connection, active_since=time.time_ns() // 1_000_000)
+                await checkpoints.write_activity(self._connection, active_since=now_ms())
         return leads
 
     async def show(self, position: int, target: int) -> None:
@@ -278,7 +278,8 @@ class Staging:
                 if len(seeds) >= _SEEDED_AT_ONCE:
                     await work.save(seeds)
                     seeds.clear()
-                    await self._connection.execute("TRUNCATE endpoint_change")  # each part is found by a scan
+                    # Else each part is found by a scan of all before it.
+                    await self._connection.execute("TRUNCATE endpoint_change")
             await work.save(seeds)
 
     async def clear(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Column, DefaultClause
 
 from projector.storage.columns import FACET_COLUMNS, LAST_EVENT
 
-STAGE = """
+CREATE_CHANGES = """
 CREATE TEMPORARY TABLE endpoint_change ON COMMIT DELETE ROWS AS
 SELECT 0 AS part, * FROM endpoint_state WITH NO DATA
 """
@@ -23,7 +23,7 @@ The columns of a facet that did not change stay null: half of a write's cost is 
 
 _KEY = ("endpoint_id", *(column.name for column in LAST_EVENT))
 
-STAGED_COLUMNS: tuple[str, ...] = (
+CHANGE_COLUMNS: tuple[str, ...] = (
     "part",
     *_KEY,
     *(column.name for facet in FACET_COLUMNS for column in facet.all_columns),
@@ -76,7 +76,7 @@ def merge(table: str) -> str:
     ]
     values = [f"change.{name}" for name in _KEY] + [_inserted(column) for _, column in facet_columns]
     return f"""
-INSERT INTO {table} AS state ({", ".join(STAGED_COLUMNS[1:])})
+INSERT INTO {table} AS state ({", ".join(CHANGE_COLUMNS[1:])})
 SELECT {", ".join(values)} FROM endpoint_change AS change WHERE part = $1
 ON CONFLICT (endpoint_id) DO UPDATE SET {", ".join(updates)}
 """  # noqa: S608 - names of ours

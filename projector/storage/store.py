@@ -63,7 +63,7 @@ class Store:
         self._asking = 0
         self._active_since = 0
         self._lag: Lag | None = None
-        self._noted: Lag | None = None
+        self._written: Lag | None = None
 
     async def open(self) -> None:
         """Connect, or connect anew.
@@ -84,7 +84,7 @@ class Store:
             with translated():
                 await migrate.check(connection)
                 await set_codecs(connection)
-                await connection.execute(statements.STAGE)
+                await connection.execute(statements.CREATE_CHANGES)
             reader = await open_reader(self._url)
         except BaseException:
             connection.terminate()
@@ -105,22 +105,22 @@ class Store:
             with translated():
                 leads = await locks.lead(self._connection)
         if leads:
-            self._active_since = _now_ms()
-            self._lag = self._noted = None
+            self._active_since = now_ms()
+            self._lag = self._written = None
         return leads
 
     def note_lag(self, messages: int) -> None:
         """Remember how many messages of ours are behind; `watch` writes it down."""
-        self._lag = Lag(messages, _now_ms())
+        self._lag = Lag(messages, now_ms())
 
     async def write_lag(self) -> None:
         """Write down what was noted last, for people to read in `projector_status`."""
         async with self._turn:
             with translated():
-                await checkpoints.note(
+                await checkpoints.write_activity(
                     self._connection, active_since=self._active_since, lag=self._lag, timeout_s=_PING_TIMEOUT_S
                 )
-        self._noted = self._lag
+        self._written = self._lag
 
     async def watch(self) -> None:
         """Keep the connection alive while nothing else uses it; this ends only when the connection is lost.
@@ -168,9 +168,11 @@ class Store:
 
     @property
     def _lag_is_news(self) -> bool:
-        if self._lag is None or self._noted is None:
+        if self._lag is None or self._written is None:
             return self._lag is not None
-        return self._lag.messages != self._noted.messages or self._lag.seen_at - self._noted.seen_at >= _SEEN_AGAIN_MS
+        return (
+            self._lag.messages != self._written.messages or self._lag.seen_at - self._written.seen_at >= _SEEN_AGAIN_MS
+        )
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -198,5 +200,6 @@ def _process() -> str:
     return f"{socket.gethostname()[:30]}:{os.getpid()}"
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Return the time now, in Unix ms."""
     return time.time_ns() // 1_000_000

@@ -76,7 +76,9 @@ projector_checkpoint = Table(
     ),
     Column("lag_messages", BigInteger, comment="Messages that were not folded, as the projector that works last saw"),
     Column("lag_seen_at", TIME, comment="When it saw that, every few seconds while it works"),
-    Column("active_since", TIME, comment="Since when the projector works, or did that worked last"),
+    Column(
+        "active_since", TIME, comment="Since when the projector works; where none does, since when the last one worked"
+    ),
     comment="How far each projection has folded its stream; moves in the transaction that changes the rows",
 )
 

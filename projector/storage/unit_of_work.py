@@ -32,7 +32,7 @@ class UnitOfWork:
     _dead_letter_table = "dead_letter"
 
     def __init__(self, connection: Any) -> None:
-        """Work on a connection with the codecs of `wire` and a stage for changes."""
+        """Work on a connection with the codecs of `wire` and the table `endpoint_change`."""
         self._connection = connection
 
     async def hold(self, checkpoint: Checkpoint) -> None:
@@ -60,7 +60,7 @@ class UnitOfWork:
         await self._connection.copy_records_to_table(
             "endpoint_change",
             records=[_change(part, *item) for item in endpoints.items()],
-            columns=statements.STAGED_COLUMNS,
+            columns=statements.CHANGE_COLUMNS,
         )
         await self._connection.execute(statements.merge(self._table), part)
 
@@ -112,7 +112,7 @@ async def transaction(connection: Any, work: Callable[[Any], W]) -> AsyncIterato
 
 
 def _change(part: int, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
-    """Return a row for `statements.STAGED_COLUMNS`."""
+    """Return a row for `statements.CHANGE_COLUMNS`."""
     row: list[Any] = [part, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
     states, changed = endpoint.states, endpoint.changed
     for index, bit, values, unchanged in _WRITERS:

@@ -14,7 +14,14 @@ import nats.js.errors
 import nats.protocol.parser
 from nats.aio.client import Client
 
-from projector.errors import BrokerRefusedError, BrokerUnavailableError, NotPermittedError, ProjectorError, SettingError
+from projector.errors import (
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    NotPermittedError,
+    ProjectorError,
+    SettingError,
+    one_line,
+)
 
 _CONNECT_TIMEOUT_S = 5  # to one server
 _CONNECT_WITHIN_S = 10  # to any: the client would try each of them twice, and whoever waits is not heard of meanwhile
@@ -143,7 +150,10 @@ class RawClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.
         if initial_connection and self.requires_tls and not info.get("tls_required"):
-            raise BrokerRefusedError("TLS is required by the settings, and the NATS server does not offer it")
+            raise BrokerRefusedError(
+                "TLS is required by the settings, and the NATS server does not offer it; enable it there, "
+                "or correct PROJECTOR_NATS_URL and PROJECTOR_NATS_TLS_…"
+            )
         await super()._process_info(info, initial_connection)
 
 
@@ -202,7 +212,7 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
         raise
     except (nats.errors.Error, OSError, TimeoutError) as error:
         cause = failures[-1] if failures else error
-        reason = _line(cause)
+        reason = one_line(cause)
         refused = isinstance(cause, nats.errors.AuthorizationError | nats.errors.InvalidUserCredentialsError)
         if refused or "authorization" in reason.lower():
             raise BrokerRefusedError(
@@ -210,7 +220,3 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
                 "or PROJECTOR_NATS_CREDENTIALS"
             ) from error
         raise BrokerUnavailableError(f"NATS is not reachable: {reason}") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

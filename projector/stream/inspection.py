@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from http.client import HTTPException
 from time import time
 from typing import Any, NamedTuple
@@ -21,11 +21,9 @@ from projector.errors import BrokerUnavailableError, NotPermittedError, Projecto
 from projector.stream import subjects
 from projector.stream.connection import Broker, RawClient, connect, translated
 from projector.stream.facts import BrokerFacts, ConsumerFacts, StreamFacts, coverage
-from projector.stream.source import CONSUMER_DESCRIPTION
+from projector.stream.source import CONSUMER_DESCRIPTION, NANOSECOND, unix_ms
 
 _TIMEOUT_S = 5.0
-_NANOSECOND = 10**9
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _NO_SUCH_STREAM = 10059
 _JETSTREAM_OFF = (10039, 10076)  # for the account, on the server
 _KNOWS_SUBJECTS_FILTER = (2, 8)
@@ -203,7 +201,7 @@ def _stream_facts(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequen
     max_age = limit("max_age")
     filled_from_others = bool(config.get("mirror") or config.get("sources"))
     return StreamFacts(
-        created_at=(datetime.fromisoformat(info["created"]) - _EPOCH) // timedelta(milliseconds=1),
+        created_at=unix_ms(datetime.fromisoformat(info["created"])),
         first=max(state["first_seq"], 1),
         last=state["last_seq"],
         stores={} if filled_from_others else {one: coverage(config.get("subjects", ()), one) for one in wanted},
@@ -213,7 +211,7 @@ def _stream_facts(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequen
         replicas=config["num_replicas"],
         clustered="name" in info.get("cluster", {}),
         refuses_when_full=config.get("discard") == "new",
-        max_age_s=max_age / _NANOSECOND if max_age else None,
+        max_age_s=max_age / NANOSECOND if max_age else None,
         max_messages=limit("max_msgs"),
         max_bytes=limit("max_bytes"),
         max_messages_per_subject=limit("max_msgs_per_subject"),
@@ -241,4 +239,4 @@ async def _sync_every_s(monitoring: str | None) -> tuple[float | None, tuple[str
         return 0, ()
     if "sync_interval" not in config:
         return None, (f"{what}: {monitoring} does not tell, as servers before 2.10 do not",)
-    return config["sync_interval"] / _NANOSECOND, ()
+    return config["sync_interval"] / NANOSECOND, ()

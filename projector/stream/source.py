@@ -40,7 +40,7 @@ _PULL_EXPIRES_S = 30.0
 _PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be on their way, and as much again be waiting
 _ANSWERED_S = 3.0  # a cluster that is just choosing a leader never answers
 _ACK_WAIT_S = 3600.0  # redelivery is of no use to us: a source that lost its place is positioned anew
-_NANOSECOND = 10**9
+NANOSECOND = 10**9
 _NS_PER_MS = 10**6
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -100,7 +100,7 @@ class JetStreamSource:
         if info.created is None:
             raise BrokerUnavailableError("NATS did not say when the stream was created")
         return StreamState(
-            created_at=_unix_ms(info.created),
+            created_at=unix_ms(info.created),
             first=max(info.state.first_seq, 1),
             last=info.state.last_seq,
         )
@@ -130,7 +130,7 @@ class JetStreamSource:
                 with suppress(nats.js.errors.NotFoundError):
                     found = await self._jetstream.get_msg(self._stream, position + 1, subject, next=True)
                     if found.time is not None:
-                        stored.append(_unix_ms(found.time))
+                        stored.append(unix_ms(found.time))
         return min(stored, default=None)
 
     async def message(self, position: int) -> Message | None:
@@ -146,7 +146,7 @@ class JetStreamSource:
                 return None
         if raw.time is None:
             raise BrokerUnavailableError("NATS did not say when a message was stored")
-        return Message(position, _unix_ms(raw.time), raw.subject or "", raw.data or b"", raw.headers)
+        return Message(position, unix_ms(raw.time), raw.subject or "", raw.data or b"", raw.headers)
 
     async def position(self, after: int) -> int:
         """Go on behind a position: put the consumer there if it is not, and begin to pull.
@@ -297,8 +297,8 @@ class JetStreamSource:
         request = {
             "batch": self._batch_size,
             "max_bytes": max(_PULL_MAX_BYTES, 2 * self._connected.max_payload),
-            "expires": int(_PULL_EXPIRES_S * _NANOSECOND),
-            "idle_heartbeat": int(_HEARTBEAT_S * _NANOSECOND),
+            "expires": int(_PULL_EXPIRES_S * NANOSECOND),
+            "idle_heartbeat": int(_HEARTBEAT_S * NANOSECOND),
         }
         self._requested += self._batch_size
         self._heard_at = monotonic()
@@ -397,5 +397,6 @@ def _filters(config: ConsumerConfig) -> set[str]:
     return {subject for subject in (config.filter_subject, *(config.filter_subjects or ())) if subject is not None}
 
 
-def _unix_ms(time: datetime) -> int:
+def unix_ms(time: datetime) -> int:
+    """Return a time in Unix ms."""
     return (time - _EPOCH) // timedelta(milliseconds=1)

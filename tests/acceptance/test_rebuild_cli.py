@@ -256,19 +256,6 @@ async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accep
     assert await world.sql(TABLE) == right
 
 
-async def test_the_second_of_two_rebuilds_says_who_is_at_it(world: World, publish: Any, kettles: Any) -> None:
-    await publish(*kettles(3))
-    async with world.held_rebuild() as first:
-        ((pid, since),) = await world.sql(REBUILDING.replace("SELECT", "SELECT pid, backend_start"))
-        for second in ("rebuild", "verify"):
-            refused = await world.command(second)
-            assert refused.code == 3
-            assert "projector rebuild" in refused.err
-            assert f", backend process {pid}, since {since:%Y-%m-%d %H:%M:%S}" in refused.err
-    assert (await first.end()).code == 0
-    assert len(await world.sql(TABLE)) == 3
-
-
 async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next_one_cleans_up(
     world: World, publish: Any, kettles: Any
 ) -> None:

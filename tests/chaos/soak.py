@@ -35,7 +35,7 @@ def _say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run seeds side by side; print each with its result; return how many differ."""
+    """Run seeds side by side; print each with its result; return 1 if any differs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--first", type=int, default=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from projector.app.live import Live
-from projector.app.observers import Observer, Observers
+from projector.app.observers import Deaf, Observer, Observers
 from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import TransientError
@@ -19,7 +19,7 @@ PATIENCE_S = 20
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 
-class Recorder:
+class Recorder(Deaf):
     """Listens to a daemon, and lets a test wait for what it says."""
 
     def __init__(self) -> None:
@@ -46,12 +46,6 @@ class Recorder:
     def retrying(self, error: TransientError) -> None:
         self.errors.append(error)
         self._hear("retrying")
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """Ignore whatever else a daemon may say."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *_args, **_kwargs: None
 
     async def hears(self, what: str, times: int = 1) -> None:
         while self.heard[what] < times:
