@@ -37,6 +37,10 @@ class UnitOfWork(Protocol):
         """Return working copies of endpoints."""
         ...
 
+    async def check(self, needed: Mapping[str, FacetSet]) -> None:
+        """Make sure that what is stored of endpoints could be written again; raises DamagedRowError."""
+        ...
+
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write what changed."""
         ...

@@ -232,6 +232,9 @@ class Projection:
                 raise DatabaseRefusedError(
                     f"Postgres does not let us park a message: {error.detail}; see what guards the table dead_letter"
                 ) from error
+            # What cannot be written may have been in the row before: then it is not the message that is to blame.
+            async with self._transactions.transaction() as work:
+                await work.check(batch.needed)
             culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
             return await self.process(Batch(batch.messages, (), (culprit,), {}))
         middle = len(batch.messages) // 2

@@ -241,7 +241,10 @@ class Rebuild:
         if state.first > 1:
             if not self._options.accept_trimmed:
                 raise StreamTrimmedError(self._options.stream, first=state.first)
-            await self._staging.seed(state.first)
+            live = await self._staging.checkpoint()
+            # Of another stream, or of one that was in its place before, the positions mean nothing here.
+            if live is not None and (live.stream, live.stream_created_at) == (self._options.stream, state.created_at):
+                await self._staging.seed(state.first)
         return Checkpoint(
             stream=self._options.stream,
             stream_created_at=state.created_at,

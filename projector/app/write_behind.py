@@ -103,6 +103,10 @@ class _Deferred:
         """Return endpoints to fold on."""
         return await self._behind.load(needed)
 
+    async def check(self, needed: Mapping[str, FacetSet]) -> None:
+        """Make sure that what is stored could be written again."""
+        await self._work.check(needed)
+
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write nothing: what changed is held."""
         self._behind.measure(endpoints)

@@ -36,7 +36,7 @@ def translate(error: BaseException) -> ProjectorError | None:
         return _translate_sqlstate(error)
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return DatabaseRefusedError(f"{one_line(error)}; correct PROJECTOR_DATABASE_URL")
-    if isinstance(error, UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
+    if isinstance(error, OverflowError | UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
         return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError | TimeoutError):
         return DatabaseUnavailableError(f"Postgres is not reachable: {one_line(error)}")

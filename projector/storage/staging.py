@@ -5,7 +5,7 @@ They object to what the live table objects to, since they have its constraints a
 """
 
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from msgspec import DecodeError
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.domain.stamps import Stamp
 from projector.errors import DamagedRowError
 from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.columns import FACET_COLUMNS
@@ -352,15 +353,29 @@ def _seed(
         try:
             states.append(facet.initial if value is None else facet.before(decoder.decode(value), first))
         except DecodeError as error:
-            evidence = f"{error}; the stream no longer says what they were: restore them, or set them to null"
+            evidence = f"{error}; the stream no longer says what they were: first restore them, or set them to null"
             raise DamagedRowError(endpoint_id, facet.name, evidence) from error
     changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)
     if not changed:
         return None
-    # Where a later event named the endpoint, the replay comes to it and says when that was.
-    seed = Endpoint(states, last_event_seq, last_event_at) if last_event_seq < first else Endpoint(states)
+    if last_event_seq >= first:
+        # The replay comes to that event and says so again, unless it left the stream or is nobody's of ours any more.
+        latest = max(_stamps(states), key=lambda stamp: stamp.position)
+        last_event_seq, last_event_at = latest.position, latest.occurred_at
+    seed = Endpoint(states, last_event_seq, last_event_at)
     seed.changed = changed
     return seed
+
+
+def _stamps(value: object) -> Iterator[Stamp]:
+    """Yield every stamp in states, whatever holds it."""
+    if isinstance(value, Stamp):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _stamps(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _stamps(part)
 
 
 def _row_difference(

@@ -5,13 +5,15 @@ from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any, TypeVar
 
+import asyncpg
+
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import Endpoint, FacetSet
+from projector.domain.endpoint import FACETS, Endpoint, FacetSet
 from projector.domain.messages import DeadLetter
-from projector.errors import CheckpointMovedError, RowsChangedError
+from projector.errors import CheckpointMovedError, DamagedRowError, PoisonError, RowsChangedError, one_line
 from projector.storage import checkpoints, statements
 from projector.storage.columns import FACET_COLUMNS
-from projector.storage.failures import translated
+from projector.storage.failures import translate, translated
 from projector.storage.loading import load
 from projector.storage.text import escape, storable
 from projector.storage.wire import encode_registers
@@ -64,6 +66,26 @@ class UnitOfWork:
         )
         await self._connection.execute(statements.merge(self._table), part)
 
+    async def check(self, needed: Mapping[str, FacetSet]) -> None:
+        """Make sure that what is stored of endpoints could be written again, as far as it is needed; nothing is.
+
+        Registers that somebody else wrote can be read and yet hold what no column can: a time that no calendar has.
+
+        Raises:
+            DamagedRowError: it could not.
+        """
+        endpoints = await self.load(needed)
+        for endpoint_id, endpoint in endpoints.items():
+            endpoint.changed = needed[endpoint_id]
+        if await self._unwritable(endpoints) is None:
+            return
+        for endpoint_id, endpoint in endpoints.items():
+            for index, facet in enumerate(FACETS):
+                endpoint.changed = needed[endpoint_id] & 1 << index
+                error = await self._unwritable({endpoint_id: endpoint})
+                if error is not None:
+                    raise DamagedRowError(endpoint_id, facet.name, one_line(error)) from error
+
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Put messages aside with the reason; one that is already parked has been tried once more."""
         await self._connection.executemany(
@@ -93,6 +115,22 @@ class UnitOfWork:
         """
         if not await checkpoints.advance(self._connection, before, after):
             raise CheckpointMovedError(expected=before.position, found=None)
+
+    async def _unwritable(self, endpoints: Mapping[str, Endpoint]) -> Exception | None:
+        """Write endpoints and take that back; return the error if their values are at fault."""
+        savepoint = self._connection.transaction()
+        await savepoint.start()
+        try:
+            await self.save(endpoints)
+        except (asyncpg.DataError, OverflowError) as error:
+            return error
+        except asyncpg.PostgresError as error:
+            if isinstance(translate(error), PoisonError):
+                return None  # a constraint or a trigger of somebody's objects to the change
+            raise
+        finally:
+            await savepoint.rollback()
+        return None
 
 
 @asynccontextmanager

@@ -1,12 +1,13 @@
 """The first rows of the design's table of what goes wrong: messages that cannot be folded, or need not be."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from scenes import Scene
 
-from projector.errors import DatabaseRefusedError
+from projector.errors import DamagedRowError, DatabaseRefusedError
 from projector.stream import subjects
 
 Event = Callable[..., tuple[str, bytes]]
@@ -160,3 +161,30 @@ async def test_a_table_that_takes_no_dead_letters_stops_the_daemon_and_nothing_i
     with pytest.raises(DatabaseRefusedError, match="does not let us park"):
         await scene.fold()
     assert (await scene.position(), await scene.dead_letters()) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        [1, 10**17, "kpc", "kpc-0"],
+        [1, -(10**15), "kpc", "kpc-0"],
+        [1, 1, "nul\0", None],
+    ],
+    ids=["a time beyond 64 bits of microseconds", "a time before the calendar", "a text that no column can hold"],
+)
+async def test_a_row_that_holds_what_cannot_be_written_is_named_and_no_message_is_parked(
+    scene: Scene, event: Event, stamp: list[Any]
+) -> None:
+    await scene.publish(*(event("connectivity.connected", name, appVersionName="") for name in ("damaged", "other")))
+    await scene.fold()
+    await scene.query(
+        "UPDATE endpoint_state SET connectivity_registers = $1 WHERE endpoint_id = 'damaged'", json.dumps([stamp, None])
+    )
+    await scene.publish(
+        event("connectivity.disconnected", endpointIds=["other"]),
+        event("connectivity.disconnected", endpointIds=["other", "damaged"], originatorReplicaId="kpc-0"),
+    )
+    with pytest.raises(DamagedRowError, match="the connectivity registers of endpoint 'damaged' are damaged"):
+        await scene.fold()
+    assert await scene.dead_letters() == []
+    assert await scene.position() == 3

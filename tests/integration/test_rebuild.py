@@ -677,6 +677,36 @@ async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_
         await world.rebuild(accept_trimmed=True)
 
 
+async def test_a_trimmed_stream_that_was_created_again_keeps_nothing_of_the_one_before(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("old", "both"))
+    await world.fold()
+    config = (await world.jetstream.stream_info(stream)).config
+    await world.jetstream.delete_stream(stream)
+    await world.jetstream.add_stream(config)
+    await publish(*life("gone", "both"))
+    await world.jetstream.purge_stream(stream, seq=9)
+    await world.rebuild(accept_trimmed=True)
+    assert [row[0] for row in await world.table()] == ["both"]
+    assert await world.row("both", "last_event_seq", "connectivity_status") == (16, "disconnected")
+    assert (await world.verify(accept_trimmed=True)).clean
+
+
+async def test_a_row_whose_latest_event_was_deleted_says_which_event_is_the_latest_that_is_known(
+    world: World, publish: Any, stream: str, life: Any
+) -> None:
+    await publish(*life("old", "other"))
+    await publish(*life("old")[:1])
+    await world.fold()
+    times = "SELECT config_available_at FROM endpoint_state WHERE endpoint_id = 'old'"
+    ((latest,),) = await world.sql(times)
+    await world.jetstream.purge_stream(stream, seq=9)
+    await world.jetstream.delete_msg(stream, 17)
+    await world.rebuild(accept_trimmed=True)
+    assert await world.row("old", "last_event_seq", "last_event_at") == (8, latest)
+
+
 @pytest.mark.parametrize("gone", [2000, 3999, 4000])
 async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone(
     gone: int, world: World, publish: Any, stream: str, fleet: Any
