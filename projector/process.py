@@ -39,6 +39,17 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 @contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what SIGINT does for the length of a block: end the work, and tidy up behind it."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+@contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
     """Call `stop` on SIGTERM and SIGINT for the length of a block; a second signal ends the process at once.
 

@@ -23,7 +23,12 @@ from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
 from projector.monitoring.monitor import Monitor, MonitorOptions
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
 from projector.monitoring.server import Address
-from projector.process import collect_garbage_less_often, no_garbage_collection, stopped_by_signals
+from projector.process import (
+    collect_garbage_less_often,
+    no_garbage_collection,
+    stopped_by_signals,
+    terminated_like_interrupted,
+)
 from projector.settings import Settings, http_address, servers
 from projector.simulation import Simulation, publish_life
 from projector.storage import dead_letters, migrate, query
@@ -165,7 +170,7 @@ class Runtime:
         try:
             await staging.open()
             await source.open()
-            with no_garbage_collection():
+            with no_garbage_collection(), terminated_like_interrupted():
                 return await Rebuild(self._codec, source, staging, options, progress).run()
         finally:
             try:

@@ -256,6 +256,21 @@ async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accep
     assert await world.sql(TABLE) == right
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_interrupted_rebuild_changes_nothing_and_tidies_up(
+    number: signal.Signals, world: World, publish: Any, kettles: Any
+) -> None:
+    await publish(*kettles(20))
+    await world.fold()
+    await world.sql("UPDATE endpoint_state SET app_version = '2'")
+    wrong = await world.sql(TABLE)
+    async with world.held_rebuild() as rebuild:
+        rebuild.send(number)
+        assert (await rebuild.end()).code == 130
+    assert await world.sql(TABLE) == wrong
+    assert await world.sql("SELECT relname FROM pg_class WHERE relname LIKE '%rebuild%'") == []
+
+
 async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next_one_cleans_up(
     world: World, publish: Any, kettles: Any
 ) -> None:
