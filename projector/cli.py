@@ -16,7 +16,7 @@ from projector import __version__, demo, journal, reporting, resources, tabular
 from projector.app.dead_letters import Retried
 from projector.app.rebuild import Report
 from projector.domain.messages import Selection
-from projector.errors import ProjectorError, SettingError
+from projector.errors import ProjectorError, SettingError, one_line
 from projector.monitoring.report import as_json as to_json
 from projector.options import with_settings
 from projector.progress import replay_progress
@@ -55,10 +55,19 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ProjectorError as error:
-        if _Verbosity.on:
-            traceback.print_exception(error)
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        _complain(error, str(error))
         sys.exit(EXIT_USAGE if isinstance(error, SettingError) else EXIT_FATAL)
+    except Exception as error:  # noqa: BLE001 - scripts would take the exit code of a traceback for a difference
+        _complain(
+            error, f"unexpected {type(error).__name__}: {one_line(error)}; please report it, --verbose shows where"
+        )
+        sys.exit(EXIT_FATAL)
+
+
+def _complain(error: Exception, text: str) -> None:
+    if _Verbosity.on:
+        traceback.print_exception(error)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
 
 
 def _show_version(wanted: bool) -> None:

@@ -27,4 +27,7 @@ async def run(build: Callable[[Observer], Live], journal: Journal, monitor: Moni
             except FatalError as error:
                 journal.stopped(str(error))
                 raise
+            except Exception as error:
+                journal.broken(error)
+                raise
     journal.stopped(came[0].name if came else "the end of the stream")

@@ -12,7 +12,7 @@ from projector import __version__
 from projector.app.observers import Deaf
 from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint, Rules
-from projector.errors import TransientError
+from projector.errors import TransientError, one_line
 from projector.settings import Settings, masked
 
 _PARKED_NAMED = 10
@@ -33,7 +33,9 @@ def configure(*, verbose: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if terminal
+            else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
@@ -104,6 +106,10 @@ class Journal(Deaf):
         if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
             self._failure, self._failure_due = reason, monotonic() + _SAME_AGAIN_S
             log.warning("retrying", error=type(error).__name__, reason=reason)
+
+    def broken(self, error: Exception) -> None:
+        """Say where an error of this program's came up: nobody may be there to ask again with `--verbose`."""
+        log.error("broken", error=type(error).__name__, reason=one_line(error), exc_info=error)
 
     def stopped(self, reason: str) -> None:
         """Say why nothing more is to be heard."""

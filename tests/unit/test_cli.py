@@ -1,0 +1,30 @@
+"""What is left of an error that nobody expected."""
+
+import sys
+
+import pytest
+import typer
+
+from projector import cli
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_an_unexpected_error_is_one_line_and_no_difference(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, verbose: bool
+) -> None:
+    broken = typer.Typer(pretty_exceptions_enable=False)
+
+    @broken.command()
+    def run() -> None:
+        raise KeyError("no\nsuch")
+
+    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(cli._Verbosity, "on", verbose)
+    monkeypatch.setattr(sys, "argv", ["projector"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    *traceback, complaint = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 3
+    assert complaint == r"error: unexpected KeyError: 'no\nsuch'; please report it, --verbose shows where"
+    assert (traceback[:1] == ["Traceback (most recent call last):"]) is verbose
+    assert verbose or not traceback
