@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import nats.errors
 import nats.js.errors
 import nats.protocol.parser
+import nkeys
 from nats.aio.client import Client
 
 from projector.errors import (
@@ -44,6 +45,27 @@ class Broker:
     """Our own, for servers that ask for one, with its key."""
     tls_key: Path | None = None
 
+    def login(self) -> dict[str, Any]:
+        """Return what the client is to show, once it is sure that it is there.
+
+        The client would read on for ever in a file that has no JWT.
+
+        Raises:
+            SettingError: a file cannot be used; what it holds is not told.
+        """
+        login: dict[str, Any] = {}
+        if self.credentials is not None:
+            content = _read(self.credentials, "PROJECTOR_NATS_CREDENTIALS")
+            seed = _SEED.search(content)
+            if _JWT.search(content) is None or seed is None:
+                raise SettingError("the file of PROJECTOR_NATS_CREDENTIALS does not hold a user's JWT and seed")
+            _check_seed(seed[1], "PROJECTOR_NATS_CREDENTIALS")
+            login["user_credentials"] = str(self.credentials)
+        if self.nkey is not None:
+            _check_seed(_read(self.nkey, "PROJECTOR_NATS_NKEY").strip(), "PROJECTOR_NATS_NKEY")
+            login["nkeys_seed"] = str(self.nkey)
+        return login
+
     @property
     def requires_tls(self) -> bool:
         """Whether nothing may be said before the connection is encrypted."""
@@ -64,6 +86,25 @@ class Broker:
         except (OSError, ssl.SSLError) as error:
             raise SettingError(f"the TLS files of PROJECTOR_NATS_TLS_… cannot be used: {error}") from error
         return context
+
+
+# As the client looks for them.
+_JWT = re.compile(rb"BEGIN NATS USER JWT.*\n(.+)\n")
+_SEED = re.compile(rb"BEGIN USER NKEY SEED.*\n(.+)\n")
+
+
+def _read(file: Path, variable: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SettingError(f"the file of {variable} cannot be read: {error}") from error
+
+
+def _check_seed(seed: bytes, variable: str) -> None:
+    try:
+        nkeys.from_seed(bytearray(seed)).wipe()
+    except (nkeys.NkeysError, ValueError):
+        raise SettingError(f"the file of {variable} does not hold the seed of an nkey") from None
 
 
 # The library ends a subject at any white space, the protocol at a blank or a tab only:
@@ -166,14 +207,11 @@ async def connect(broker: Broker, *, name: str, on_failure: OnFailure | None = N
     Raises:
         BrokerUnavailableError: no server can be reached now.
         BrokerRefusedError: they will not let us in.
+        SettingError: a file that the settings name cannot be used.
     """
     client = RawClient(on_failure)
     client.requires_tls = broker.requires_tls
-    login: dict[str, Any] = {}
-    if broker.credentials is not None:
-        login["user_credentials"] = str(broker.credentials)
-    if broker.nkey is not None:
-        login["nkeys_seed"] = str(broker.nkey)
+    login = broker.login()
     if broker.requires_tls:
         login["tls"] = broker.tls_context()
     failures: list[Exception] = []

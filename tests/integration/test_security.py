@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -19,6 +20,7 @@ from projector.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
+    SettingError,
 )
 from projector.runtime import Runtime
 from projector.settings import load
@@ -129,6 +131,28 @@ async def test_who_shows_something_else_is_not_let_in_and_no_secret_is_told(
     assert SECRET not in told
     assert "SUA" not in told  # how the seed of a user begins
     assert "eyJ" not in told  # how every JWT begins
+
+
+@pytest.mark.parametrize("setting", ["nats_nkey", "nats_credentials"])
+@pytest.mark.parametrize("damage", ["nothing", "nonsense", "not ASCII", "no JWT", "no seed", "a short seed", "CR LF"])
+async def test_a_file_without_what_it_is_to_hold_is_a_wrong_setting_and_what_it_holds_is_not_told(
+    setting: str, damage: str, files: Path, nats_url: str, database_url: str
+) -> None:
+    whole = operated(files)[1].read_bytes()
+    holds = {
+        "nothing": b"",
+        "nonsense": SECRET.encode(),
+        "not ASCII": f"é{SECRET}".encode(),
+        "no JWT": whole[whole.index(b"-----BEGIN USER") :],
+        "no seed": whole[: whole.index(b"SU", whole.index(b"BEGIN USER"))],
+        "a short seed": re.sub(rb"\n(SU.{20}).*\n", rb"\n\1\n", whole),
+        "CR LF": whole.replace(b"\n", b"\r\n"),
+    }
+    (files / "damaged").write_bytes(holds[damage])
+    with pytest.raises(SettingError, match=f"PROJECTOR_{setting.upper()}") as refused:
+        await runtime({setting: f"{files}/damaged"}, nats_url.removeprefix("nats://"), database_url).init()
+    told = "".join(traceback.format_exception(refused.value))
+    assert not [secret for secret in (SECRET, "SUA", "eyJ") if secret in told]
 
 
 async def test_a_server_that_offers_no_tls_is_refused_before_anything_is_sent_to_it(files: Path) -> None:
