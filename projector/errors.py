@@ -105,12 +105,15 @@ class SettingError(FatalError):
 class NotMigratedError(FatalError):
     """The database does not have the tables of this version."""
 
-    def __init__(self, *, found: str | None, expected: str) -> None:
+    def __init__(self, *, found: str | None, expected: str, newer: bool = False) -> None:
+        remedy = "run the newer version, which made it" if newer else "run `projector init`"
         super().__init__(
-            f"the database is at migration {found or 'none'}, this version needs {expected}; run `projector init`"
+            f"the database is at migration {found or 'none'}{', which this version does not know' if newer else ''}, "
+            f"this version needs {expected}; {remedy}"
         )
         self.found = found
         self.expected = expected
+        self.newer = newer
 
 
 class DatabaseRefusedError(FatalError):

@@ -5,6 +5,8 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from projector import resources
@@ -21,13 +23,19 @@ async def upgrade(url: str) -> None:
     """Bring the tables to the newest version; nothing happens where they are.
 
     Raises:
+        NotMigratedError: they are newer.
         DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
 
     def run(connection: Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            if isinstance(error.__cause__, ResolutionError):
+                raise NotMigratedError(found=error.__cause__.argument, expected=newest(), newer=True) from error
+            raise
 
     async with engine_connection(url, purpose="migrations") as connection:
         await connection.run_sync(run)
@@ -41,7 +49,7 @@ async def check(connection: Any) -> None:
     """
     found, wanted = await state(connection), newest()
     if found != wanted:
-        raise NotMigratedError(found=found, expected=wanted)
+        raise NotMigratedError(found=found, expected=wanted, newer=found is not None and not _knows(found))
 
 
 async def state(connection: Any) -> str | None:
@@ -55,6 +63,10 @@ async def state(connection: Any) -> str | None:
 def newest() -> str:
     """Return the last migration of this version."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def _knows(revision: str) -> bool:
+    return any(revision == known.revision for known in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _config() -> Config:

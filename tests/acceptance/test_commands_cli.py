@@ -207,6 +207,18 @@ async def test_what_is_fatal_is_one_line_that_says_what_to_do(projector: Command
     assert "projector init" in complaint
 
 
+async def test_a_database_of_a_newer_version_is_left_to_that_version(
+    prepared: CommandLine, query: Query, database_url: str
+) -> None:
+    await query(database_url, "UPDATE projector_migration SET version_num = 'from the future'")
+    for ended in await asyncio.gather(prepared("init"), prepared("status")):
+        assert (ended.code, ended.out, ended.err.count("\n")) == (3, "", 1), ended
+        assert ended.err.startswith("error: the database is at migration from the future")
+        assert "run the newer version" in ended.err
+        assert "projector init" not in ended.err
+    assert await query(database_url, "SELECT version_num FROM projector_migration") == [("from the future",)]
+
+
 async def test_a_missing_stream_is_one_line_that_says_what_to_do(
     prepared: CommandLine, nats_client: Client, stream: str
 ) -> None:

@@ -97,7 +97,7 @@ async def test_a_database_that_was_never_migrated_is_refused(scene: Scene, empty
 
 async def test_a_database_of_another_version_is_refused(folded: Scene) -> None:
     await folded.query("UPDATE projector_migration SET version_num = 'from the future'")
-    await refuses(folded, NotMigratedError, r"from the future.*projector init")
+    await refuses(folded, NotMigratedError, r"from the future.*run the newer version")
 
 
 @pytest.mark.parametrize(
