@@ -8,13 +8,14 @@ import asyncpg
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from projector.errors import QueryRefusedError
+from projector.errors import QueryRefusedError, one_line
 from projector.storage import migrate
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
 from projector.storage.summary import Summary
 from projector.storage.summary import read as read_summary
 from projector.storage.tables import endpoint_state
+from projector.storage.times import set_time_codecs
 
 READ_ONLY = {"default_transaction_read_only": "on"}
 _TIMEOUT_S = 300.0
@@ -38,13 +39,14 @@ async def query(url: str, sql: str) -> Answer:
     connection = await connect(url, purpose="sql", settings=READ_ONLY)
     try:
         with translated(), _refused():
+            await set_time_codecs(connection)
             async with connection.transaction(readonly=True):
                 statement = await connection.prepare(sql, timeout=_TIMEOUT_S)
                 columns = tuple(attribute.name for attribute in statement.get_attributes())
                 if not columns:
                     # A read-only transaction does not keep a superuser from COPY … TO PROGRAM.
                     raise QueryRefusedError("only statements that return rows can be asked")
-                return Answer(columns, await statement.fetch(timeout=_TIMEOUT_S))
+                return Answer(columns, await _fetch(statement))
     finally:
         connection.terminate()
 
@@ -82,6 +84,14 @@ async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
             await count_by(connection, endpoint_state.c.connectivity_status),
             await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
         )
+
+
+async def _fetch(statement: Any) -> Sequence[Sequence[Any]]:
+    try:
+        rows: Sequence[Sequence[Any]] = await statement.fetch(timeout=_TIMEOUT_S)
+    except (OverflowError, ValueError) as error:
+        raise QueryRefusedError(f"a value cannot be read: {one_line(error)}; cast it to text") from error
+    return rows
 
 
 @contextmanager

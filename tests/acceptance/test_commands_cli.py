@@ -144,6 +144,31 @@ async def test_a_query_prints_a_table(prepared: CommandLine) -> None:
     assert printed[-1] == "(2 rows)"
 
 
+async def test_a_query_prints_times_that_only_postgres_can_hold(prepared: CommandLine) -> None:
+    """As Postgres does, also at the ends of what it can hold."""
+    times = [
+        ("timestamptz", "20000-01-01 00:00:00+00:00"),
+        ("timestamptz", "4714-11-24 00:00:00+00:00 BC"),
+        ("timestamptz", "infinity"),
+        ("timestamp", "294276-12-31 23:59:59.999999"),
+        ("timestamp", "0001-02-29 12:00:00 BC"),
+        ("timestamp", "-infinity"),
+        ("date", "5874897-12-31"),
+        ("date", "4714-11-24 BC"),
+        ("date", "-infinity"),
+        ("date", "9999-12-31"),
+    ]
+    values = ", ".join(f"'{value}'::{kind}" for kind, value in times)
+    printed = (await prepared.succeeds("sql", f"select {values}")).splitlines()
+    assert [cell.strip() for cell in printed[3].split("|")[1:-1]] == [value for _, value in times]
+
+
+async def test_a_query_whose_answer_cannot_be_read_is_refused_with_a_remedy(prepared: CommandLine) -> None:
+    ended = await prepared("sql", "select interval '100000000 years'")
+    assert (ended.code, ended.err.count("\n")) == (3, 1)
+    assert ended.err.endswith("; cast it to text\n")
+
+
 @pytest.fixture
 def must_not_be_written(server_folder: Path) -> Iterator[Path]:
     """A file that Postgres can write, if it lets itself be told to."""
