@@ -6,35 +6,35 @@ from datetime import datetime
 from typing import Any
 
 from rich.box import ASCII, ROUNDED
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_AS_WIDE_AS_NEEDED = 10_000
+_FRAME = len("|  ")
+"""What stands around the text of a cell; a row has one character more."""
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows below the names of their columns, and how many there are."""
-    console = _console()
+    console = Console(soft_wrap=True)
+    lines = [tuple(columns), *(tuple(map(_cell, row)) for row in rows)]
+    if not console.is_terminal:
+        console.width = sum(max(map(cell_len, cells)) + _FRAME for cells in zip(*lines, strict=True)) + 1
     table = Table(box=ROUNDED if console.is_terminal else ASCII)
     for column in columns:
-        table.add_column(Text(column), no_wrap=not console.is_terminal)
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_column(Text(column), no_wrap=not console.is_terminal, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
     console.print(table)
     console.print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})", highlight=False)
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
     """Print names with their values."""
-    console, width = _console(), max(map(len, pairs))
+    console, width = Console(soft_wrap=True), max(map(len, pairs))
     for name, value in pairs.items():
         console.print(f"{name:<{width}}  {_cell(value)}", markup=False, highlight=False)
-
-
-def _console() -> Console:
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=_AS_WIDE_AS_NEEDED)
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,43 @@
+"""Tables for people: whole, and nothing in them moves a terminal."""
+
+import pytest
+
+from projector import tabular
+
+LONG = "x" * 20_000
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow one."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+
+
+def test_a_row_is_one_line_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    tabular.print_rows(("a", "b", "wide"), [(1, LONG, "終"), (2, None, "y")])
+    ruler, head, _, first, second, _, count = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in first.split("|")[1:-1]] == ["1", LONG, "終"]
+    assert {len(line) for line in (ruler, head, second)} == {len(first) + 1}  # one character is two wide
+    assert count == "(2 rows)"
+
+
+def test_pairs_are_one_line_each_however_long_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    tabular.print_pairs({"a": LONG, "longer": b"\xff"})
+    assert capsys.readouterr().out == f"a       {LONG}\nlonger  \\xff\n"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_narrow_terminal_folds_and_leaves_nothing_out(capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint_id = "".join(f"{number:02}" for number in range(32))
+    tabular.print_rows(("id", "says"), [(endpoint_id, "much to read here")])
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    _, *rows = [line.split("│")[1].strip() for line in printed.splitlines() if line.count("│") == 3]
+    assert "".join(rows) == endpoint_id
+
+
+def test_columns_without_rows_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    tabular.print_rows(("a",), [])
+    assert capsys.readouterr().out.splitlines()[-1] == "(0 rows)"
