@@ -66,8 +66,9 @@ def main() -> None:
 
 def _complain(error: Exception, text: str) -> None:
     if _Verbosity.on:
-        traceback.print_exception(error)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
+        typer.echo(tabular.visible_lines("".join(traceback.format_exception(error))), err=True, nl=False)
+    complaint = tabular.visible_lines(f"error: {text}")  # several where embedded servers do not start
+    Console(stderr=True, soft_wrap=True, highlight=False).print(complaint, style="red", markup=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -252,7 +253,8 @@ def retry_dead_letters(
             typer.echo(f"{retried.position} resolved")
         else:
             parked_again += 1
-            typer.echo(f"{retried.position} parked again: {retried.parked_again.reason}: {retried.parked_again.detail}")
+            why = f"{retried.parked_again.reason}: {retried.parked_again.detail}"
+            typer.echo(f"{retried.position} parked again: {tabular.visible(why)}")
 
     _run(Runtime(settings).retry(_selection(positions, everything=everything, reason=reason), report))
     if not tried:

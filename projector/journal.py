@@ -7,6 +7,7 @@ from time import monotonic
 
 import stamina
 import structlog
+from structlog.typing import EventDict
 
 from projector import __version__
 from projector.app.observers import Deaf
@@ -14,6 +15,7 @@ from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.errors import TransientError, one_line
 from projector.settings import Settings, masked
+from projector.tabular import visible_lines
 
 _PARKED_NAMED = 10
 """Of a batch; the others are only counted."""
@@ -21,6 +23,16 @@ _HARDLY_S = 10.0
 _SAME_AGAIN_S = 60.0
 
 log = structlog.stdlib.get_logger("projector")
+
+
+def _make_visible(_: object, __: str, said: EventDict) -> EventDict:
+    return {name: visible_lines(value) if isinstance(value, str) else value for name, value in said.items()}
+
+
+_FOR_TERMINALS = (
+    _make_visible,
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+)
 
 
 def configure(*, verbose: bool) -> None:
@@ -33,9 +45,7 @@ def configure(*, verbose: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-            if terminal
-            else structlog.processors.JSONRenderer(),
+            *(_FOR_TERMINALS if terminal else (structlog.processors.JSONRenderer(),)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),

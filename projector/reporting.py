@@ -28,7 +28,7 @@ def print_report(report: Report, *, applied: bool, asked: str | None = None) -> 
         if found.by_column:
             tabular.print_rows(("column", "rows"), list(found.by_column.items()))
     for row in found.shown:
-        typer.echo(f"\nendpoint {row.endpoint_id} ({row.kind})")
+        typer.echo(f"\nendpoint {tabular.visible(row.endpoint_id)} ({row.kind})")
         tabular.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
     if asked is not None and not report.mentions and not found.shown:
         typer.echo(f"no message that was replayed names endpoint {asked}, and no row of it differs")
@@ -81,9 +81,9 @@ def who(active: Mapping[str, Any] | None) -> str:
 def print_examination(examination: Examination) -> None:
     """Print what will hurt and what to do about it, the errors first, and what could not be looked at."""
     for finding in sorted(examination.findings, key=lambda finding: finding.severity):
-        typer.echo(f"{finding.severity} {finding.name}: {finding.what}\n  {finding.remedy}")
+        typer.echo(f"{finding.severity} {finding.name}: {tabular.visible(finding.what)}\n  {finding.remedy}")
     for unseen in examination.unseen:
-        typer.echo(f"not seen: {unseen}")
+        typer.echo(f"not seen: {tabular.visible(unseen)}")
     errors = sum(finding.severity == "error" for finding in examination.findings)
     typer.echo(f"errors: {errors}, warnings: {len(examination.findings) - errors}")
 

@@ -20,6 +20,7 @@ from projector.app.projection import Outcome
 from projector.app.status import Census, Status
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import TransientError
+from projector.tabular import visible
 
 _RATE_WINDOW_S = 10.0
 _VERSIONS_SHOWN = 8
@@ -96,7 +97,9 @@ class View:
         """Draw the state that is known; `wrong` says why it is not that of now."""
         doing = meter.doing if wrong is None else f"these figures are old: {wrong}"
         if self._picture is None:
-            self._console.print(_line(status, census, meter, doing), highlight=False, soft_wrap=True)
+            self._console.print(
+                visible(_line(status, census, meter, doing)), markup=False, highlight=False, soft_wrap=True
+            )
         else:
             self._picture.update(self._panel(status, census, meter, doing), refresh=True)
 
@@ -130,7 +133,11 @@ def _bars(title: str, counts: Mapping[str, int]) -> Table:
     table = Table(title=f"endpoints by {title}", box=None, show_header=False, title_justify="left")
     largest = max(counts.values(), default=1)
     for name, count in list(counts.items())[:_VERSIONS_SHOWN]:
-        table.add_row(name, Text(f"{count:,}", justify="right"), Text("█" * round(12 * count / largest), style="green"))
+        table.add_row(
+            Text(visible(name)),
+            Text(f"{count:,}", justify="right"),
+            Text("█" * round(12 * count / largest), style="green"),
+        )
     if len(counts) > _VERSIONS_SHOWN:
         table.add_row(f"… and {len(counts) - _VERSIONS_SHOWN} more")
     return table

@@ -16,7 +16,7 @@ def test_an_unexpected_error_is_one_line_and_no_difference(
 
     @broken.command()
     def run() -> None:
-        raise KeyError("no\nsuch")
+        raise ValueError("no\nsuch\x1b]0;title\x07")
 
     monkeypatch.setattr(cli, "app", broken)
     monkeypatch.setattr(cli._Verbosity, "on", verbose)
@@ -25,6 +25,9 @@ def test_an_unexpected_error_is_one_line_and_no_difference(
         cli.main()
     *traceback, complaint = capsys.readouterr().err.splitlines()
     assert ended.value.code == 3
-    assert complaint == r"error: unexpected KeyError: 'no\nsuch'; please report it, --verbose shows where"
+    assert (
+        complaint == r"error: unexpected ValueError: no such\x1b]0;title\x07; please report it, --verbose shows where"
+    )
     assert (traceback[:1] == ["Traceback (most recent call last):"]) is verbose
     assert verbose or not traceback
+    assert all(line.isprintable() for line in traceback)

@@ -1,8 +1,10 @@
 """One line for each thing that changed, and nothing per event."""
 
+import sys
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from projector import journal as journal_module
@@ -44,6 +46,23 @@ def test_the_start_shows_the_settings_and_no_secret() -> None:
     assert line["database"] == "postgresql://fleet:***@127.0.0.1/fleet"
     assert (line["originators"], line["http"], line["rules"]) == ("epr, kpc", "127.0.0.1:9464", "r1")
     assert "s3cret" not in str(line)
+
+
+def test_what_would_move_a_terminal_is_shown_as_an_escape(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    before = structlog.get_config()
+    try:
+        journal_module.configure(verbose=False)
+        Journal().retrying(DatabaseUnavailableError("a\x1b]0;title\x07b"))
+        Journal().broken(KeyError("\x9b2J"))
+    finally:
+        structlog.configure(**before)
+    printed = capsys.readouterr().err
+    assert r"a\x1b]0;title\x07b" in printed
+    assert "\x1b]" not in printed
+    assert "\x9b" not in printed
 
 
 def test_batches_are_not_logged(clock: Any) -> None:

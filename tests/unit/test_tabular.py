@@ -38,6 +38,18 @@ def test_a_narrow_terminal_folds_and_leaves_nothing_out(capsys: pytest.CaptureFi
     assert "".join(rows) == endpoint_id
 
 
+NASTY = "a\x1b]0;title\x07\x9b2J\r\n\tb\u202e\ud800 é終"
+SEEN = r"a\x1b]0;title\x07\x9b2J\r\n\tb\u202e\ud800 é終"
+
+
+def test_what_would_move_a_terminal_is_shown_as_an_escape(capsys: pytest.CaptureFixture[str]) -> None:
+    tabular.print_rows((NASTY,), [(NASTY,), ([NASTY.replace("\ud800", "")],)])
+    tabular.print_pairs({"name": NASTY})
+    printed = capsys.readouterr().out
+    assert printed.count(SEEN) == 3
+    assert all(line.isprintable() for line in printed.split("\n"))
+
+
 def test_columns_without_rows_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     tabular.print_rows(("a",), [])
     assert capsys.readouterr().out.splitlines()[-1] == "(0 rows)"
