@@ -26,6 +26,9 @@ from projector.simulation import Simulation
 
 T = TypeVar("T")
 
+_LAST_POSITION = 2**63 - 1
+"""As far as Postgres can count."""
+
 EXIT_DIFFERENCE = 1
 EXIT_USAGE = 2
 EXIT_FATAL = 3
@@ -139,7 +142,7 @@ def rebuild(settings: Settings, accept_trimmed: AcceptTrimmed = False) -> None:
 def verify(
     settings: Settings,
     accept_trimmed: AcceptTrimmed = False,
-    sample: Annotated[int, typer.Option(min=0, help="Show so many of the rows that differ.")] = 0,
+    sample: Annotated[int, typer.Option(min=0, max=_LAST_POSITION, help="Show so many of the rows that differ.")] = 0,
     endpoint: Annotated[str | None, typer.Option(help="Show this endpoint, and the messages about it.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -195,7 +198,9 @@ def doctor(
 @with_settings
 def wait(
     settings: Settings,
-    seq: Annotated[int, typer.Option(min=0, help="Stream sequence of the message.", show_default=False)],
+    seq: Annotated[
+        int, typer.Option(min=0, max=_LAST_POSITION, help="Stream sequence of the message.", show_default=False)
+    ],
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds until it gives up.", show_default="none")
     ] = None,
@@ -223,13 +228,17 @@ def list_dead_letters(settings: Settings, as_json: Json = False) -> None:
         typer.echo("no dead letters")
 
 
-Positions = Annotated[list[int] | None, typer.Argument(help="Stream sequences of the messages.", show_default=False)]
+Position = Annotated[int, typer.Argument(min=1, max=_LAST_POSITION, help="Stream sequence of the message.")]
+Positions = Annotated[
+    list[int] | None,
+    typer.Argument(min=1, max=_LAST_POSITION, help="Stream sequences of the messages.", show_default=False),
+]
 All = Annotated[bool, typer.Option("--all", help="All that wait for somebody.")]
 
 
 @dead_letters.command()
 @with_settings
-def show(settings: Settings, position: Annotated[int, typer.Argument(help="Stream sequence of the message.")]) -> None:
+def show(settings: Settings, position: Position) -> None:
     """Show a message: why it was parked, its fields as far as they can be read, and its bytes."""
     letter, fields = _run(Runtime(settings).dead_letter(position))
     tabular.print_pairs({**letter._asdict(), "fields": fields})

@@ -98,6 +98,18 @@ async def test_a_discarded_message_stays_with_the_reason_and_waits_for_nobody(
     assert (await states())[2] == (3, "discarded", 1, "a test of ours")
 
 
+async def test_a_position_that_no_stream_can_have_is_wrong_usage(prepared: CommandLine) -> None:
+    last, beyond = str(2**63 - 1), str(2**63)
+    for command in ("show", "retry", "discard --reason test"):
+        for position, code in ((last, 3), (beyond, 2), ("0", 2)):
+            refused = await prepared("dead-letters", *command.split(), position)
+            assert refused.code == code, refused
+            assert "unexpected" not in refused.err
+    assert (await prepared("wait", "--timeout", "0", "--seq", last)).code == 1
+    assert (await prepared("wait", "--timeout", "0", "--seq", beyond)).code == 2
+    assert (await prepared("verify", "--sample", beyond)).code == 2
+
+
 async def test_what_is_not_there_is_named_and_nothing_happens(
     parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
