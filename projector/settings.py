@@ -38,7 +38,12 @@ _PASSWORD = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
 class Settings(BaseSettings):
     """Where things are and how the projector works; read with `load`."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,  # compose files pass on what is not set as empty
+        frozen=True,
+        extra="forbid",
+    )
 
     nats_url: SecretStr = Field(
         default=SecretStr("nats://127.0.0.1:4222"),
