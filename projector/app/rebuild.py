@@ -340,10 +340,10 @@ class Replay:
                     return
                 seen = self._seen
                 await self._read()
-                if self._seen - seen > len(self._left) and (await self._source.state()).first > seen + 1:
-                    raise DeliveryInterruptedError(
-                        f"messages behind position {seen} left the stream before they were read"
-                    )
+                if self._seen - seen > len(self._left) and await self._first() > seen + 1:
+                    raise _left_unread(seen)
+                if not self._left:
+                    return
             wanted = self._left
             if wanted[-1].position > target:
                 wanted = [message for message in wanted if message.position <= target]
@@ -354,8 +354,16 @@ class Replay:
                 return
 
     async def _read(self) -> None:
+        """Have the next messages in hand, or none where those that were pending were deleted one by one."""
+        first = 0
         while (delivery := await self._source.next(_LINGER_S)) is None:
-            pass
+            if first > self._seen + 1:  # seen before that wait: what had been sent by then would have come
+                raise _left_unread(self._seen)
+            pending = await self._source.behind(self._seen)
+            first = await self._first()
+            if not pending and first <= self._seen + 1:
+                self._pending = 0
+                return
         self._left, self._pending = delivery.messages, delivery.pending
         self._seen = delivery.messages[-1].position
 
@@ -363,7 +371,16 @@ class Replay:
         """Tell whether there is anything to wait for; what was pending may have been long ago."""
         if not self._pending and self._seen < target:
             self._pending = await self._source.behind(self._seen)
+            if not self._pending and await self._first() > target:
+                raise _left_unread(self._seen)
         return self._pending > 0 and self._seen < target
+
+    async def _first(self) -> int:
+        return (await self._source.state()).first
+
+
+def _left_unread(seen: int) -> DeliveryInterruptedError:
+    return DeliveryInterruptedError(f"messages behind position {seen} left the stream before they were read")
 
 
 def _checkpoint(folded: Checkpoint, live: Checkpoint | None, *, leading: bool, changed: bool) -> Checkpoint:

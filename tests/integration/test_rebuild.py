@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from scenes import Daemon, Recorder, Rows, Scene
+from scenes import PATIENCE_S, Daemon, Recorder, Rows, Scene
 from sqlalchemy import BigInteger, Column, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projector.app.rebuild import Report
+from projector.app.rebuild import Replay, Report
 from projector.errors import (
     DamagedRowError,
     DeliveryInterruptedError,
@@ -26,6 +26,7 @@ from projector.settings import load
 from projector.simulator import Fleet
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects
+from projector.stream.connection import Broker
 from projector.stream.source import JetStreamSource
 
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
@@ -772,6 +773,57 @@ async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebu
     with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
         await world.rebuild(batch_size=10)
     assert await world.table() == right
+
+
+async def test_a_stream_that_is_emptied_while_it_is_replayed_ends_the_rebuild(
+    world: World, publish: Any, fleet: Any, purged_meanwhile: Any
+) -> None:
+    await publish(*fleet(200))
+    await world.fold()
+    right = await world.table()
+    purges = iter([1, 1, 201])
+    purged_meanwhile("next", lambda: next(purges, 201))
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
+            await world.rebuild(batch_size=10)
+    assert await world.table() == right
+
+
+async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_are_not_waited_for(
+    world: World, publish: Any, stream: str, fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(*fleet(200))
+    await world.fold()
+    original, left = JetStreamSource.next, iter(range(2, 201))
+
+    async def overtaken(source: JetStreamSource, linger_s: float) -> Any:
+        answer = await original(source, linger_s)
+        for position in left:
+            await world.jetstream.delete_msg(stream, position)
+        return answer
+
+    monkeypatch.setattr(JetStreamSource, "next", overtaken)
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await world.verify(batch_size=10)).replayed < 100  # those that had been sent by then
+
+
+async def test_messages_that_come_and_go_behind_the_end_of_a_replay_are_missed(
+    world: World, publish: Any, stream: str, fleet: Any
+) -> None:
+    messages = fleet(20)
+    await publish(*messages[:10])
+    source = JetStreamSource(
+        Broker(urls=(world.scene.nats_url,)), stream=stream, consumer=None, filters=subjects.filters(), batch_size=10
+    )
+    await source.open()
+    replay = Replay(source)
+    await replay.begin(0)
+    assert [message.position async for batch in replay.until(10) for message in batch] == list(range(1, 11))
+    await publish(*messages[10:])
+    await world.jetstream.purge_stream(stream)
+    with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
+        await anext(replay.until(20))
+    await source.close()
 
 
 async def recreate(world: World) -> None:
