@@ -19,7 +19,7 @@ from projector.app.observers import Observer
 from projector.app.ports import Decoder, Source, Store
 from projector.app.projection import Batch, Projection
 from projector.app.stages import Seconds, timed
-from projector.app.trust import check_continuity, check_source
+from projector.app.trust import check_continuity, check_reach, check_source
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import Delivery
 from projector.errors import RulesChangedError, TransientError
@@ -56,6 +56,8 @@ class Live:
         self._work: asyncio.Task[None] | None = None
         self._stopping = False
         self._projection: Projection | None = None
+        self._pending = 0
+        """Messages of ours behind the last that was committed, as far as is known."""
         self._progressed = False
 
     def stop(self) -> None:
@@ -132,14 +134,14 @@ class Live:
         checkpoint.rules.check(self._options.rules)
         await check_source(self._source, checkpoint, accept_gap=self._options.accept_gap)
         checkpoint = await self._cross_gap(checkpoint)
-        pending = await self._source.position(checkpoint.position)
+        self._pending = await self._source.position(checkpoint.position)
         self._projection = Projection(self._decoder, self._store, checkpoint)
-        self._store.note_lag(pending)
+        self._store.note_lag(self._pending)
         await self._store.write_lag()
         self._observer.active(checkpoint)
-        if not pending:
+        if not self._pending:
             self._observer.caught_up(checkpoint)
-        await self._fold(self._projection, pending)
+        await self._fold(self._projection)
 
     async def _pulse(self) -> None:
         """Be heard while the database is waited for: a statement that takes long is no loop that is stuck."""
@@ -182,34 +184,46 @@ class Live:
             await work.advance(checkpoint, after)
         return after
 
-    async def _fold(self, projection: Projection, pending: int) -> None:
+    async def _fold(self, projection: Projection) -> None:
         deliveries: deque[Delivery] = deque()
-        batches = self._batches(projection, pending, deliveries)
+        batches = self._batches(projection, deliveries)
         # Left early, the conveyor must let go of the batches before they are closed.
         async with aclosing(batches), aclosing(convey(projection, self._store, batches)) as outcomes:
             async for outcome in outcomes:
-                delivery = deliveries.popleft()
+                delivery = deliveries[0]
                 await self._source.acknowledge(delivery)
                 self._progressed = True
                 self._store.note_lag(delivery.pending)
                 self._observer.beat()
                 self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
-                if pending and not delivery.pending:
-                    self._observer.caught_up(projection.checkpoint)
-                pending = delivery.pending
+                self._know_pending(projection, delivery.pending)
+                deliveries.popleft()  # last, since `_batches` speaks for what is committed where none is left
                 if self._stopping:
                     return
 
-    async def _batches(
-        self, projection: Projection, pending: int, deliveries: deque[Delivery]
-    ) -> AsyncGenerator[Batch, None]:
+    def _know_pending(self, projection: Projection, pending: int) -> None:
+        """Take note of how many messages are behind what is committed, and say so where there are none any more."""
+        before, self._pending = self._pending, pending
+        if before and not pending:
+            self._observer.caught_up(projection.checkpoint)
+
+    async def _batches(self, projection: Projection, deliveries: deque[Delivery]) -> AsyncGenerator[Batch, None]:
         """Yield batches as they come, and remember what to acknowledge for each."""
-        position = projection.checkpoint.position
+        position, pending = projection.checkpoint.position, self._pending
+        first = 0
         while pending or not self._options.until_caught_up:
             seconds: Seconds = {}
             with timed(seconds, "fetch"):
                 delivery = await self._source.next(self._options.linger_s)
             if delivery is None:
+                if pending and not deliveries:
+                    # `first` was seen before that wait: what had been sent by then would have come.
+                    check_reach(self._options.stream, position, first, accept_gap=self._options.accept_gap)
+                    behind = await self._source.behind(position)
+                    first = (await self._source.state()).first
+                    if first <= position + 1:
+                        pending = behind
+                        self._know_pending(projection, pending)
                 self._store.note_lag(pending + sum(len(under_way.messages) for under_way in deliveries))
                 if not deliveries:  # batches are read ahead: that nothing more comes does not show that these get on
                     self._observer.beat()

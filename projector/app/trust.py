@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from projector.app.ports import Source
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.messages import Message, StreamState
-from projector.errors import EventsLostError, StreamReplacedError
+from projector.errors import DeliveryInterruptedError, EventsLostError, StreamReplacedError
 
 
 async def check_source(source: Source, checkpoint: Checkpoint, *, accept_gap: bool) -> None:
@@ -39,6 +39,20 @@ async def check_continuity(source: Source, stream: str, after: int, messages: Se
         if first > after + 1 < message.position:
             raise EventsLostError(stream, checkpoint=after, first=message.position)
         after = message.position
+
+
+def check_reach(stream: str, after: int, first: int, *, accept_gap: bool) -> None:
+    """Make sure that the messages of ours that are waited for behind a position have not left the stream.
+
+    Raises:
+        EventsLostError: they have.
+        DeliveryInterruptedError: they have, and that is accepted; the next session begins behind them.
+    """
+    if first <= after + 1:
+        return
+    if accept_gap:
+        raise DeliveryInterruptedError(f"messages behind position {after} left the stream before they came")
+    raise EventsLostError(stream, checkpoint=after, first=first)
 
 
 async def _check_anchor(source: Source, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import nats.js.errors
 from nats.js import JetStreamContext
@@ -65,8 +65,10 @@ class JetStreamSource:
         self._client: RawClient | None = None
         self._buffer: deque[tuple[Message, bytes, int]] = deque()
         self._news = asyncio.Event()
-        self._unconfirmed: datetime | None = None
-        """When the consumer was placed, as long as it is not certain that deliveries come from it."""
+        self._taken: int | None = None
+        """The position behind which `next` goes on."""
+        self._placed_at: datetime | None = None
+        """When the consumer was created that stands there."""
         self._reset()
 
     async def open(self) -> None:
@@ -110,10 +112,15 @@ class JetStreamSource:
 
         Raises:
             StreamMissingError: there is no such stream.
+            DeliveryInterruptedError: the source has to be positioned again.
             BrokerUnavailableError: as its name says.
         """
+        # Only a consumer counts what matches its filters.
+        # The daemon's own, the only one that it needs permissions for, knows what is behind its own place.
+        if self._durable is not None and position == self._taken:
+            return await self._not_taken()
         async with translated():
-            # Only a consumer counts what matches its filters; this one is gone as soon as it has.
+            # Another is created for this, and is gone as soon as it has counted.
             info = await self._replay_from(position)
             await self._jetstream.delete_consumer(self._stream, info.name)
         return info.num_pending or 0
@@ -164,7 +171,9 @@ class JetStreamSource:
             self._reset()
             self._consumer = info.name
             self._consumer_seq = info.delivered.consumer_seq if info.delivered else 0
-            self._unconfirmed = None if self._durable is None else info.created
+            self._taken = after
+            self._placed_at = info.created
+            self._confirmed = self._durable is None
             self._inbox = self._connected.new_inbox()
             await self._connected.subscribe_raw(self._inbox, self._receive)
             await self._pull()
@@ -198,11 +207,13 @@ class JetStreamSource:
                     self._interrupt(f"nothing was heard of consumer {self._consumer!r} for {_OVERDUE_S} s")
                 else:
                     return None
-        if self._unconfirmed is not None:
-            await self._confirm(self._unconfirmed)
+        if not self._confirmed:
+            await self._info()
+            self._confirmed = True
         taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch_size))]
         await self._pull()
-        _, acknowledge_to, pending = taken[-1]
+        last, acknowledge_to, pending = taken[-1]
+        self._taken = last.position
         return Delivery([message for message, _, _ in taken], pending, acknowledge_to.decode())
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -230,7 +241,10 @@ class JetStreamSource:
         self._inbox = ""
         self._requested = 0
         self._consumer_seq = 0
-        self._unconfirmed = None
+        self._taken = None
+        self._placed_at = None
+        self._confirmed = False
+        """Whether it is certain that deliveries come from the consumer that was placed."""
         self._heard_at = 0.0
 
     async def _replay_from(self, after: int) -> ConsumerInfo:
@@ -338,21 +352,27 @@ class JetStreamSource:
         if len(self._buffer) in (1, self._batch_size):
             self._news.set()
 
-    async def _confirm(self, created: datetime) -> None:
-        """Make sure that the first messages came from the consumer that was placed.
+    async def _not_taken(self) -> int:
+        """Return how many messages the consumer holds for us, has sent or has brought, that `next` has not returned."""
+        info = await self._info()
+        sent = info.delivered.consumer_seq if info.delivered else 0
+        return (info.num_pending or 0) + sent - self._consumer_seq + len(self._buffer)
+
+    async def _info(self) -> ConsumerInfo:
+        """Return what the consumer says of itself, and make sure that it is the one that was placed.
 
         Another one that somebody has put under its name begins to count at 1 as well, wherever in the stream it stands.
         """
         async with translated():
             try:
-                info = await self._jetstream.consumer_info(self._stream, self._consumer)
+                info: ConsumerInfo | None = await self._jetstream.consumer_info(self._stream, self._consumer)
             except nats.js.errors.NotFoundError:
                 info = None
-        if info is None or info.created != created:
+        if info is None or info.created != self._placed_at:
             self._interrupt(f"somebody has put another consumer in the place of {self._consumer!r}")
         if self._fault is not None:
             raise self._fault
-        self._unconfirmed = None
+        return cast("ConsumerInfo", info)
 
     def _receive_status(self, status: str, description: str, headers: Mapping[str, str]) -> None:
         if status == "100":

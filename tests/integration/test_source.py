@@ -13,7 +13,11 @@ from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy
 
 from projector.domain.messages import Message
 from projector.embedded import EmbeddedNats
-from projector.errors import BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
+from projector.errors import (
+    BrokerUnavailableError,
+    DeliveryInterruptedError,
+    StreamMissingError,
+)
 from projector.stream import connection as connection_module
 from projector.stream import source as source_module
 from projector.stream import subjects
@@ -290,6 +294,29 @@ async def test_counting_what_waits_leaves_no_consumer_behind(
     source = await open_source()
     assert [await source.behind(position) for position in (0, 4, 9, 20)] == [9, 5, 0, 0]
     assert await jetstream.consumers_info(stream) == []
+
+
+async def test_what_waits_behind_the_last_delivery_is_counted_by_the_durable_consumer_itself(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, nats_client: Client, stream: str
+) -> None:
+    """The permissions that only the daemon needs allow no other consumer."""
+    await publish(*numbered(1, 20))
+    source = await open_source(batch_size=2)
+    await source.position(0)
+    created = await nats_client.subscribe(f"$JS.API.CONSUMER.CREATE.{stream}")
+    await nats_client.flush()
+    assert await source.behind(0) == 20
+    await take(source, 2)
+    assert await source.behind(2) == 18
+    for position in range(11, 21):
+        await jetstream.delete_msg(stream, position)
+    assert await source.behind(2) == 8
+    await take(source, 8)
+    assert await source.behind(10) == 0
+    await publish(*numbered(21, 21))
+    assert await source.behind(10) == 1
+    await nats_client.flush()
+    assert created.pending_msgs == 0
 
 
 async def test_the_state_of_a_stream_says_what_it_holds(

@@ -2,20 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from scenes import Scene
+from scenes import Daemon, Scene
 
 from projector.app import live as live_module
 from projector.app.projection import Projection
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import Message
 from projector.errors import (
+    DeliveryInterruptedError,
     EventsLostError,
     FatalError,
     NotMigratedError,
@@ -32,6 +33,8 @@ from projector.stream.provision import create_stream
 
 Event = Callable[..., tuple[str, bytes]]
 Eventually = Callable[..., Awaitable[None]]
+
+Overtaken = Callable[..., AbstractAsyncContextManager[Daemon]]
 
 Connects = Callable[..., list[tuple[str, bytes]]]
 
@@ -245,6 +248,70 @@ async def test_events_that_retention_takes_while_the_daemon_runs_are_fatal_too(
     with pytest.raises(EventsLostError, match="--accept-gap"):
         await daemon.hears("committed", 500)
     assert await folded.position() < 490
+
+
+@pytest.fixture
+def overtaken(folded: Scene, connects: Connects, eventually: Eventually) -> Overtaken:
+    """A daemon that has a hundred messages to fold, of which something is done to the last while it is held up."""
+
+    @asynccontextmanager
+    async def overtaken(**options: bool) -> AsyncIterator[Daemon]:
+        await folded.publish(*connects(11, 110))
+        connection = await asyncpg.connect(folded.database_url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")
+            daemon = folded.follow(batch_size=5, **options)
+            await daemon.hears("active from 10")
+            waiting = "SELECT 1 FROM pg_locks WHERE relation = 'endpoint_state'::regclass AND NOT granted"
+            await eventually(lambda: folded.query(waiting))
+            yield daemon
+        await connection.close()
+
+    return overtaken
+
+
+@pytest.mark.parametrize("until_caught_up", [False, True])
+async def test_a_stream_that_is_emptied_while_the_daemon_runs_is_fatal_though_nothing_more_comes(
+    folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, until_caught_up: bool
+) -> None:
+    async with overtaken(until_caught_up=until_caught_up) as daemon:
+        await jetstream.purge_stream(folded.stream)
+    with pytest.raises(EventsLostError, match="--accept-gap") as lost:
+        await daemon.end()
+    assert (lost.value.checkpoint, lost.value.first) == (await folded.position(), 111)
+    assert 10 < lost.value.checkpoint < 110
+    assert len(await folded.table()) == lost.value.checkpoint  # what was read before is folded all the same
+
+
+async def test_a_stream_that_is_emptied_while_the_daemon_runs_is_followed_further_where_that_is_accepted(
+    folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken
+) -> None:
+    async with overtaken(until_caught_up=True, accept_gap=True) as daemon:
+        await jetstream.purge_stream(folded.stream)
+    heard = await daemon.end()
+    assert {type(error) for error in heard.errors} == {DeliveryInterruptedError}
+    assert heard.heard["caught up at 110"] == 1
+    assert await folded.position() == 110
+    await folded.fold()
+
+
+@pytest.mark.parametrize("until_caught_up", [False, True])
+async def test_messages_that_are_deleted_one_by_one_are_not_waited_for(
+    folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, eventually: Eventually, until_caught_up: bool
+) -> None:
+    async with overtaken(until_caught_up=until_caught_up) as daemon:
+        for position in range(11, 111):  # but for those that have been sent by now
+            await jetstream.delete_msg(folded.stream, position)
+    if until_caught_up:
+        await daemon.end()
+    else:
+        await eventually(lambda: folded.query("SELECT 1 FROM projector_checkpoint WHERE lag_messages = 0"))
+        await daemon.stop()
+    reached = await folded.position()
+    assert 10 < reached < 110
+    assert daemon.recorder.heard[f"caught up at {reached}"] == 1
+    assert daemon.recorder.errors == []
+    assert len(await folded.table()) == reached
 
 
 async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_loss(
