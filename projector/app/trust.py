@@ -58,6 +58,9 @@ def check_reach(stream: str, after: int, first: int, *, accept_gap: bool) -> Non
 async def _check_anchor(source: Source, checkpoint: Checkpoint) -> None:
     if checkpoint.anchor is None:
         return
+    if checkpoint.position < 1:
+        evidence = f"the checkpoint is at position {checkpoint.position}, where no message can be, and names one"
+        raise StreamReplacedError(checkpoint.stream, evidence)
     message = await source.message(checkpoint.position)
     # A message that retention or a purge has taken proves nothing either way.
     if message is not None and Anchor.of(message) != checkpoint.anchor:

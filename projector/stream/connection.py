@@ -241,6 +241,19 @@ async def connect(broker: Broker, *, name: str, on_failure: OnFailure | None = N
     return client
 
 
+_MAY_PASS = frozenset(
+    {
+        10002,  # the account's resources are used up
+        10005,  # no server to place it on
+        10013,  # somebody has just created a consumer of this name,
+        10105,  # which is active,
+        10148,  # and otherwise configured
+        10026,  # there are as many consumers as there may be
+    }
+)
+"""Codes of the errors that JetStream calls bad requests (status 400) though the same request may work the next time."""
+
+
 @asynccontextmanager
 async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
     """Raise errors of the client as errors of the three families; the last of `failures` says more than theirs."""
@@ -256,5 +269,9 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
             raise BrokerRefusedError(
                 f"NATS will not let us in: {reason}; check user and password in PROJECTOR_NATS_URL, "
                 "or PROJECTOR_NATS_CREDENTIALS"
+            ) from error
+        if isinstance(cause, nats.js.errors.BadRequestError) and cause.err_code not in _MAY_PASS:
+            raise BrokerRefusedError(
+                f"NATS refused a request: {reason}; run `projector doctor` to see what is not as it has to be"
             ) from error
         raise BrokerUnavailableError(f"NATS is not reachable: {reason}") from error

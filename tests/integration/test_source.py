@@ -3,6 +3,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy
 from projector.domain.messages import Message
 from projector.embedded import EmbeddedNats
 from projector.errors import (
+    BrokerRefusedError,
     BrokerUnavailableError,
     DeliveryInterruptedError,
     StreamMissingError,
@@ -317,6 +319,27 @@ async def test_what_waits_behind_the_last_delivery_is_counted_by_the_durable_con
     assert await source.behind(10) == 1
     await nats_client.flush()
     assert created.pending_msgs == 0
+
+
+async def test_a_request_that_makes_no_sense_is_refused_for_good(open_source: OpenSource) -> None:
+    source = await open_source()
+    with pytest.raises(BrokerRefusedError, match=r"NATS refused a request.*bad request"):
+        await source.message(0)
+
+
+async def test_a_limit_of_consumers_that_is_reached_may_pass(
+    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
+) -> None:
+    config = (await jetstream.stream_info(stream)).config
+    await jetstream.delete_stream(stream)
+    await jetstream.add_stream(replace(config, max_consumers=1))
+    await publish(*numbered(1, 9))
+    await jetstream.add_consumer(stream, ConsumerConfig(durable_name="other", ack_policy=AckPolicy.EXPLICIT))
+    source = await open_source()
+    with pytest.raises(BrokerUnavailableError, match="maximum consumers limit"):
+        await source.position(0)
+    await jetstream.delete_consumer(stream, "other")
+    assert await source.position(0) == 9
 
 
 async def test_the_state_of_a_stream_says_what_it_holds(

@@ -139,9 +139,10 @@ async def test_a_stream_that_was_recreated_is_refused_whatever_it_holds(
         ("anchor_hash = sha256('other')", "another message"),
         ("anchor_stored_at = anchor_stored_at - interval '1 ms'", "another message"),
         ("position = 11", "ends at position 10"),
+        ("position = 0", "position 0"),
         ("stream_created_at = stream_created_at - interval '1 ms'", "another time"),
     ],
-    ids=["other payload", "other time", "without its tail", "created at another time"],
+    ids=["other payload", "other time", "without its tail", "at no message", "created at another time"],
 )
 async def test_a_stream_that_was_restored_from_elsewhere_is_refused(folded: Scene, change: str, evidence: str) -> None:
     await folded.query(f"UPDATE projector_checkpoint SET {change}")
