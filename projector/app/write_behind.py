@@ -23,7 +23,7 @@ class WriteBehind:
     """Takes the place of the rows it writes to, for one projection (`app.ports.Rows`).
 
     Endpoints are folded on where they are held.
-    What a batch has made of them cannot be taken back, so that no error may be got over: the replay begins anew.
+    What a batch has made of them cannot be taken back, so that any error ends the replay.
     """
 
     loads_uncommitted = True
