@@ -21,7 +21,7 @@ from projector import errors
 from projector.app.doctor.examination import CHECKS
 from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS, written
 from projector.app.status import Status
-from projector.cli import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
+from projector.cli.main import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
 from projector.domain.endpoint import Endpoint, fold
 from projector.domain.messages import Message, Skipped
 from projector.errors import FatalError, PoisonReason
@@ -158,7 +158,7 @@ def test_every_field_of_the_status_is_documented_and_no_other_is() -> None:
 
 
 def test_every_event_of_the_log_is_documented_and_no_other_is() -> None:
-    logged = re.findall(r'log\.(?:info|warning|error)\(\s*"([^"]+)"', text(ROOT / "projector" / "journal.py"))
+    logged = re.findall(r'log\.(?:info|warning|error)\(\s*"([^"]+)"', text(ROOT / "projector" / "cli" / "log.py"))
     documented = [name for row in table(OPERATIONS, "event", "what happened") for name in names_in(row[0])]
     assert sorted(documented) == sorted(set(logged))
 
@@ -355,7 +355,12 @@ def test_the_records_of_decisions_are_numbered_without_a_gap() -> None:
     for number, name in enumerate(names, start=1):
         written = text(ROOT / "docs" / "decisions" / name)
         assert written.startswith(f"# {number}. ")
-        assert re.findall(r"^## (\w+)$", written, flags=re.MULTILINE) == ["Context", "Decision", "Consequence"]
+        assert re.findall(r"^## (\w+)$", written, flags=re.MULTILINE) == [
+            "Context",
+            "Decision",
+            *(["Alternatives"] if "\n## Alternatives\n" in written else []),
+            "Consequence",
+        ]
 
 
 FILE_ENDINGS = ("py", "md", "toml", "ini", "avsc", "jsonl")
