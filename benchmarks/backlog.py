@@ -17,7 +17,7 @@ from benchmarks.program import Task
 from benchmarks.servers import Nats, Servers, ask, execute
 from benchmarks.workloads import Wire, Workload
 from projector import resources
-from projector.simulator import SimulatedEvent
+from projector.dev.fleet import SimulatedEvent
 from projector.stream import subjects
 from projector.stream.codec import Codec
 

@@ -15,7 +15,7 @@ import uvloop
 from benchmarks.backlog import STREAM, Backlog
 from benchmarks.process import Program, ProgramError, Sample
 from projector import resources
-from projector.simulator import SimulatedEvent
+from projector.dev.fleet import SimulatedEvent
 from projector.stream import subjects
 from projector.stream.codec import Codec
 

@@ -10,10 +10,10 @@ from time import perf_counter
 from benchmarks.program import Task, run, say
 from projector import resources
 from projector.app.projection import Projection
+from projector.cli.process import collect_garbage_less_often
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message
-from projector.process import collect_garbage_less_often
 from projector.settings import Settings
 from projector.storage.store import Store
 from projector.stream import subjects

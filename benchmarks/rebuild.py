@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks.program import say
-from projector.cli import main
+from projector.cli.main import main
 
 
 def rebuild() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 
 POSTGRES_SETTINGS = {
     # The defaults, durable commits included, but for what a server of any size would be given.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, count, cycle, islice, repeat
 from typing import NamedTuple
 
+from projector.dev.fleet import Fleet, SimulatedEvent
 from projector.errors import PoisonReason
-from projector.simulator import Fleet, SimulatedEvent
 from projector.stream import subjects
 
 _START_AT = 1_700_000_000_000

@@ -1,5 +1,5 @@
 """Run the command line as `python -m projector`."""
 
-from projector.cli import main
+from projector.cli.main import main
 
 main()

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from projector import __version__, daemon, resources, rules
+from projector import __version__, resources, rules
 from projector.app.dead_letters import Retried, retry
 from projector.app.doctor.examination import Examination, examine
 from projector.app.live import Live, LiveOptions
@@ -15,22 +15,23 @@ from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
 from projector.app.status import Census, Status
 from projector.app.status import status as app_status
 from projector.app.waiting import Waited, wait_for
-from projector.domain.checkpoint import Rules
-from projector.domain.messages import Selection
-from projector.journal import Journal
-from projector.monitoring.about import About
-from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
-from projector.monitoring.monitor import Monitor, MonitorOptions
-from projector.monitoring.sampler import SAMPLE_PERIOD_S
-from projector.monitoring.server import Address
-from projector.process import (
+from projector.cli import daemon
+from projector.cli.log import Journal
+from projector.cli.process import (
     collect_garbage_less_often,
     no_garbage_collection,
     stopped_by_signals,
     terminated_like_interrupted,
 )
+from projector.dev.simulation import Simulation, publish_life
+from projector.domain.checkpoint import Rules
+from projector.domain.messages import Selection
+from projector.monitoring.about import About
+from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
+from projector.monitoring.monitor import Monitor, MonitorOptions
+from projector.monitoring.sampler import SAMPLE_PERIOD_S
+from projector.monitoring.server import Address
 from projector.settings import Settings, http_address, servers
-from projector.simulation import Simulation, publish_life
 from projector.storage import dead_letters, migrate, query
 from projector.storage.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.storage.inspection import inspect as look_at_database

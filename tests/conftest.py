@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from projector import resources
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker

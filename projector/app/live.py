@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import stamina
 
-from projector.app.conveyor import convey
 from projector.app.observers import Observer
+from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, Source, Store
 from projector.app.projection import Batch, Projection
 from projector.app.stages import Seconds, timed
@@ -187,8 +187,8 @@ class Live:
     async def _fold(self, projection: Projection) -> None:
         deliveries: deque[Delivery] = deque()
         batches = self._batches(projection, deliveries)
-        # Left early, the conveyor must let go of the batches before they are closed.
-        async with aclosing(batches), aclosing(convey(projection, self._store, batches)) as outcomes:
+        # Left early, the pipeline must let go of the batches before they are closed.
+        async with aclosing(batches), aclosing(run_pipeline(projection, self._store, batches)) as outcomes:
             async for outcome in outcomes:
                 delivery = deliveries[0]
                 await self._source.acknowledge(delivery)

@@ -1,7 +1,7 @@
 """The one path: decode all, load the endpoints once, fold message by message, save, park, advance.
 
 Live, rebuild and retry differ only in where the messages come from, and in the rows and transactions they end in.
-Where batches follow one another, the next is loaded and folded while one is committed: see `conveyor`.
+Where batches follow one another, the next is loaded and folded while one is committed: see `pipeline`.
 """
 
 import asyncio

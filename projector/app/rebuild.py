@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from projector.app.conveyor import convey
+from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, Rows, Source
 from projector.app.projection import Batch, Projection
 from projector.app.write_behind import WriteBehind
@@ -266,8 +266,8 @@ class Rebuild:
 
     async def _fold(self, projection: Projection, rows: Rows, target: int) -> None:
         batches = self._batches(projection, target)
-        # Left early, the conveyor must let go of the batches before they are closed.
-        async with aclosing(batches), aclosing(convey(projection, rows, batches)) as outcomes:
+        # Left early, the pipeline must let go of the batches before they are closed.
+        async with aclosing(batches), aclosing(run_pipeline(projection, rows, batches)) as outcomes:
             async for _ in outcomes:
                 self._progress(projection.checkpoint.position, target)
                 await self._staging.show(projection.checkpoint.position, target)

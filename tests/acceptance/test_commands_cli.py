@@ -12,7 +12,7 @@ from commands import CommandLine
 from nats.aio.client import Client
 from typer.testing import CliRunner
 
-from projector import cli
+from projector.cli import main as cli
 
 Event = Callable[..., tuple[str, bytes]]
 Publish = Callable[..., Awaitable[int]]

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 from commands import CommandLine
 
-from projector.embedded import EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 
 Eventually = Callable[..., Awaitable[None]]
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]

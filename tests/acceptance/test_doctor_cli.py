@@ -7,7 +7,7 @@ import pytest
 from commands import CommandLine
 from nats.aio.client import Client
 
-from projector.embedded import EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 
 
 @pytest.fixture

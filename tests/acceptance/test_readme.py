@@ -11,14 +11,14 @@ from typing import Any
 import nats
 import pytest
 
+from projector.cli.log import Journal
+from projector.dev.embedded import EmbeddedNats
+from projector.dev.fleet import Fleet
+from projector.dev.simulation import Simulation
 from projector.domain.messages import Selection
-from projector.embedded import EmbeddedNats
 from projector.errors import DatabaseRefusedError
-from projector.journal import Journal
 from projector.runtime import Runtime
 from projector.settings import load
-from projector.simulation import Simulation
-from projector.simulator import Fleet
 from projector.stream import subjects
 from projector.stream.codec import Codec
 

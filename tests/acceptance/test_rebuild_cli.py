@@ -17,9 +17,9 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import projector
+from projector.dev.simulation import Simulation
 from projector.runtime import Runtime
 from projector.settings import load
-from projector.simulation import Simulation
 
 REPOSITORY = Path(projector.__file__).parents[1]
 STREAM = "KAA_ENDPOINT_EVENTS"

@@ -10,7 +10,7 @@ import nats
 import nats.errors
 import nats.js.errors
 
-from projector.embedded import EmbeddedNats
+from projector.dev.embedded import EmbeddedNats
 
 SIZE = 3
 

@@ -12,7 +12,7 @@ from proxy import Link, Proxy, Way
 from trial import Trial
 from world import Daemon
 
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 
 
 async def commit_is_cut(trial: Trial) -> None:

@@ -24,7 +24,7 @@ from traffic import Traffic
 from trial import CONSUMER, Trial, trial
 from world import World
 
-from projector.embedded import EmbeddedNats
+from projector.dev.embedded import EmbeddedNats
 from projector.stream import subjects
 
 RESUMED_S = 5.0

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias
 
-from projector.simulator import Fleet
+from projector.dev.fleet import Fleet
 from projector.stream import subjects
 from projector.stream.codec import Codec
 

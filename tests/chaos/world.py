@@ -20,7 +20,7 @@ from nats_proxy import NatsProxy
 from postgres_proxy import PostgresProxy
 from traffic import REFUSED
 
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.storage.migrate import upgrade
 
 _POSTGRES = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "100"}

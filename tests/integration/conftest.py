@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 from scenes import Scene
 
-from projector.embedded import EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 from projector.storage.migrate import upgrade
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]

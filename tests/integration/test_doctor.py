@@ -17,7 +17,7 @@ from pooler import pooled
 from scenes import Scene
 
 from projector.app.doctor.examination import Examination
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.runtime import Runtime
 from projector.settings import load
 from projector.storage import inspection as database_inspection

@@ -11,7 +11,7 @@ import nats
 import psutil
 import pytest
 
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import FatalError, SettingError
 
 QUICK = {"fsync": "off"}
@@ -19,7 +19,7 @@ QUICK = {"fsync": "off"}
 ABANDON = """
 import json, os, signal, sys
 from pathlib import Path
-from projector import embedded
+from projector.dev import embedded
 
 server = getattr(embedded, sys.argv[1])(Path(sys.argv[2]))
 server.start()

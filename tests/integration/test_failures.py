@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from projector.embedded import EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated

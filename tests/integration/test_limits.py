@@ -156,7 +156,7 @@ LARGEST_RSS_MB = 400
 
 WATCHED = """
 import os, resource, sys
-from projector.cli import main
+from projector.cli.main import main
 try:
     main()
 finally:

@@ -19,7 +19,7 @@ from watching import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, w
 
 from projector.app import live as live_module
 from projector.app.projection import Folded, Projection
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.monitoring import counting as counting_module
 from projector.monitoring import sampler as sampler_module
 from projector.monitoring import server as server_module

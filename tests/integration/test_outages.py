@@ -9,7 +9,7 @@ import pytest
 from scenes import Scene
 
 from projector.app import live as live_module
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import BrokerUnavailableError, CheckpointMovedError, DatabaseUnavailableError
 from projector.storage import store as store_module
 

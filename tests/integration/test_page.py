@@ -14,7 +14,7 @@ from playwright.async_api import Page, async_playwright, expect
 from scenes import PATIENCE_S, Scene
 from watching import watched
 
-from projector.embedded import EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 
 Event = Callable[..., tuple[str, bytes]]
 Look = Callable[..., Awaitable[Page]]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from projector.embedded import EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 from projector.errors import DatabaseUnavailableError, SettingError
 from projector.settings import load
 from projector.storage import connection as connection_module

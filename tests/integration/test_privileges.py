@@ -15,7 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 from scenes import Scene
 
-from projector.embedded import EmbeddedNats
+from projector.dev.embedded import EmbeddedNats
 from projector.errors import DatabaseRefusedError, NotMigratedError, NotPermittedError
 from projector.runtime import Runtime, Simulation
 from projector.settings import load

@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Column, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from projector.app.rebuild import Replay, Report
+from projector.dev.fleet import Fleet
 from projector.errors import (
     DamagedRowError,
     DeliveryInterruptedError,
@@ -23,7 +24,6 @@ from projector.errors import (
 )
 from projector.runtime import Runtime
 from projector.settings import load
-from projector.simulator import Fleet
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects
 from projector.stream.connection import Broker

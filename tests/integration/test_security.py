@@ -16,7 +16,8 @@ import pytest
 import trustme
 from nats_keys import operated, public, user_key
 
-from projector.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.simulation import Simulation
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -24,7 +25,6 @@ from projector.errors import (
 )
 from projector.runtime import Runtime
 from projector.settings import load
-from projector.simulation import Simulation
 from projector.stream.connection import Broker, connect
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]

@@ -12,8 +12,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy
 
+from projector.dev.embedded import EmbeddedNats
 from projector.domain.messages import Message
-from projector.embedded import EmbeddedNats
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,

@@ -5,7 +5,7 @@ import sys
 import pytest
 import typer
 
-from projector import cli
+from projector.cli import main as cli
 
 
 @pytest.mark.parametrize("verbose", [False, True])

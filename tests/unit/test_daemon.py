@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from projector import daemon
-from projector.journal import Journal
+from projector.cli import daemon
+from projector.cli.log import Journal
 
 
 async def test_an_unexpected_error_is_in_the_log_with_its_traceback() -> None:

@@ -15,8 +15,8 @@ import pytest
 import typer
 import yaml
 
-from projector.cli import EXIT_FATAL, EXIT_USAGE, app
-from projector.embedded import _nats_executable
+from projector.cli.main import EXIT_FATAL, EXIT_USAGE, app
+from projector.dev.embedded import _nats_executable
 from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
 from projector.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, http_address
 

@@ -8,7 +8,9 @@ from projector.app.ports import Rows
 from projector.app.projection import Batch, Folded, Outcome, Projection
 
 
-async def convey(projection: Projection, rows: Rows, batches: AsyncIterator[Batch]) -> AsyncGenerator[Outcome, None]:
+async def run_pipeline(
+    projection: Projection, rows: Rows, batches: AsyncIterator[Batch]
+) -> AsyncGenerator[Outcome, None]:
     """Fold and commit batches, and yield what came of each, in their order.
 
     Endpoints are loaded beside the transactions:

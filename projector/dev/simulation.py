@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from projector.simulator import Fleet
+from projector.dev.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

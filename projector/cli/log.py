@@ -12,10 +12,10 @@ from structlog.typing import EventDict
 from projector import __version__
 from projector.app.observers import Deaf
 from projector.app.projection import Outcome
+from projector.cli.tables import visible_lines
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.errors import TransientError, one_line
 from projector.settings import Settings, masked
-from projector.tabular import visible_lines
 
 _PARKED_NAMED = 10
 """Of a batch; the others are only counted."""

@@ -12,17 +12,19 @@ import typer
 import uvloop
 from rich.console import Console
 
-from projector import __version__, demo, journal, reporting, resources, tabular
+from projector import __version__, resources
 from projector.app.dead_letters import Retried
 from projector.app.rebuild import Report
+from projector.cli import log, reports, tables
+from projector.cli.options import with_settings
+from projector.cli.progress import replay_progress
+from projector.dev import demo
+from projector.dev.simulation import Simulation
 from projector.domain.messages import Selection
 from projector.errors import ProjectorError, SettingError, one_line
 from projector.monitoring.report import as_json as to_json
-from projector.options import with_settings
-from projector.progress import replay_progress
 from projector.runtime import Runtime
 from projector.settings import Settings
-from projector.simulation import Simulation
 
 T = TypeVar("T")
 
@@ -69,8 +71,8 @@ def main() -> None:
 
 def _complain(error: Exception, text: str) -> None:
     if _Verbosity.on:
-        typer.echo(tabular.visible_lines("".join(traceback.format_exception(error))), err=True, nl=False)
-    complaint = tabular.visible_lines(f"error: {text}")  # several where embedded servers do not start
+        typer.echo(tables.visible_lines("".join(traceback.format_exception(error))), err=True, nl=False)
+    complaint = tables.visible_lines(f"error: {text}")  # several where embedded servers do not start
     Console(stderr=True, soft_wrap=True, highlight=False).print(complaint, style="red", markup=False)
 
 
@@ -89,7 +91,7 @@ def _global_options(
 ) -> None:
     del version
     _Verbosity.on = verbose
-    journal.configure(verbose=verbose)
+    log.configure(verbose=verbose)
 
 
 @app.command()
@@ -134,7 +136,7 @@ def rebuild(settings: Settings, accept_trimmed: AcceptTrimmed = False) -> None:
     Everybody goes on reading, and a running daemon goes on folding.
     """
     report = _replay(settings, apply=True, accept_trimmed=accept_trimmed)
-    reporting.print_report(report, applied=True)
+    reports.print_report(report, applied=True)
 
 
 @app.command()
@@ -151,9 +153,9 @@ def verify(
         settings, quiet=as_json, apply=False, accept_trimmed=accept_trimmed, show=sample, endpoint_id=endpoint
     )
     if as_json:
-        typer.echo(to_json(reporting.as_dict(report)))
+        typer.echo(to_json(reports.as_dict(report)))
     else:
-        reporting.print_report(report, applied=False, asked=endpoint)
+        reports.print_report(report, applied=False, asked=endpoint)
     if not report.clean:
         raise typer.Exit(EXIT_DIFFERENCE)
 
@@ -166,7 +168,7 @@ def status(settings: Settings, as_json: Json = False) -> None:
     if as_json:
         typer.echo(to_json(dataclasses.asdict(answer)))
     else:
-        reporting.print_status(answer)
+        reports.print_status(answer)
 
 
 @app.command()
@@ -189,7 +191,7 @@ def doctor(
         findings = [finding._asdict() for finding in examination.findings]
         typer.echo(to_json({"findings": findings, "unseen": examination.unseen}))
     else:
-        reporting.print_examination(examination)
+        reports.print_examination(examination)
     if examination.has_error:
         raise typer.Exit(EXIT_DIFFERENCE)
 
@@ -209,7 +211,7 @@ def wait(
     waited = _run(Runtime(settings).wait(seq, timeout_s=timeout))
     if not waited.reached:
         typer.echo(
-            f"the checkpoint is at {waited.position}, not yet at {seq}; active: {reporting.who(waited.active)}",
+            f"the checkpoint is at {waited.position}, not yet at {seq}; active: {reports.who(waited.active)}",
             err=True,
         )
         raise typer.Exit(EXIT_DIFFERENCE)
@@ -223,7 +225,7 @@ def list_dead_letters(settings: Settings, as_json: Json = False) -> None:
     if as_json:
         typer.echo(to_json(found))
     elif found:
-        tabular.print_rows(tuple(found[0]), [tuple(letter.values()) for letter in found])
+        tables.print_rows(tuple(found[0]), [tuple(letter.values()) for letter in found])
     else:
         typer.echo("no dead letters")
 
@@ -241,7 +243,7 @@ All = Annotated[bool, typer.Option("--all", help="All that wait for somebody.")]
 def show(settings: Settings, position: Position) -> None:
     """Show a message: why it was parked, its fields as far as they can be read, and its bytes."""
     letter, fields = _run(Runtime(settings).dead_letter(position))
-    tabular.print_pairs({**letter._asdict(), "fields": fields})
+    tables.print_pairs({**letter._asdict(), "fields": fields})
 
 
 @dead_letters.command("retry")
@@ -263,7 +265,7 @@ def retry_dead_letters(
         else:
             parked_again += 1
             why = f"{retried.parked_again.reason}: {retried.parked_again.detail}"
-            typer.echo(f"{retried.position} parked again: {tabular.visible(why)}")
+            typer.echo(f"{retried.position} parked again: {tables.visible(why)}")
 
     _run(Runtime(settings).retry(_selection(positions, everything=everything, reason=reason), report))
     if not tried:
@@ -293,7 +295,7 @@ def sql(
 ) -> None:
     """Ask the database something; nothing can be changed this way."""
     answer = _run(Runtime(settings).sql(statement))
-    tabular.print_rows(answer.columns, answer.rows)
+    tables.print_rows(answer.columns, answer.rows)
 
 
 @app.command()

@@ -18,9 +18,9 @@ from projector import resources
 from projector.app.observers import Deaf
 from projector.app.projection import Outcome
 from projector.app.status import Census, Status
+from projector.cli.tables import visible
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import TransientError
-from projector.tabular import visible
 
 _RATE_WINDOW_S = 10.0
 _VERSIONS_SHOWN = 8

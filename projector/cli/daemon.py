@@ -6,11 +6,11 @@ from contextlib import nullcontext
 
 from projector.app.live import Live
 from projector.app.observers import Observer, Observers
+from projector.cli.log import Journal
+from projector.cli.process import stopped_by_signals
 from projector.errors import FatalError
-from projector.journal import Journal
 from projector.monitoring.monitor import Monitor
 from projector.monitoring.service import ServiceManager
-from projector.process import stopped_by_signals
 
 
 async def run(build: Callable[[Observer], Live], journal: Journal, monitor: Monitor | None) -> None:

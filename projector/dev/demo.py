@@ -10,12 +10,12 @@ from time import monotonic
 from rich.console import Console
 
 from projector.app.observers import Observers
+from projector.cli.process import stopped_by_signals
+from projector.dev.simulation import Simulation
+from projector.dev.view import Meter, View
 from projector.errors import ProjectorError
-from projector.process import stopped_by_signals
 from projector.runtime import Runtime
 from projector.settings import CONFIG_NAME, load
-from projector.simulation import Simulation
-from projector.view import Meter, View
 
 _SEED = 1
 _REFRESH_S = 1.0
@@ -56,7 +56,7 @@ async def run(plan: Plan) -> None:
 @contextlib.asynccontextmanager
 async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
     """Start the servers, and write down for other commands how to reach them."""
-    from projector.embedded import EmbeddedNats, EmbeddedPostgres  # noqa: PLC0415 - comes with an extra
+    from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres  # noqa: PLC0415 - comes with an extra
 
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
     console.print(f"starting NATS and Postgres in {folder} …", highlight=False)

@@ -7,10 +7,10 @@ from typing import Any
 
 import typer
 
-from projector import tabular
 from projector.app.doctor.examination import Examination
 from projector.app.rebuild import Mention, Report
 from projector.app.status import Status
+from projector.cli import tables
 
 
 def print_report(report: Report, *, applied: bool, asked: str | None = None) -> None:
@@ -26,16 +26,16 @@ def print_report(report: Report, *, applied: bool, asked: str | None = None) -> 
             f"{total} differences: {found.missing} rows {done[0]}, {found.extra} {done[1]}, {found.different} {done[2]}"
         )
         if found.by_column:
-            tabular.print_rows(("column", "rows"), list(found.by_column.items()))
+            tables.print_rows(("column", "rows"), list(found.by_column.items()))
     for row in found.shown:
-        typer.echo(f"\nendpoint {tabular.visible(row.endpoint_id)} ({row.kind})")
-        tabular.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
+        typer.echo(f"\nendpoint {tables.visible(row.endpoint_id)} ({row.kind})")
+        tables.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
     if asked is not None and not report.mentions and not found.shown:
         typer.echo(f"no message that was replayed names endpoint {asked}, and no row of it differs")
     if report.mentions:
         typer.echo("\nthe messages that made it so")
         columns = tuple(_mention(report.mentions[0]))
-        tabular.print_rows(columns, [tuple(_mention(mention).values()) for mention in report.mentions])
+        tables.print_rows(columns, [tuple(_mention(mention).values()) for mention in report.mentions])
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def print_status(status: Status) -> None:
     shown["active"] = who(shown["active"])
     rebuild = shown["rebuild"]
     shown["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
-    tabular.print_pairs(shown)
+    tables.print_pairs(shown)
 
 
 def who(active: Mapping[str, Any] | None) -> str:
@@ -81,9 +81,9 @@ def who(active: Mapping[str, Any] | None) -> str:
 def print_examination(examination: Examination) -> None:
     """Print what will hurt and what to do about it, the errors first, and what could not be looked at."""
     for finding in sorted(examination.findings, key=lambda finding: finding.severity):
-        typer.echo(f"{finding.severity} {finding.name}: {tabular.visible(finding.what)}\n  {finding.remedy}")
+        typer.echo(f"{finding.severity} {finding.name}: {tables.visible(finding.what)}\n  {finding.remedy}")
     for unseen in examination.unseen:
-        typer.echo(f"not seen: {tabular.visible(unseen)}")
+        typer.echo(f"not seen: {tables.visible(unseen)}")
     errors = sum(finding.severity == "error" for finding in examination.findings)
     typer.echo(f"errors: {errors}, warnings: {len(examination.findings) - errors}")
 

@@ -7,12 +7,12 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from projector import journal as journal_module
 from projector.app.projection import Outcome
+from projector.cli import log as journal_module
+from projector.cli.log import Journal
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.messages import DeadLetter, Message
 from projector.errors import DatabaseUnavailableError
-from projector.journal import Journal
 from projector.settings import load
 
 RULES = Rules(version="r1", revision="kaa-2017-04", originators=())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from projector import tabular
+from projector.cli import tables
 
 LONG = "x" * 20_000
 
@@ -16,7 +16,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_is_one_line_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    tabular.print_rows(("a", "b", "wide"), [(1, LONG, "終"), (2, None, "y")])
+    tables.print_rows(("a", "b", "wide"), [(1, LONG, "終"), (2, None, "y")])
     ruler, head, _, first, second, _, count = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in first.split("|")[1:-1]] == ["1", LONG, "終"]
     assert {len(line) for line in (ruler, head, second)} == {len(first) + 1}  # one character is two wide
@@ -24,14 +24,14 @@ def test_a_row_is_one_line_however_long_it_is(capsys: pytest.CaptureFixture[str]
 
 
 def test_pairs_are_one_line_each_however_long_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    tabular.print_pairs({"a": LONG, "longer": b"\xff"})
+    tables.print_pairs({"a": LONG, "longer": b"\xff"})
     assert capsys.readouterr().out == f"a       {LONG}\nlonger  \\xff\n"
 
 
 @pytest.mark.usefixtures("terminal")
 def test_a_narrow_terminal_folds_and_leaves_nothing_out(capsys: pytest.CaptureFixture[str]) -> None:
     endpoint_id = "".join(f"{number:02}" for number in range(32))
-    tabular.print_rows(("id", "says"), [(endpoint_id, "much to read here")])
+    tables.print_rows(("id", "says"), [(endpoint_id, "much to read here")])
     printed = capsys.readouterr().out
     assert "…" not in printed
     _, *rows = [line.split("│")[1].strip() for line in printed.splitlines() if line.count("│") == 3]
@@ -43,13 +43,13 @@ SEEN = r"a\x1b]0;title\x07\x9b2J\r\n\tb\u202e\ud800 é終"
 
 
 def test_what_would_move_a_terminal_is_shown_as_an_escape(capsys: pytest.CaptureFixture[str]) -> None:
-    tabular.print_rows((NASTY,), [(NASTY,), ([NASTY.replace("\ud800", "")],)])
-    tabular.print_pairs({"name": NASTY})
+    tables.print_rows((NASTY,), [(NASTY,), ([NASTY.replace("\ud800", "")],)])
+    tables.print_pairs({"name": NASTY})
     printed = capsys.readouterr().out
     assert printed.count(SEEN) == 3
     assert all(line.isprintable() for line in printed.split("\n"))
 
 
 def test_columns_without_rows_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    tabular.print_rows(("a",), [])
+    tables.print_rows(("a",), [])
     assert capsys.readouterr().out.splitlines()[-1] == "(0 rows)"

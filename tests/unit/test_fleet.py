@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
+from projector.dev.fleet import Fleet, SimulatedEvent
 from projector.domain.endpoint import FACETS, Endpoint, fold
 from projector.domain.events import Disconnected, Event
 from projector.domain.facets import Verdict
 from projector.domain.messages import Message, Skipped
-from projector.simulator import Fleet, SimulatedEvent
 from projector.stream import subjects
 from projector.stream.codec import Codec
 

@@ -1,0 +1,1 @@
+"""Embedded servers, a simulated fleet, and the demo with its view."""
