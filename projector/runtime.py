@@ -27,7 +27,7 @@ from projector.dev.simulation import Simulation, publish_life
 from projector.domain.checkpoint import Rules
 from projector.domain.messages import Selection
 from projector.monitoring.about import About
-from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
+from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.monitoring.monitor import Monitor, MonitorOptions
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
 from projector.monitoring.server import Address

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import stamina
 
+from projector.app.notifications import Active, CaughtUp, Committed, Heartbeat, Received, Retrying, StandingBy
 from projector.app.observers import Observer
 from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, Source, Store
@@ -103,7 +104,7 @@ class Live:
         except TransientError as error:
             if self._stopping:
                 return True  # the batch in hand came to nothing, and the next start folds it
-            self._observer.retrying(error)
+            self._observer.notify(Retrying(error=error))
             if self._progressed:
                 await asyncio.sleep(_BREATH_S)  # what fails after every batch must not spin
                 return False
@@ -138,9 +139,9 @@ class Live:
         self._projection = Projection(self._decoder, self._store, checkpoint)
         self._store.note_lag(self._pending)
         await self._store.write_lag()
-        self._observer.active(checkpoint)
+        self._observer.notify(Active(checkpoint=checkpoint))
         if not self._pending:
-            self._observer.caught_up(checkpoint)
+            self._observer.notify(CaughtUp(checkpoint=checkpoint))
         await self._fold(self._projection)
 
     async def _pulse(self) -> None:
@@ -148,16 +149,16 @@ class Live:
         while True:
             await asyncio.sleep(_PULSE_S)
             if self._store.waiting:
-                self._observer.beat()
+                self._observer.notify(Heartbeat())
 
     async def _lead(self) -> None:
         """Connect to the database, and become the one projector that works on it."""
         await self._store.open()
         if await self._store.lead():
             return
-        self._observer.standing_by()
+        self._observer.notify(StandingBy())
         while not await self._store.lead():
-            self._observer.beat()
+            self._observer.notify(Heartbeat())
             await asyncio.sleep(_STANDBY_POLL_S)
             # Connected anew each time, so that the age of the connection is that of the lead.
             await self._store.open()
@@ -194,8 +195,9 @@ class Live:
                 await self._source.acknowledge(delivery)
                 self._progressed = True
                 self._store.note_lag(delivery.pending)
-                self._observer.beat()
-                self._observer.committed(projection.checkpoint, outcome, pending=delivery.pending)
+                self._observer.notify(
+                    Committed(checkpoint=projection.checkpoint, outcome=outcome, pending=delivery.pending)
+                )
                 self._know_pending(projection, delivery.pending)
                 deliveries.popleft()  # last, since `_batches` speaks for what is committed where none is left
                 if self._stopping:
@@ -205,7 +207,7 @@ class Live:
         """Take note of how many messages are behind what is committed, and say so where there are none any more."""
         before, self._pending = self._pending, pending
         if before and not pending:
-            self._observer.caught_up(projection.checkpoint)
+            self._observer.notify(CaughtUp(checkpoint=projection.checkpoint))
 
     async def _batches(self, projection: Projection, deliveries: deque[Delivery]) -> AsyncGenerator[Batch, None]:
         """Yield batches as they come, and remember what to acknowledge for each."""
@@ -226,13 +228,13 @@ class Live:
                         self._know_pending(projection, pending)
                 self._store.note_lag(pending + sum(len(under_way.messages) for under_way in deliveries))
                 if not deliveries:  # batches are read ahead: that nothing more comes does not show that these get on
-                    self._observer.beat()
+                    self._observer.notify(Heartbeat())
                 continue
             if not self._options.accept_gap:
                 await check_continuity(self._source, self._options.stream, position, delivery.messages)
             position, pending = delivery.messages[-1].position, delivery.pending
             deliveries.append(delivery)
-            self._observer.received(delivery.messages)
+            self._observer.notify(Received(messages=delivery.messages))
             batch = await projection.decode(delivery.messages)
             batch.seconds.update(seconds)
             yield batch

@@ -10,10 +10,10 @@ import structlog
 from structlog.typing import EventDict
 
 from projector import __version__
-from projector.app.observers import Deaf
-from projector.app.projection import Outcome
+from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
+from projector.app.observers import Observer
 from projector.cli.tables import visible_lines
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Rules
 from projector.errors import TransientError, one_line
 from projector.settings import Settings, masked
 
@@ -52,7 +52,7 @@ def configure(*, verbose: bool) -> None:
     )
 
 
-class Journal(Deaf):
+class Journal(Observer):
     """Writes what `app.observers.Observer` hears into the log."""
 
     def __init__(self) -> None:
@@ -85,34 +85,36 @@ class Journal(Deaf):
         """Say why it does not answer for now."""
         log.warning("not listening", reason=reason, then="the daemon goes on, and listening is tried again")
 
-    def standing_by(self) -> None:
-        """Say that another projector works."""
-        log.info("standing by", reason="another projector is active on this database")
+    def notify(self, notification: Notification) -> None:
+        """Log what a person wants to know of it."""
+        match notification:
+            case StandingBy():
+                log.info("standing by", reason="another projector is active on this database")
+            case Active(checkpoint=checkpoint):
+                self._behind_since = -inf
+                self._failure = ""
+                log.info("active", stream=checkpoint.stream, checkpoint=checkpoint.position)
+            case Committed():
+                self._committed(notification)
+            case CaughtUp(checkpoint=checkpoint):
+                if self._behind_since is not None and monotonic() - self._behind_since > _HARDLY_S:
+                    log.info("caught up", checkpoint=checkpoint.position)
+                self._behind_since = None
+            case Retrying(error=error):
+                self._retrying(error)
 
-    def active(self, checkpoint: Checkpoint) -> None:
-        """Say where folding begins."""
-        self._behind_since = -inf
-        self._failure = ""
-        log.info("active", stream=checkpoint.stream, checkpoint=checkpoint.position)
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Say what was parked."""
-        log.debug("committed", checkpoint=checkpoint.position, pending=pending)
-        if pending and self._behind_since is None:
+    def _committed(self, batch: Committed) -> None:
+        log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)
+        if batch.pending and self._behind_since is None:
             self._behind_since = monotonic()
-        for message, reason, detail in outcome.dead_letters[:_PARKED_NAMED]:
+        parked = batch.outcome.dead_letters
+        for message, reason, detail in parked[:_PARKED_NAMED]:
             log.warning("parked", position=message.position, reason=reason, detail=detail)
-        if more := len(outcome.dead_letters[_PARKED_NAMED:]):
+        if more := len(parked[_PARKED_NAMED:]):
             log.warning("parked", more=more, see="projector dead-letters list")
 
-    def caught_up(self, checkpoint: Checkpoint) -> None:
-        """Say that the end of the stream is reached, unless it was hardly left."""
-        if self._behind_since is not None and monotonic() - self._behind_since > _HARDLY_S:
-            log.info("caught up", checkpoint=checkpoint.position)
-        self._behind_since = None
-
-    def retrying(self, error: TransientError) -> None:
-        """Say what went wrong for now; the same again only once in a while."""
+    def _retrying(self, error: TransientError) -> None:
+        """Log the failure; the same one again at most once a minute."""
         if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
             self._failure, self._failure_due = reason, monotonic() + _SAME_AGAIN_S
             log.warning("retrying", error=type(error).__name__, reason=reason)

@@ -15,20 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from projector import resources
-from projector.app.observers import Deaf
-from projector.app.projection import Outcome
+from projector.app.notifications import Active, Committed, Notification, Retrying, StandingBy
+from projector.app.observers import Observer
 from projector.app.status import Census, Status
 from projector.cli.tables import visible
-from projector.domain.checkpoint import Checkpoint
-from projector.errors import TransientError
 
 _RATE_WINDOW_S = 10.0
 _VERSIONS_SHOWN = 8
 _QUESTION = "select connectivity_status, count(*) from endpoint_state group by 1"
 
 
-class Meter(Deaf):
-    """Listens to the daemon (`app.observers.Observer`) and knows how fast it is and what it is doing."""
+class Meter(Observer):
+    """Measures the daemon's throughput, and knows what it is doing."""
 
     def __init__(self) -> None:
         """Begin with nothing heard."""
@@ -43,22 +41,17 @@ class Meter(Deaf):
             self._commits.popleft()
         return sum(events for _, events in self._commits) / _RATE_WINDOW_S
 
-    def standing_by(self) -> None:
-        """Remember that another projector works."""
-        self.doing = "standing by: another projector is active on this database"
-
-    def active(self, checkpoint: Checkpoint) -> None:
-        """Remember where folding began."""
-        self.doing = f"active since position {checkpoint.position}"
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Count what was folded."""
-        del checkpoint, pending
-        self._commits.append((monotonic(), outcome.events))
-
-    def retrying(self, error: TransientError) -> None:
-        """Remember what is away."""
-        self.doing = f"waiting: {error}"
+    def notify(self, notification: Notification) -> None:
+        """Count committed events, and note the daemon's state."""
+        match notification:
+            case StandingBy():
+                self.doing = "standing by: another projector is active on this database"
+            case Active(checkpoint=checkpoint):
+                self.doing = f"active since position {checkpoint.position}"
+            case Committed(outcome=outcome):
+                self._commits.append((monotonic(), outcome.events))
+            case Retrying(error=error):
+                self.doing = f"waiting: {error}"
 
 
 class View:

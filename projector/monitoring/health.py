@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from projector.monitoring.heartbeat import Heartbeat
 from projector.monitoring.history import History
+from projector.monitoring.liveness import Liveness
 from projector.monitoring.sampler import Sampler
 
 _GROWING_POINTS = 6
@@ -20,17 +20,17 @@ class Answer(NamedTuple):
 class Health:
     """Judges by the heartbeat and the latest sample."""
 
-    def __init__(self, heartbeat: Heartbeat, sampler: Sampler, history: History, *, ready_lag_s: float) -> None:
+    def __init__(self, liveness: Liveness, sampler: Sampler, history: History, *, ready_lag_s: float) -> None:
         """Judge by these; a lag above `ready_lag_s` is too much."""
-        self._heartbeat = heartbeat
+        self._liveness = liveness
         self._sampler = sampler
         self._history = history
         self._ready_lag_s = ready_lag_s
 
     def healthy(self) -> Answer:
         """Tell whether the loop goes round, whatever the servers do."""
-        if self._heartbeat.missed:
-            return Answer(yes=False, why_not=f"The loop has not gone round for {self._heartbeat.age_s:.0f} s")
+        if self._liveness.missed:
+            return Answer(yes=False, why_not=f"The loop has not gone round for {self._liveness.age_s:.0f} s")
         return Answer(yes=True)
 
     def ready(self) -> Answer:
@@ -38,7 +38,7 @@ class Health:
         healthy = self.healthy()
         if not healthy.yes:
             return healthy
-        doing = self._heartbeat.doing
+        doing = self._liveness.doing
         if doing.state == "standby":
             return Answer(yes=True)
         if doing.state != "active":
@@ -53,7 +53,7 @@ class Health:
     def problems(self) -> list[str]:
         """Return what somebody should look at, the worst first."""
         # What the daemon waits for, the sampler stumbles over as well.
-        found = [self.healthy().why_not, self._heartbeat.doing.reason or self._sampler.error]
+        found = [self.healthy().why_not, self._liveness.doing.reason or self._sampler.error]
         if self._sampler.fresh and self._lag_s > self._ready_lag_s:
             found.append(f"Lag is {self._lag_s:.0f} s and {self._trend()}")
         if self._sampler.latest is not None:

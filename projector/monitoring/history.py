@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from projector.app.observers import Deaf
-from projector.app.projection import Outcome
+from projector.app.notifications import Committed, Notification
+from projector.app.observers import Observer
 from projector.app.status import Status
-from projector.domain.checkpoint import Checkpoint
 
 HISTORY_S = 900
 
@@ -23,7 +22,7 @@ class Point(NamedTuple):
     lag_seconds: float | None
 
 
-class History(Deaf):
+class History(Observer):
     """Counts what the daemon folds, and keeps a point for each sample."""
 
     def __init__(self, every_s: float) -> None:
@@ -43,10 +42,10 @@ class History(Deaf):
         """The rate up to the last point."""
         return self._points[-1].events_per_second if self._points else 0.0
 
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Count what was folded."""
-        del checkpoint, pending
-        self._folded += outcome.events
+    def notify(self, notification: Notification) -> None:
+        """Count committed events."""
+        if isinstance(notification, Committed):
+            self._folded += notification.outcome.events
 
     def add(self, at: float, status: Status | None) -> None:
         """Add a point; None: the sample failed."""

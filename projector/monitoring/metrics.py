@@ -16,16 +16,16 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from projector.app.observers import Deaf
+from projector.app.notifications import Active, Committed, Notification, Retrying
+from projector.app.observers import Observer
 from projector.app.projection import Outcome
 from projector.app.stages import STAGES
-from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import EVENT_TYPES
 from projector.domain.facets import Verdict
 from projector.errors import DeliveryInterruptedError, PoisonReason, TransientError
 from projector.monitoring.about import About
 from projector.monitoring.health import Health
-from projector.monitoring.heartbeat import Heartbeat
+from projector.monitoring.liveness import Liveness
 from projector.monitoring.sampler import Sampler
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody asks for
@@ -38,10 +38,10 @@ _VERDICTS_OF_MESSAGES = ("duplicate", "skipped", "parked")
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-class Metrics(Deaf):
+class Metrics(Observer):
     """Listens to the daemon (`app.observers.Observer`) and is scraped by Prometheus."""
 
-    def __init__(self, about: About, heartbeat: Heartbeat, health: Health) -> None:
+    def __init__(self, about: About, liveness: Liveness, health: Health) -> None:
         """Begin with nothing heard; the process is the one that asks."""
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -83,11 +83,11 @@ class Metrics(Deaf):
             unknown.set(nan)
         self._begin_at_zero()
 
-        gauge("active", "Whether this daemon works").set_function(lambda: heartbeat.doing.state == "active")
-        gauge("standby", "Whether it stands by").set_function(lambda: heartbeat.doing.state == "standby")
+        gauge("active", "Whether this daemon works").set_function(lambda: liveness.doing.state == "active")
+        gauge("standby", "Whether it stands by").set_function(lambda: liveness.doing.state == "standby")
         gauge("healthy", "Whether its loop goes round").set_function(lambda: health.healthy().yes)
         gauge("ready", "Whether the table is fresh, or it stands by").set_function(lambda: health.ready().yes)
-        gauge("heartbeat_timestamp_seconds", "Last beat of the loop").set_function(lambda: time() - heartbeat.age_s)
+        gauge("heartbeat_timestamp_seconds", "Last beat of the loop").set_function(lambda: time() - liveness.age_s)
         gauge("info", "Which projector this is", "version", "revision", "rules").labels(
             about.version, about.revision, about.rules
         ).set(1)
@@ -112,17 +112,23 @@ class Metrics(Deaf):
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def active(self, checkpoint: Checkpoint) -> None:
-        """Count the session."""
-        del checkpoint
+    def notify(self, notification: Notification) -> None:
+        """Count it."""
+        match notification:
+            case Active():
+                self._count_session()
+            case Committed(outcome=outcome):
+                self._count_batch(outcome)
+            case Retrying(error=error):
+                self._count_failure(error)
+
+    def _count_session(self) -> None:
         self._sessions.labels("begun").inc()
         if self._failed:
             self._reconnects.inc()
         self._failed = False
 
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        """Count what came of the batch."""
-        del checkpoint, pending
+    def _count_batch(self, outcome: Outcome) -> None:
         for (kind, verdict), count in outcome.verdicts.items():
             self._events.labels(snake_case(kind.__name__), verdict.value).inc(count)
         unread = outcome.duplicates, sum(outcome.skipped.values()), len(outcome.dead_letters)
@@ -135,8 +141,7 @@ class Metrics(Deaf):
             self._stage_seconds.labels(stage).observe(seconds)
         self._last_commit.set_to_current_time()
 
-    def retrying(self, error: TransientError) -> None:
-        """Count the failure."""
+    def _count_failure(self, error: TransientError) -> None:
         self._failed = True
         self._sessions.labels("failed").inc()
         self._errors.labels(type(error).__name__).inc()

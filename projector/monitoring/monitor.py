@@ -14,8 +14,8 @@ from projector.app.ports import Decoder
 from projector.app.status import Status
 from projector.monitoring.about import About
 from projector.monitoring.health import Health
-from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S, Heartbeat
 from projector.monitoring.history import History
+from projector.monitoring.liveness import HEARTBEAT_PERIOD_S, Liveness
 from projector.monitoring.metrics import Metrics
 from projector.monitoring.ports import Database, Stream
 from projector.monitoring.report import Report
@@ -48,17 +48,17 @@ class Monitor:
     ) -> None:
         """Put the pieces together: nothing is opened yet."""
         self._options = options
-        self._heartbeat = Heartbeat(options.heartbeat_period_s)
+        self._liveness = Liveness(options.heartbeat_period_s)
         self._history = History(options.sample_period_s)
         self._sampler = Sampler(
             stream, database, name=about.stream, rules_version=about.rules, period_s=options.sample_period_s
         )
-        health = Health(self._heartbeat, self._sampler, self._history, ready_lag_s=options.ready_lag_s)
-        self._metrics = Metrics(about, self._heartbeat, health)
-        report = Report(about, self._heartbeat, self._sampler, self._history, health)
+        health = Health(self._liveness, self._sampler, self._history, ready_lag_s=options.ready_lag_s)
+        self._metrics = Metrics(about, self._liveness, health)
+        report = Report(about, self._liveness, self._sampler, self._history, health)
         self._server = Server(report, self._metrics.scrape)
         skew = ClockSkew(decoder, self._metrics.note_skew)
-        self.observers: tuple[Observer, ...] = (self._heartbeat, self._history, self._metrics, skew)
+        self.observers: tuple[Observer, ...] = (self._liveness, self._history, self._metrics, skew)
         """To be told what the daemon does."""
         self._thread = Thread(target=self._run, name="monitoring", daemon=True)
         self._started = Event()
@@ -72,7 +72,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._heartbeat.stopped()
+        self._liveness.stop()
         self._started.wait(_END_S)
         if self._loop is not None and self._watching is not None:
             with suppress(RuntimeError):  # it has ended by itself

@@ -8,8 +8,8 @@ from typing import Any
 from projector.app.status import Status
 from projector.monitoring.about import About
 from projector.monitoring.health import Health
-from projector.monitoring.heartbeat import Heartbeat
 from projector.monitoring.history import History
+from projector.monitoring.liveness import Liveness
 from projector.monitoring.sampler import Sampler
 
 STATUS_KEYS = tuple(Status.__dataclass_fields__)
@@ -18,10 +18,10 @@ STATUS_KEYS = tuple(Status.__dataclass_fields__)
 class Report:
     """Answers from what is known at the moment: nobody is asked."""
 
-    def __init__(self, about: About, heartbeat: Heartbeat, sampler: Sampler, history: History, health: Health) -> None:
+    def __init__(self, about: About, liveness: Liveness, sampler: Sampler, history: History, health: Health) -> None:
         """Answer from these."""
         self._about = about
-        self._heartbeat = heartbeat
+        self._liveness = liveness
         self._sampler = sampler
         self._history = history
         self._health = health
@@ -29,7 +29,7 @@ class Report:
     def healthy(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the loop goes round, and the answer of `/healthz`."""
         healthy, reason = self._health.healthy()
-        answer: dict[str, Any] = {"healthy": healthy, "heartbeat_age_s": round(self._heartbeat.age_s, 3)}
+        answer: dict[str, Any] = {"healthy": healthy, "heartbeat_age_s": round(self._liveness.age_s, 3)}
         return healthy, answer if healthy else {**answer, "reason": reason}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
@@ -38,7 +38,7 @@ class Report:
         latest = self._sampler.latest
         answer: dict[str, Any] = {
             "ready": ready,
-            "state": self._heartbeat.doing.state,
+            "state": self._liveness.doing.state,
             "lag_seconds": None if latest is None or self._sampler.error else latest.status.lag_seconds,
         }
         return ready, answer if ready else {**answer, "reason": reason}
@@ -67,15 +67,15 @@ class Report:
         return {"every_s": self._history.every_s, "points": self._history.points}
 
     def _daemon(self) -> dict[str, Any]:
-        doing = self._heartbeat.doing
+        doing = self._liveness.doing
         ready, ready_reason = self._health.ready()
         return {
             "state": doing.state,
             "reason": doing.reason,
             "version": self._about.version,
-            "started_at": self._heartbeat.started_at,
+            "started_at": self._liveness.started_at,
             "active_since": doing.active_since,
-            "heartbeat_age_s": round(self._heartbeat.age_s, 3),
+            "heartbeat_age_s": round(self._liveness.age_s, 3),
             "healthy": self._health.healthy().yes,
             "ready": ready,
             "ready_reason": ready_reason,

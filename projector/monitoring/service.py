@@ -1,21 +1,19 @@
 """What a daemon tells the service manager that started it (sd_notify): ready, what it does, that it goes round."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Self
 
-from projector.app.observers import Deaf
-from projector.domain.checkpoint import Checkpoint
-from projector.domain.messages import Message
-from projector.errors import TransientError
+from projector.app.notifications import Active, Notification, Retrying, StandingBy
+from projector.app.observers import Observer
 
 _BEATS_PER_TIMEOUT = 4
 _LONGEST_STATUS = 300
 
 
-class ServiceManager(Deaf):
+class ServiceManager(Observer):
     """Listens to the daemon (`app.observers.Observer`); where there is no service manager it says nothing."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -35,33 +33,26 @@ class ServiceManager(Deaf):
         if self._socket is not None:
             self._socket.close()
 
-    def beat(self) -> None:
-        """Feed the watchdog, as often as it has to be."""
+    def notify(self, notification: Notification) -> None:
+        """Feed the watchdog, and report a change of state."""
+        self._feed_watchdog()
+        match notification:
+            case StandingBy():
+                self._report("standing by: another projector is active")
+            case Active(checkpoint=checkpoint):
+                self._report(f"active from position {checkpoint.position}")
+            case Retrying(error=error):
+                self._report(f"retrying: {error}")
+
+    def _feed_watchdog(self) -> None:
         now = monotonic()
         if self._pause_s and now >= self._beat_due:
             self._beat_due = now + self._pause_s
             self._say("WATCHDOG=1")
 
-    def standing_by(self) -> None:
-        """Say that it is ready to take over."""
-        self._change("standing by: another projector is active", "READY=1")
-
-    def active(self, checkpoint: Checkpoint) -> None:
-        """Say that it works."""
-        self._change(f"active from position {checkpoint.position}", "READY=1")
-
-    def received(self, messages: Sequence[Message]) -> None:
-        """Feed the watchdog."""
-        del messages
-        self.beat()
-
-    def retrying(self, error: TransientError) -> None:
-        """Say what it waits for: a daemon that waits for a server is up, and no start that failed."""
-        self._change(f"retrying: {error}", "READY=1")
-
-    def _change(self, status: str, *states: str) -> None:
-        self.beat()
-        self._say(*states, f"STATUS={' '.join(status.split())[:_LONGEST_STATUS]}")
+    def _report(self, status: str) -> None:
+        """Report readiness in every state: a daemon that waits for a server did start."""
+        self._say("READY=1", f"STATUS={' '.join(status.split())[:_LONGEST_STATUS]}")
 
     def _say(self, *lines: str) -> None:
         if self._socket is not None:

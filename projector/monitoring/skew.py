@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from projector.app.observers import Deaf
+from projector.app.notifications import Notification, Received
+from projector.app.observers import Observer
 from projector.app.ports import Decoder
 from projector.domain.messages import Message
 
@@ -17,7 +18,7 @@ Note: TypeAlias = Callable[[str, str, float], None]
 """Takes originator, replica, and the stored time minus the event's own in seconds; negative: its clock is ahead."""
 
 
-class ClockSkew(Deaf):
+class ClockSkew(Observer):
     """Looks at a handful of messages of each batch, evenly spread, so that it costs nothing."""
 
     def __init__(self, decoder: Decoder, note: Note) -> None:
@@ -26,8 +27,12 @@ class ClockSkew(Deaf):
         self._note = note
         self._named: set[tuple[str, str]] = set()
 
-    def received(self, messages: Sequence[Message]) -> None:
-        """Compare clocks."""
+    def notify(self, notification: Notification) -> None:
+        """Compare the clocks of a received batch."""
+        if isinstance(notification, Received):
+            self._compare(notification.messages)
+
+    def _compare(self, messages: Sequence[Message]) -> None:
         for message in messages[:: -(-len(messages) // _LOOKED_AT)]:
             origin = self._decoder.origin(message)
             if origin is not None and origin.timestamp > 0:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from projector.app.live import Live
-from projector.app.observers import Deaf, Observer, Observers
-from projector.app.projection import Outcome
-from projector.domain.checkpoint import Checkpoint
+from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
+from projector.app.observers import Observer, Observers
 from projector.errors import TransientError
 from projector.runtime import Runtime
 from projector.settings import load
@@ -19,7 +18,7 @@ PATIENCE_S = 20
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 
-class Recorder(Deaf):
+class Recorder(Observer):
     """Listens to a daemon, and lets a test wait for what it says."""
 
     def __init__(self) -> None:
@@ -28,24 +27,21 @@ class Recorder(Deaf):
         self.parked: list[tuple[int, str]] = []
         self._news = asyncio.Event()
 
-    def standing_by(self) -> None:
-        self._hear("standing by")
-
-    def active(self, checkpoint: Checkpoint) -> None:
-        self._hear(f"active from {checkpoint.position}")
-        self._hear("active")
-
-    def committed(self, checkpoint: Checkpoint, outcome: Outcome, *, pending: int) -> None:
-        del checkpoint, pending
-        self.parked += ((message.position, reason) for message, reason, _ in outcome.dead_letters)
-        self._hear("committed")
-
-    def caught_up(self, checkpoint: Checkpoint) -> None:
-        self._hear(f"caught up at {checkpoint.position}")
-
-    def retrying(self, error: TransientError) -> None:
-        self.errors.append(error)
-        self._hear("retrying")
+    def notify(self, notification: Notification) -> None:
+        match notification:
+            case StandingBy():
+                self._hear("standing by")
+            case Active(checkpoint=checkpoint):
+                self._hear(f"active from {checkpoint.position}")
+                self._hear("active")
+            case Committed(outcome=outcome):
+                self.parked += ((message.position, reason) for message, reason, _ in outcome.dead_letters)
+                self._hear("committed")
+            case CaughtUp(checkpoint=checkpoint):
+                self._hear(f"caught up at {checkpoint.position}")
+            case Retrying(error=error):
+                self.errors.append(error)
+                self._hear("retrying")
 
     async def hears(self, what: str, times: int = 1) -> None:
         while self.heard[what] < times:

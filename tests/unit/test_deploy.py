@@ -17,7 +17,7 @@ import yaml
 
 from projector.cli.main import EXIT_FATAL, EXIT_USAGE, app
 from projector.dev.embedded import _nats_executable
-from projector.monitoring.heartbeat import HEARTBEAT_PERIOD_S
+from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, http_address
 
 ROOT = Path(__file__).parents[2]

@@ -7,6 +7,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from projector.app.notifications import Active, CaughtUp, Committed, Retrying
 from projector.app.projection import Outcome
 from projector.cli import log as journal_module
 from projector.cli.log import Journal
@@ -19,9 +20,10 @@ RULES = Rules(version="r1", revision="kaa-2017-04", originators=())
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=0, rules=RULES, position=7)
 
 
-def outcome(parked: int = 0) -> Outcome:
+def committed(*, pending: int = 0, parked: int = 0) -> Committed:
     letters = [DeadLetter(Message(n, 0, "s", b""), "trailing-bytes", "left over") for n in range(parked)]
-    return Outcome(messages=9, verdicts={}, skipped={}, dead_letters=letters, duplicates=0, seconds={})
+    outcome = Outcome(messages=9, verdicts={}, skipped={}, dead_letters=letters, duplicates=0, seconds={})
+    return Committed(checkpoint=CHECKPOINT, outcome=outcome, pending=pending)
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_what_would_move_a_terminal_is_shown_as_an_escape(
     before = structlog.get_config()
     try:
         journal_module.configure(verbose=False)
-        Journal().retrying(DatabaseUnavailableError("a\x1b]0;title\x07b"))
+        Journal().notify(Retrying(error=DatabaseUnavailableError("a\x1b]0;title\x07b")))
         Journal().broken(KeyError("\x9b2J"))
     finally:
         structlog.configure(**before)
@@ -70,23 +72,23 @@ def test_batches_are_not_logged(clock: Any) -> None:
     with capture_logs() as logged:
         for _ in range(100):
             clock.now += 1
-            journal.committed(CHECKPOINT, outcome(), pending=1)
-            journal.committed(CHECKPOINT, outcome(), pending=0)
+            journal.notify(committed(pending=1))
+            journal.notify(committed(pending=0))
     assert [line for line in logged if line["log_level"] != "debug"] == []
 
 
 def test_an_end_of_the_stream_that_was_hardly_left_is_not_said_again(clock: Any) -> None:
     journal = Journal()
     with capture_logs() as logged:
-        journal.active(CHECKPOINT)
-        journal.caught_up(CHECKPOINT)
+        journal.notify(Active(checkpoint=CHECKPOINT))
+        journal.notify(CaughtUp(checkpoint=CHECKPOINT))
         for _ in range(100):
             clock.now += 1
-            journal.committed(CHECKPOINT, outcome(), pending=1)
-            journal.caught_up(CHECKPOINT)
-        journal.committed(CHECKPOINT, outcome(), pending=9000)
+            journal.notify(committed(pending=1))
+            journal.notify(CaughtUp(checkpoint=CHECKPOINT))
+        journal.notify(committed(pending=9000))
         clock.now += 11
-        journal.caught_up(CHECKPOINT)
+        journal.notify(CaughtUp(checkpoint=CHECKPOINT))
     assert [line["event"] for line in logged if line["log_level"] == "info"] == ["active", "caught up", "caught up"]
 
 
@@ -94,18 +96,18 @@ def test_the_same_failure_is_said_once_a_minute_and_another_one_at_once(clock: A
     journal = Journal()
     with capture_logs() as logged:
         for _ in range(60):
-            journal.retrying(DatabaseUnavailableError("down"))
+            journal.notify(Retrying(error=DatabaseUnavailableError("down")))
             clock.now += 2
-        journal.retrying(DatabaseUnavailableError("starting up"))
-        journal.active(CHECKPOINT)
-        journal.retrying(DatabaseUnavailableError("starting up"))
+        journal.notify(Retrying(error=DatabaseUnavailableError("starting up")))
+        journal.notify(Active(checkpoint=CHECKPOINT))
+        journal.notify(Retrying(error=DatabaseUnavailableError("starting up")))
     reasons = [line["reason"] for line in logged if line["event"] == "retrying"]
     assert reasons == ["down", "down", "starting up", "starting up"]
 
 
 def test_of_many_messages_that_are_parked_at_once_a_few_are_named_and_the_others_counted() -> None:
     with capture_logs() as logged:
-        Journal().committed(CHECKPOINT, outcome(parked=8000), pending=0)
+        Journal().notify(committed(parked=8000))
     parked = [line for line in logged if line["event"] == "parked"]
     assert len(parked) == 11
     assert [line["position"] for line in parked[:10]] == list(range(10))

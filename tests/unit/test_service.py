@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from projector.app.notifications import Active, Heartbeat, Received, Retrying, StandingBy
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.errors import BrokerUnavailableError
 from projector.monitoring import service as service_module
@@ -48,18 +49,18 @@ def hear(path: str) -> Iterator[Hear]:
 
 def test_it_is_ready_when_it_works_or_waits_for_a_server_and_says_what_it_does(path: str, hear: Hear) -> None:
     with ServiceManager({"NOTIFY_SOCKET": path}) as service:
-        service.beat()
+        service.notify(Heartbeat())
         assert hear() == []
-        service.retrying(BrokerUnavailableError("NATS is not reachable:\nno route"))
+        service.notify(Retrying(error=BrokerUnavailableError("NATS is not reachable:\nno route")))
         assert hear() == ["READY=1", "STATUS=retrying: NATS is not reachable: no route"]
-        service.active(CHECKPOINT)
+        service.notify(Active(checkpoint=CHECKPOINT))
         assert hear() == ["READY=1", "STATUS=active from position 7"]
     assert hear() == ["STOPPING=1"]
 
 
 def test_it_is_ready_when_it_stands_by(path: str, hear: Hear) -> None:
     with ServiceManager({"NOTIFY_SOCKET": path}) as service:
-        service.standing_by()
+        service.notify(StandingBy())
         assert hear()[0] == "READY=1"
 
 
@@ -70,13 +71,13 @@ def test_the_watchdog_is_fed_while_the_loop_goes_round_and_not_more_often_than_i
     monkeypatch.setattr(service_module, "monotonic", lambda: now)
     with ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000000"}) as service:
         for _ in range(100):
-            service.beat()
+            service.notify(Heartbeat())
         assert hear() == ["WATCHDOG=1"]
         now += 5
-        service.received([])
+        service.notify(Received(messages=()))
         assert hear() == ["WATCHDOG=1"]
         now += 5
-        service.standing_by()
+        service.notify(StandingBy())
         assert hear()[0] == "WATCHDOG=1"
 
 
@@ -85,12 +86,12 @@ def test_a_socket_may_be_abstract() -> None:
     name = f"projector-{secrets.token_hex(8)}"
     for hear in listening(f"\0{name}"):
         with ServiceManager({"NOTIFY_SOCKET": f"@{name}"}) as service:
-            service.standing_by()
+            service.notify(StandingBy())
         assert hear()[0] == "READY=1"
 
 
 def test_without_a_service_manager_or_with_one_that_is_gone_nothing_happens(path: str) -> None:
     for environment in ({}, {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1"}):
         with ServiceManager(environment) as service:
-            service.beat()
-            service.active(CHECKPOINT)
+            service.notify(Heartbeat())
+            service.notify(Active(checkpoint=CHECKPOINT))

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+from projector.app.notifications import Received
 from projector.domain.messages import Message, Origin
 from projector.monitoring.skew import ClockSkew
 from projector.stream import subjects
@@ -48,14 +49,14 @@ def messages(count: int, first: int = 1) -> list[Message]:
 def test_a_handful_of_messages_of_each_batch_is_looked_at_evenly_spread() -> None:
     for count in (1, 7, 8, 9, 16, 17, 8000):
         decoder = Decoder()
-        ClockSkew(decoder, lambda *_: None).received(messages(count))
+        ClockSkew(decoder, lambda *_: None).notify(Received(messages=messages(count)))
         assert min(count, 5) <= len(decoder.asked) <= 8, count
         assert max(decoder.asked) - min(decoder.asked) >= count / 2 - 1
 
 
 def test_a_clock_that_is_ahead_is_negative() -> None:
     noted: list[tuple[str, str, float]] = []
-    ClockSkew(Decoder(), lambda *skew: noted.append(skew)).received(messages(1))
+    ClockSkew(Decoder(), lambda *skew: noted.append(skew)).notify(Received(messages=messages(1)))
     assert noted == [("kpc", "1", -0.25)]
 
 
@@ -63,7 +64,7 @@ def test_replicas_without_end_are_counted_under_one_name() -> None:
     noted: set[tuple[str, str]] = set()
     skew = ClockSkew(Decoder(), lambda originator, replica, _: noted.add((originator, replica)))
     for position in range(1, 1000):
-        skew.received(messages(1, position))
+        skew.notify(Received(messages=messages(1, position)))
     assert len(noted) == 51
     assert ("(other)", "(other)") in noted
 
@@ -74,5 +75,5 @@ def test_a_replica_with_a_name_without_end_is_not_named() -> None:
             return Origin("kpc", "x" * 1_000_000, message.stored_at)
 
     noted: list[tuple[str, str, float]] = []
-    ClockSkew(Boaster(), lambda *skew: noted.append(skew)).received(messages(1))
+    ClockSkew(Boaster(), lambda *skew: noted.append(skew)).notify(Received(messages=messages(1)))
     assert noted == [("(other)", "(other)", 0)]

@@ -1,0 +1,62 @@
+"""What the daemon tells its observers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from projector.app.projection import Outcome
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.messages import Message
+from projector.errors import TransientError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """The event loop is alive; sent about once a second while the daemon waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingBy:
+    """Another projector leads; this one waits to take over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Active:
+    """This projector leads, and folds from the checkpoint on."""
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A batch of messages arrived, in stream order; it is not committed yet."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A batch is in the database."""
+
+    checkpoint: Checkpoint
+    outcome: Outcome
+    pending: int
+    """Messages that were waiting in the stream after this batch when it was delivered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaughtUp:
+    """Every message in the stream is folded."""
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying:
+    """A transient error ended the session; the daemon starts a new one."""
+
+    error: TransientError
+
+
+Notification: TypeAlias = Heartbeat | StandingBy | Active | Received | Committed | CaughtUp | Retrying
+"""New kinds may be added: an observer ignores the ones it does not know."""
