@@ -44,17 +44,17 @@ FIRST ?= 1
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## Kill, cut and confuse everything for SEEDS seeds from FIRST on, and compare the tables
-	$(BIN)/python tests/chaos/soak.py --seeds $(SEEDS) --first $(FIRST)
+	$(BIN)/python -m tests.chaos.soak --seeds $(SEEDS) --first $(FIRST)
 
 .PHONY: outages
 outages: $(INSTALLED) ## Keep servers away for a minute, move leaders, restore an old database, and compare the tables
-	$(BIN)/python tests/chaos/outages.py
+	$(BIN)/python -m tests.chaos.outages
 
 N ?= 1000000
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Decode N mutated messages
-	$(BIN)/python tests/fuzz/fuzz.py --count $(N)
+	$(BIN)/python -m tests.fuzz.fuzz --count $(N)
 
 .PHONY: check
 check: $(INSTALLED) ## Run what a reviewer would: format, lint, types, floors

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from commands import CommandLine
-from databases import Database, Rows
+
+from tests.support.command_line import CommandLine
+from tests.support.database import Database, Rows
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 import click
 import pytest
 import typer
-from commands import CommandLine
 from nats.aio.client import Client
 from typer.testing import CliRunner
 
 from projector.cli import main as cli
+from tests.support.command_line import CommandLine
 
 Event = Callable[..., tuple[str, bytes]]
 Publish = Callable[..., Awaitable[int]]

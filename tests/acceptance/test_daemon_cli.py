@@ -8,8 +8,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from commands import CommandLine, Running
-from databases import Database
+
+from tests.support.command_line import CommandLine, Running
+from tests.support.database import Database
 
 Event = Callable[..., tuple[str, bytes]]
 Eventually = Callable[..., Awaitable[None]]

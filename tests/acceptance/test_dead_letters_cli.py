@@ -4,7 +4,8 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
-from commands import CommandLine
+
+from tests.support.command_line import CommandLine
 
 Event = Callable[..., tuple[str, bytes]]
 Query = Callable[..., Awaitable[list[tuple[object, ...]]]]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from commands import CommandLine
 
 from projector.dev.embedded import EmbeddedPostgres
+from tests.support.command_line import CommandLine
 
 Eventually = Callable[..., Awaitable[None]]
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import CommandLine
 from nats.aio.client import Client
 
 from projector.dev.embedded import EmbeddedPostgres
+from tests.support.command_line import CommandLine
 
 
 @pytest.fixture

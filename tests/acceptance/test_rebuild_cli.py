@@ -12,7 +12,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from commands import CommandLine, Running
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -20,6 +19,7 @@ import projector
 from projector.dev.simulation import Simulation
 from projector.runtime import Runtime
 from projector.settings import load
+from tests.support.command_line import CommandLine, Running
 
 REPOSITORY = Path(projector.__file__).parents[1]
 STREAM = "KAA_ENDPOINT_EVENTS"

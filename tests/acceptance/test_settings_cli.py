@@ -1,7 +1,8 @@
 import asyncio
 
 import pytest
-from commands import CommandLine, Ended
+
+from tests.support.command_line import CommandLine, Ended
 
 # Settings that are right, for servers that are not there.
 RIGHT = {

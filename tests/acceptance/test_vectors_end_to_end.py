@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CommandLine
+
+from tests.support.command_line import CommandLine
 
 Publish = Callable[..., Awaitable[int]]
 Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from world import World
+
+from tests.chaos.world import World
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -6,10 +6,10 @@ from contextlib import suppress
 import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats_proxy import Tampering
-from trial import CONSUMER, Trial
 
 from projector.stream import subjects
+from tests.chaos.nats_proxy import Tampering
+from tests.chaos.trial import CONSUMER, Trial
 
 
 async def consumer_deleted(trial: Trial) -> None:

@@ -6,13 +6,12 @@ The figures follow from the seed of the trial.
 import asyncio
 import signal
 
-from cluster import NatsCluster
-from postgres_proxy import Act, Moment, cut
-from proxy import Link, Proxy, Way
-from trial import Trial
-from world import Daemon
-
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
+from tests.chaos.cluster import NatsCluster
+from tests.chaos.postgres_proxy import Act, Moment, cut
+from tests.chaos.proxy import Link, Proxy, Way
+from tests.chaos.trial import Trial
+from tests.chaos.world import Daemon
 
 
 async def commit_is_cut(trial: Trial) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from urllib.parse import urlsplit
 
-from proxy import Link, Proxy, Streams, Way
+from tests.chaos.proxy import Link, Proxy, Streams, Way
 
 
 class Tampering(Enum):

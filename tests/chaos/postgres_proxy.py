@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from proxy import Link, Proxy, Streams, Way
+from tests.chaos.proxy import Link, Proxy, Streams, Way
 
 
 class Moment(Enum):

@@ -8,8 +8,6 @@ from itertools import islice
 from typing import Any
 
 import asyncpg
-from model import Model
-from traffic import REFUSED
 
 from projector.domain.endpoint import Endpoint, fold
 from projector.domain.events import Event
@@ -18,6 +16,8 @@ from projector.errors import PoisonError
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.wire import encode_json
 from projector.stream.codec import Codec
+from tests.chaos.model import Model
+from tests.chaos.traffic import REFUSED
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _SHOWN = 5

@@ -3,10 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-import consumer_faults
-import faults
-from trial import Trial, trial
-from world import World
+from tests.chaos import consumer_faults, faults
+from tests.chaos.trial import Trial, trial
+from tests.chaos.world import World
 
 Fault = Callable[[Trial], Awaitable[None]]
 

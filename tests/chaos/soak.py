@@ -1,4 +1,4 @@
-"""Chaos for one seed or for many: `python tests/chaos/soak.py --seeds 200`."""
+"""Chaos for one seed or for many: `python -m tests.chaos.soak --seeds 200`."""
 
 import argparse
 import asyncio
@@ -8,8 +8,8 @@ import time
 import traceback
 from typing import Any
 
-from schedule import FAULTS_PER_SEED, run, schedule
-from world import World
+from tests.chaos.schedule import FAULTS_PER_SEED, run, schedule
+from tests.chaos.world import World
 
 
 async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:

@@ -7,9 +7,6 @@ from random import Random
 from time import time
 
 import pytest
-from reference import Tables, differences, plain_fold, stored
-from traffic import Traffic
-from world import World
 
 from projector import resources
 from projector.app import rebuild
@@ -18,6 +15,9 @@ from projector.runtime import Runtime
 from projector.settings import load
 from projector.stream import subjects
 from projector.stream.codec import Codec
+from tests.chaos.reference import Tables, differences, plain_fold, stored
+from tests.chaos.traffic import Traffic
+from tests.chaos.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

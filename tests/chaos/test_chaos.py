@@ -1,10 +1,11 @@
 """A short run of what `make chaos` does at length."""
 
 import pytest
-from consumer_faults import consumer_moved_before_it_is_used
-from faults import two_are_active
-from schedule import Fault, run, schedule
-from world import World
+
+from tests.chaos.consumer_faults import consumer_moved_before_it_is_used
+from tests.chaos.faults import two_are_active
+from tests.chaos.schedule import Fault, run, schedule
+from tests.chaos.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,6 +1,6 @@
 """A short run of the one outage of `make outages` that nothing else in the tests is about."""
 
-from outages import Scale, leaders_move, suffer
+from tests.chaos.outages import Scale, leaders_move, suffer
 
 
 async def test_the_daemon_goes_on_at_once_and_loses_nothing_when_leaders_move() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from model import Model
-from reference import Tables, differences, independent_fold, plain_fold
-from traffic import Traffic
 
 from projector import resources
 from projector.domain.messages import Message
 from projector.stream.codec import Codec
+from tests.chaos.model import Model
+from tests.chaos.reference import Tables, differences, independent_fold, plain_fold
+from tests.chaos.traffic import Traffic
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 T = 1_700_000_000_000

@@ -18,15 +18,15 @@ import asyncpg
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from reference import Tables, differences, independent_fold, plain_fold, stored
-from traffic import Traffic
-from world import Daemon, World
 
 from projector import resources
 from projector.domain.messages import Message
 from projector.storage.locks import LEADER_LOCK
 from projector.stream import subjects
 from projector.stream.codec import Codec
+from tests.chaos.reference import Tables, differences, independent_fold, plain_fold, stored
+from tests.chaos.traffic import Traffic
+from tests.chaos.world import Daemon, World
 
 PATIENCE_S = 40.0
 CONSUMER = "endpoint-state-projector"

@@ -15,13 +15,13 @@ from urllib.parse import quote
 
 import asyncpg
 import nats
-from cluster import NatsCluster
-from nats_proxy import NatsProxy
-from postgres_proxy import PostgresProxy
-from traffic import REFUSED
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.storage.migrate import upgrade
+from tests.chaos.cluster import NatsCluster
+from tests.chaos.nats_proxy import NatsProxy
+from tests.chaos.postgres_proxy import PostgresProxy
+from tests.chaos.traffic import REFUSED
 
 _POSTGRES = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "100"}
 """`synchronous_commit` stays on: a commit that was acknowledged survives even a killed Postgres."""

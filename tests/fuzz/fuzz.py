@@ -1,4 +1,4 @@
-"""Mutated messages through the decoder by the million: `python tests/fuzz/fuzz.py --count 1000000`."""
+"""Mutated messages through the decoder by the million: `python -m tests.fuzz.fuzz --count 1000000`."""
 
 import argparse
 import multiprocessing
@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from typing import NamedTuple
 
-from mutator import Mutator, check
+from tests.fuzz.mutator import Mutator, check
 
 _CHUNK = 20_000
 _CRASHES_SHOWN = 10

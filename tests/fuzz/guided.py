@@ -1,6 +1,6 @@
 """The decoder under atheris, which looks for payloads that reach new code.
 
-Needs the `fuzz` extra: `pip install --editable '.[fuzz]'`, then `python tests/fuzz/guided.py -runs=1000000`.
+Needs the `fuzz` extra: `pip install --editable '.[fuzz]'`, then `python -m tests.fuzz.guided -runs=1000000`.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["projector.stream"]):
-    from mutator import TYPES, check
+    from tests.fuzz.mutator import TYPES, check
 
 from projector.domain.messages import Message
 from projector.stream import subjects

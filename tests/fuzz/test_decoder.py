@@ -6,12 +6,12 @@ import tracemalloc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutator import CODEC, TYPES, Mutator, check, varint
 
 from projector.domain.messages import Message
 from projector.storage.text import escape, unescape
 from projector.stream import subjects
 from projector.stream.headers import parse_headers, parse_status
+from tests.fuzz.mutator import CODEC, TYPES, Mutator, check, varint
 
 LARGE = 256 * 1024
 ANY_TEXT = st.text(st.characters(codec=None) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from scenes import Scene
 
 from projector.dev.embedded import EmbeddedPostgres
 from projector.storage.migrate import upgrade
+from tests.support.scene import Scene
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 

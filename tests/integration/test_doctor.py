@@ -13,8 +13,6 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError
-from pooler import pooled
-from scenes import Scene
 
 from projector.app.doctor.examination import Examination
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
@@ -23,6 +21,8 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from tests.support.pooler import pooled
+from tests.support.scene import Scene
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 Event: TypeAlias = Callable[..., tuple[str, bytes]]

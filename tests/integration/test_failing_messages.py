@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scenes import Scene
 
 from projector.errors import DamagedRowError, DatabaseRefusedError
 from projector.stream import subjects
+from tests.support.scene import Scene
 
 Event = Callable[..., tuple[str, bytes]]
 

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import pytest
 from nats.aio.client import Client
-from scenes import Scene
 
 from projector.stream.limits import MAX_ENDPOINT_ID_BYTES
+from tests.support.scene import Scene
 
 Event: TypeAlias = Callable[..., tuple[str, bytes]]
 

@@ -14,8 +14,6 @@ from typing import Any
 import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from scenes import PATIENCE_S, Scene
-from watching import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, watched
 
 from projector.app import live as live_module
 from projector.app.projection import Folded, Projection
@@ -25,6 +23,8 @@ from projector.monitoring import sampler as sampler_module
 from projector.monitoring import server as server_module
 from projector.stream import source as source_module
 from projector.stream import subjects
+from tests.support.monitored import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, watched
+from tests.support.scene import PATIENCE_S, Scene
 
 Event = Callable[..., tuple[str, bytes]]
 

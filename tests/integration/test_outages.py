@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from scenes import Scene
 
 from projector.app import live as live_module
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import BrokerUnavailableError, CheckpointMovedError, DatabaseUnavailableError
 from projector.storage import store as store_module
+from tests.support.scene import Scene
 
 Event = Callable[..., tuple[str, bytes]]
 Eventually = Callable[..., Awaitable[None]]

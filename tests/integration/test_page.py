@@ -11,10 +11,10 @@ from typing import Any
 import asyncpg
 import pytest
 from playwright.async_api import Page, async_playwright, expect
-from scenes import PATIENCE_S, Scene
-from watching import watched
 
 from projector.dev.embedded import EmbeddedPostgres
+from tests.support.monitored import watched
+from tests.support.scene import PATIENCE_S, Scene
 
 Event = Callable[..., tuple[str, bytes]]
 Look = Callable[..., Awaitable[Page]]

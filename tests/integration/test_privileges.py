@@ -13,7 +13,6 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
-from scenes import Scene
 
 from projector.dev.embedded import EmbeddedNats
 from projector.errors import DatabaseRefusedError, NotMigratedError, NotPermittedError
@@ -22,6 +21,7 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from tests.support.scene import Scene
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 

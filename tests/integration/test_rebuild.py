@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from scenes import PATIENCE_S, Daemon, Recorder, Rows, Scene
 from sqlalchemy import BigInteger, Column, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -28,6 +27,7 @@ from projector.storage.tables import endpoint_state
 from projector.stream import subjects
 from projector.stream.connection import Broker
 from projector.stream.source import JetStreamSource
+from tests.support.scene import PATIENCE_S, Daemon, Recorder, Rows, Scene
 
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")

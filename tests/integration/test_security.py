@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 import pytest
 import trustme
-from nats_keys import operated, public, user_key
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.dev.simulation import Simulation
@@ -26,6 +25,7 @@ from projector.errors import (
 from projector.runtime import Runtime
 from projector.settings import load
 from projector.stream.connection import Broker, connect
+from tests.support.nats_keys import operated, public, user_key
 
 Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 Flags: TypeAlias = dict[str, str]

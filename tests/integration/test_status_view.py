@@ -6,11 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from scenes import Scene
 
 from projector.storage import store as store_module
 from projector.storage.staging import Staging
 from projector.stream import subjects
+from tests.support.scene import Scene
 
 Event = Callable[..., tuple[str, bytes]]
 Eventually = Callable[..., Awaitable[None]]

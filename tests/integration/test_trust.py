@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from scenes import Daemon, Scene
 
 from projector.app import live as live_module
 from projector.app.projection import Projection
@@ -30,6 +29,7 @@ from projector.storage.store import Store
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
+from tests.support.scene import Daemon, Scene
 
 Event = Callable[..., tuple[str, bytes]]
 Eventually = Callable[..., Awaitable[None]]

@@ -1,10 +1,10 @@
 import pytest
-from strategies import given_events, stamp, when
 
 from projector.domain.application import FACET, Application
 from projector.domain.events import AppVersionUpdated, Connected, Event, Registered
 from projector.domain.facets import Verdict
 from projector.domain.stamps import Register, Stamp
+from tests.support.strategies import given_events, stamp, when
 
 E = ("e",)
 FIRST, SECOND = stamp(1, at=100, replica="x"), stamp(2, at=200, replica="y")

@@ -1,10 +1,10 @@
 import pytest
-from strategies import given_events, stamp, when
 
 from projector.domain.configuration import FACET, Status
 from projector.domain.events import ConfigApplied, ConfigAvailable, Event
 from projector.domain.facets import Verdict
 from projector.domain.stamps import Register
+from tests.support.strategies import given_events, stamp, when
 
 
 def announced(position: int, config_id: str, at: int | None = None) -> ConfigAvailable:

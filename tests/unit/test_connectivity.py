@@ -1,9 +1,9 @@
 import pytest
-from strategies import given_events, stamp, when
 
 from projector.domain.connectivity import FACET, Connectivity
 from projector.domain.events import Connected, Disconnected, Event
 from projector.domain.facets import Verdict
+from tests.support.strategies import given_events, stamp, when
 
 
 def opens(position: int, at: int, replica: str | None = "x", originator: str = "kpc") -> Connected:

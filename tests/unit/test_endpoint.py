@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ENDPOINTS, folded, histories, snapshot, stamp
 
 import projector.domain
 from projector.domain.endpoint import EVENT_TYPES, FACETS, TOUCHED_FACETS, Endpoint, fold
@@ -24,6 +23,7 @@ from projector.domain.events import (
 )
 from projector.domain.facets import Verdict
 from projector.domain.stamps import Stamp, supersedes
+from tests.support.strategies import ENDPOINTS, folded, histories, snapshot, stamp
 
 E = ("e",)
 FIRST = stamp(1, at=100)

@@ -1,12 +1,12 @@
 from collections.abc import Mapping
 
 import pytest
-from strategies import given_events, stamp, when
 
 from projector.domain.events import Json, MetadataUpdated
 from projector.domain.facets import Verdict
 from projector.domain.metadata import FACET, Key
 from projector.domain.stamps import Stamp
+from tests.support.strategies import given_events, stamp, when
 
 
 def update(at: Stamp, present: Mapping[str, Json] | None = None, removed: tuple[str, ...] = ()) -> MetadataUpdated:

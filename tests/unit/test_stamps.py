@@ -2,9 +2,9 @@ from itertools import permutations
 
 import pytest
 from hypothesis import given
-from strategies import stamp, stamps
 
 from projector.domain.stamps import Register, Stamp, from_other_replica, occurred_at, supersedes, take
+from tests.support.strategies import stamp, stamps
 
 STORED_AT = 1_700_000_000_000
 

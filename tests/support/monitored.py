@@ -10,9 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from scenes import PATIENCE_S, Daemon, Scene
-
 from projector.monitoring.monitor import Monitor
+from tests.support.scene import PATIENCE_S, Daemon, Scene
 
 PERIOD_S = 0.5
 SAMPLE_S = 0.2

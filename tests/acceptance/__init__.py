@@ -1,0 +1,1 @@
+"""Tests of the `projector` command as a process, on real servers."""

@@ -1,0 +1,1 @@
+"""Tests of the parts of the daemon on real servers, inside the process of the test."""
