@@ -12,7 +12,7 @@ from projector.app.doctor.examination import Examination, examine
 from projector.app.live import Live, LiveOptions
 from projector.app.observers import Observer
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
-from projector.app.status import Census, Status
+from projector.app.status import Status
 from projector.app.status import status as app_status
 from projector.app.waiting import Waited, wait_for
 from projector.cli import daemon
@@ -25,7 +25,9 @@ from projector.cli.process import (
 )
 from projector.dev.simulation import Simulation, publish_life
 from projector.domain.checkpoint import Rules
+from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.domain.messages import Selection
+from projector.domain.summary import Census
 from projector.monitoring.about import About
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.monitoring.monitor import Monitor, MonitorOptions
@@ -33,7 +35,6 @@ from projector.monitoring.sampler import SAMPLE_PERIOD_S
 from projector.monitoring.server import Address
 from projector.settings import Settings, http_address, servers
 from projector.storage import dead_letters, migrate, query
-from projector.storage.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.storage.inspection import inspect as look_at_database
 from projector.storage.probe import Probe
 from projector.storage.staging import Staging
@@ -226,7 +227,7 @@ class Runtime:
 
     async def census(self) -> Census:
         """Count the endpoints of each kind."""
-        return Census(*await query.census(self._database_url))
+        return await query.census(self._database_url)
 
     async def dead_letters(self) -> list[ListedDeadLetter]:
         """Return the dead letters that wait for somebody."""

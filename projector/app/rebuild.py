@@ -9,13 +9,14 @@ and, for a rebuild, changes those that do.
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, Rows, Source
 from projector.app.projection import Batch, Projection
 from projector.app.write_behind import WriteBehind
 from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.differences import Differences
 from projector.domain.events import Event
 from projector.domain.messages import Message, StreamState
 from projector.errors import DeliveryInterruptedError, HeldRowsRefusedError, StreamTrimmedError
@@ -25,59 +26,6 @@ _NEAR_ENOUGH = 2000
 """So few messages in one round of catching up that the rest is folded in a fraction of a second."""
 _REGISTERS_HELD = 1_000_000
 """Those of about 100,000 endpoints."""
-
-
-class RowDifference(Protocol):
-    """How one row is not what the stream implies; implemented by `storage.staging.RowDifference`."""
-
-    @property
-    def endpoint_id(self) -> str:
-        """Whose row it is."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """`missing`, `extra` or `different`."""
-        ...
-
-    @property
-    def columns(self) -> Mapping[str, tuple[Any, Any]]:
-        """What was found and what is implied, by column that differs."""
-        ...
-
-
-class Differences(Protocol):
-    """How the table is not what the stream implies; implemented by `storage.staging.Differences`."""
-
-    @property
-    def compared(self) -> int:
-        """Rows on either side."""
-        ...
-
-    @property
-    def missing(self) -> int:
-        """Rows that should be there."""
-        ...
-
-    @property
-    def extra(self) -> int:
-        """Rows that should not be there."""
-        ...
-
-    @property
-    def different(self) -> int:
-        """Rows with a wrong value."""
-        ...
-
-    @property
-    def by_column(self) -> Mapping[str, int]:
-        """Rows on both sides that differ, by column."""
-        ...
-
-    @property
-    def shown(self) -> Sequence[RowDifference]:
-        """The rows that were asked for."""
-        ...
 
 
 class Finish(Protocol):
@@ -169,7 +117,7 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether the table is what the stream implies."""
-        return _clean(self.differences)
+        return self.differences.clean
 
 
 Progress = Callable[[int, int], None]
@@ -304,7 +252,7 @@ class Rebuild:
             folded = projection.checkpoint
             differences = await end.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
             if self._options.apply:
-                after = _checkpoint(folded, live, leading=leading, changed=not _clean(differences))
+                after = _checkpoint(folded, live, leading=leading, changed=not differences.clean)
                 await end.apply(after, self._retried)
         return Report(
             replayed=self._replayed,
@@ -394,7 +342,3 @@ def _checkpoint(folded: Checkpoint, live: Checkpoint | None, *, leading: bool, c
     if leading or live.position < folded.position:
         return after
     return replace(after, position=live.position, anchor=live.anchor)
-
-
-def _clean(differences: Differences) -> bool:
-    return not (differences.missing or differences.extra or differences.different)

@@ -4,58 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from time import time
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from projector.domain.messages import StreamState
-
-
-class Summary(Protocol):
-    """What the tables say; implemented by `storage.summary.Summary`."""
-
-    @property
-    def position(self) -> int:
-        """Last position folded."""
-        ...
-
-    @property
-    def rules_version(self) -> str | None:
-        """Version of the rules that built the rows; None if there is no checkpoint."""
-        ...
-
-    @property
-    def skipped(self) -> Mapping[str, int]:
-        """Messages of unknown types, by type."""
-        ...
-
-    @property
-    def endpoints(self) -> int | None:
-        """Rows of `endpoint_state`; None if they were not counted."""
-        ...
-
-    @property
-    def dead_letters(self) -> Mapping[str, int]:
-        """Dead letters neither resolved nor discarded, by reason."""
-        ...
-
-    @property
-    def active(self) -> Mapping[str, Any] | None:
-        """The process that works, and since when."""
-        ...
-
-    @property
-    def last_event_stored_at(self) -> datetime | None:
-        """When the broker stored the last message folded."""
-        ...
-
-    @property
-    def last_commit_at(self) -> datetime | None:
-        """When the position last moved."""
-        ...
-
-    @property
-    def rebuild(self) -> Mapping[str, Any] | None:
-        """How far a rebuild or verification is, and since when."""
-        ...
+from projector.domain.summary import Summary
 
 
 class Gauge(Protocol):
@@ -94,13 +46,6 @@ class Status:
     projection_version: str
     active: Mapping[str, Any] | None
     rebuild: Mapping[str, Any] | None
-
-
-class Census(NamedTuple):
-    """How many endpoints there are of each kind, the most frequent first."""
-
-    by_status: Mapping[str, int]
-    by_version: Mapping[str, int]
 
 
 async def status(

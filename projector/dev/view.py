@@ -17,8 +17,9 @@ from rich.text import Text
 from projector import resources
 from projector.app.notifications import Active, Committed, Notification, Retrying, StandingBy
 from projector.app.observers import Observer
-from projector.app.status import Census, Status
+from projector.app.status import Status
 from projector.cli.tables import visible
+from projector.domain.summary import Census
 
 _RATE_WINDOW_S = 10.0
 _VERSIONS_SHOWN = 8

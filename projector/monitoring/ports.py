@@ -3,21 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from projector.app.status import Gauge, Summary
-
-
-class Slice(Protocol):
-    """The endpoints on some pages of the table; implemented by `storage.probe.Slice`."""
-
-    @property
-    def counts(self) -> Sequence[tuple[str, str, str, int]]:
-        """Connectivity status, version, configuration status, and how many endpoints have them."""
-        ...
-
-    @property
-    def seconds(self) -> float:
-        """What counting them took the database."""
-        ...
+from projector.app.status import Gauge
+from projector.domain.summary import Slice, Summary
 
 
 class Pages(Protocol):

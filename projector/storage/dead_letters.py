@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, select, update
 
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.errors import CheckpointMovedError, NoDeadLetterError
 from projector.storage import checkpoints, locks, migrate, statements
@@ -28,37 +28,6 @@ UPDATE dead_letter SET state = 'resolved', closed_at = now(), attempts = attempt
 WHERE stream = $1 AND position = $2
 """
 _columns = dead_letter.c
-
-
-class ListedDeadLetter(NamedTuple):
-    """A dead letter without its content."""
-
-    position: int
-    reason: str
-    detail: str
-    subject: str
-    payload_bytes: int
-    stored_at: datetime
-    parked_at: datetime
-    attempts: int
-    state: str
-
-
-class StoredDeadLetter(NamedTuple):
-    """A dead letter with everything that is known of it."""
-
-    position: int
-    state: str
-    reason: str
-    detail: str
-    subject: str
-    headers: dict[str, str] | None
-    stored_at: datetime
-    parked_at: datetime
-    attempts: int
-    closed_at: datetime | None
-    note: str | None
-    payload: bytes
 
 
 async def listed(url: str, stream: str) -> list[ListedDeadLetter]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from time import time
 from typing import Any
 
+from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError
 from projector.storage import checkpoints, locks, migrate
 from projector.storage.connection import connect
-from projector.storage.facts import BackendFacts, DatabaseFacts
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
 from projector.storage.wire import set_codecs
@@ -53,7 +53,7 @@ WHERE current_setting(name) <> value AND name NOT LIKE 'tcp!_%' ESCAPE '!'
 """A connection through a Unix socket has none of TCP's parameters."""
 
 
-async def inspect(url: str) -> DatabaseFacts:
+async def inspect(url: str) -> DatabaseInfo:
     """Return what a database tells.
 
     Raises:
@@ -64,7 +64,7 @@ async def inspect(url: str) -> DatabaseFacts:
         with translated():
             async with connection.transaction(readonly=True):
                 known = await _look(connection)
-            return DatabaseFacts(**known, backends=await _backends(connection, url))
+            return DatabaseInfo(**known, backends=await _backends(connection, url))
     finally:
         connection.terminate()
 
@@ -109,7 +109,7 @@ async def _missing(connection: Any, needs: Mapping[str, Iterable[str]]) -> list[
     return [row[0] for row in rows]
 
 
-async def _backends(first: Any, url: str) -> BackendFacts:
+async def _backends(first: Any, url: str) -> BackendInfo:
     """Return which server processes two connections meet when they take turns."""
     announced = first.get_server_pid()
     met: tuple[set[int], set[int]] = set(), set()
@@ -122,7 +122,7 @@ async def _backends(first: Any, url: str) -> BackendFacts:
             keep_statements=False,
         )
     except (DatabaseUnavailableError, DatabaseRefusedError) as error:
-        return BackendFacts(
+        return BackendInfo(
             announced=announced, first=frozenset({await _backend(first)}), second=frozenset(), refusal=str(error)
         )
     try:
@@ -133,7 +133,7 @@ async def _backends(first: Any, url: str) -> BackendFacts:
             met[1].add(await _backend(second))
     finally:
         second.terminate()
-    return BackendFacts(
+    return BackendInfo(
         announced=announced,
         first=frozenset(met[0]),
         second=frozenset(met[1]),

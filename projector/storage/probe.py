@@ -1,16 +1,17 @@
 """A connection that stays open for whoever looks at the projection every few seconds, and must cost next to nothing."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
+from projector.domain.summary import Slice, Summary
 from projector.storage import migrate
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.query import READ_ONLY
-from projector.storage.summary import Summary, read
+from projector.storage.summary import read
 
 _SETTINGS: Mapping[str, str] = {
     **READ_ONLY,
@@ -40,15 +41,6 @@ GROUP BY 1, 2, 3
 
 _COUNT_TIMEOUT = "SET LOCAL statement_timeout = '80ms'"
 """Pages that have to come from the disk can take much longer than those before them."""
-
-
-class Slice(NamedTuple):
-    """The endpoints on some pages of the table."""
-
-    counts: Sequence[tuple[str, str, str, int]]
-    """Connectivity status, version, configuration status, and how many endpoints have them."""
-    seconds: float
-    """What counting them took the database."""
 
 
 class Probe:

@@ -8,11 +8,11 @@ import asyncpg
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from projector.domain.summary import Census, Summary
 from projector.errors import QueryRefusedError, one_line
 from projector.storage import migrate
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
-from projector.storage.summary import Summary
 from projector.storage.summary import read as read_summary
 from projector.storage.tables import endpoint_state
 from projector.storage.times import set_time_codecs
@@ -67,7 +67,7 @@ async def summary(url: str, stream: str) -> Summary:
         connection.terminate()
 
 
-async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
+async def census(url: str) -> Census:
     """Count the endpoints by status and by version, the most frequent first; this reads the whole table.
 
     Raises:
@@ -80,9 +80,9 @@ async def census(url: str) -> tuple[dict[str, int], dict[str, int]]:
         return {row[0]: row[1] for row in rows}
 
     async with reading(url) as connection:
-        return (
-            await count_by(connection, endpoint_state.c.connectivity_status),
-            await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
+        return Census(
+            by_status=await count_by(connection, endpoint_state.c.connectivity_status),
+            by_version=await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
         )
 
 

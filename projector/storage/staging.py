@@ -7,11 +7,12 @@ They object to what the live table objects to, since they have its constraints a
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import DecodeError
 
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.differences import DifferenceKind, Differences, RowDifference
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
 from projector.domain.stamps import Stamp
 from projector.errors import DamagedRowError
@@ -123,29 +124,6 @@ SET state = 'parked', closed_at = NULL, reason = excluded.reason, detail = exclu
     subject = excluded.subject, headers = excluded.headers, payload = excluded.payload, stored_at = excluded.stored_at
 WHERE known.state <> 'discarded' OR known.stored_at <> excluded.stored_at
 """  # noqa: S608 - names of ours
-
-
-class RowDifference(NamedTuple):
-    """How one row is not what the stream implies."""
-
-    endpoint_id: str
-    kind: str
-    """`missing`, `extra` or `different`."""
-    columns: Mapping[str, tuple[Any, Any]]
-    """What was found and what is implied, by column that differs."""
-
-
-class Differences(NamedTuple):
-    """How the table is not what the stream implies."""
-
-    compared: int
-    """Rows on either side."""
-    missing: int
-    extra: int
-    different: int
-    by_column: Mapping[str, int]
-    """Rows on both sides that differ, by column."""
-    shown: Sequence[RowDifference]
 
 
 class _StagingUnitOfWork(UnitOfWork):
@@ -379,7 +357,7 @@ def _stamps(value: object) -> Iterator[Stamp]:
 
 
 def _row_difference(
-    endpoint_id: str, kind: str, columns: Sequence[str], found: bytes | None, implied: bytes | None
+    endpoint_id: str, kind: DifferenceKind, columns: Sequence[str], found: bytes | None, implied: bytes | None
 ) -> RowDifference:
     before = decode_json(found) if found is not None else {}
     after = decode_json(implied) if implied is not None else {}

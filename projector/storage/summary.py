@@ -2,8 +2,9 @@
 
 import re
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+from projector.domain.summary import Summary
 from projector.storage import locks
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.wire import decode_json
@@ -16,25 +17,6 @@ _PARKED = """
 SELECT reason, count(*) FROM dead_letter WHERE stream = $1 AND state = 'parked' GROUP BY reason ORDER BY reason
 """
 _PROGRESS = re.compile(r" (\d+)/(\d+)$")
-
-
-class Summary(NamedTuple):
-    """What the tables say."""
-
-    position: int
-    rules_version: str | None
-    """None as long as nothing was ever folded."""
-    skipped: dict[str, int]
-    dead_letters: dict[str, int]
-    """Those that are neither resolved nor discarded, by reason."""
-    last_event_stored_at: datetime | None
-    last_commit_at: datetime | None
-    active: dict[str, Any] | None
-    """The process that works, as Postgres sees it: application, process id, address and since when."""
-    rebuild: dict[str, Any] | None
-    """The rebuild or verification under way: position reached, position to reach, and since when."""
-    endpoints: int | None = None
-    """None: not counted."""
 
 
 async def read(connection: Any, stream: str) -> Summary:

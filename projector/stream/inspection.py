@@ -17,10 +17,11 @@ from urllib.request import urlopen
 
 import nats.errors
 
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
 from projector.stream.connection import Broker, RawClient, connect, translated
-from projector.stream.facts import BrokerFacts, ConsumerFacts, StreamFacts, coverage
+from projector.stream.coverage import coverage
 from projector.stream.source import CONSUMER_DESCRIPTION, NANOSECOND, unix_ms
 
 _TIMEOUT_S = 5.0
@@ -72,7 +73,7 @@ class Wanted(NamedTuple):
         )
 
 
-async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = None) -> BrokerFacts:
+async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = None) -> BrokerInfo:
     """Return what a server tells; `monitoring` is the URL of its monitoring endpoint.
 
     Raises:
@@ -82,7 +83,7 @@ async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = No
     client = await connect(broker, name="projector doctor", on_failure=complaints.append)
     try:
         async with translated():
-            return await _Inspection(client, wanted, complaints).facts(monitoring)
+            return await _Inspection(client, wanted, complaints).run(monitoring)
     finally:
         await client.close()
 
@@ -97,9 +98,9 @@ class _Inspection:
         self._version = tuple(map(int, re.findall(r"\d+", client.server_info["version"])[:3]))
         self._clock: tuple[float, float, float] | None = None
 
-    async def facts(self, monitoring: str | None) -> BrokerFacts:
+    async def run(self, monitoring: str | None) -> BrokerInfo:
         sync_every_s, unseen = await _sync_every_s(monitoring)
-        facts = BrokerFacts(
+        seen = BrokerInfo(
             version=self._version,
             filters=self._wanted.filters,
             forbidden=await self._forbidden(DAEMON_NEEDS),
@@ -107,11 +108,11 @@ class _Inspection:
             sync_every_s=sync_every_s,
             unseen=unseen,
         )
-        if not {_INBOX, self._named(_STREAM_INFO)}.intersection(facts.forbidden):
-            facts = await self._with_stream(facts)
-        if facts.stream is not None and self._named(_CONSUMER_INFO) not in facts.forbidden:
-            facts = replace(facts, consumer=await self._consumer())
-        return replace(facts, clock=self._clock)
+        if not {_INBOX, self._named(_STREAM_INFO)}.intersection(seen.forbidden):
+            seen = await self._with_stream(seen)
+        if seen.stream is not None and self._named(_CONSUMER_INFO) not in seen.forbidden:
+            seen = replace(seen, consumer=await self._consumer())
+        return replace(seen, clock=self._clock)
 
     async def _forbidden(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Return which of some permissions are missing."""
@@ -134,17 +135,17 @@ class _Inspection:
         await self._client.flush()
         await self._client.flush()
 
-    async def _with_stream(self, facts: BrokerFacts) -> BrokerFacts:
+    async def _with_stream(self, seen: BrokerInfo) -> BrokerInfo:
         name = f"STREAM.INFO.{self._wanted.stream}"
         try:
             info = await self._ask(name)
         except nats.errors.NoRespondersError:
-            return replace(facts, jetstream=False)
+            return replace(seen, jetstream=False)
         error = info.get("error", {}).get("err_code")
         if error in _JETSTREAM_OFF:
-            return replace(facts, jetstream=False)
+            return replace(seen, jetstream=False)
         if error == _NO_SUCH_STREAM:
-            return replace(facts, stream_missing=True)
+            return replace(seen, stream_missing=True)
         _check(info)
         unmatched = []
         if info["state"]["messages"] and self._version >= _KNOWS_SUBJECTS_FILTER:
@@ -153,15 +154,15 @@ class _Inspection:
                 _check(found)
                 if not found["state"].get("subjects"):
                     unmatched.append(subject_filter)
-        return replace(facts, stream=_stream_facts(info, self._wanted.subjects, unmatched))
+        return replace(seen, stream=_stream_info(info, self._wanted.subjects, unmatched))
 
-    async def _consumer(self) -> ConsumerFacts | None:
+    async def _consumer(self) -> ConsumerInfo | None:
         info = await self._ask(f"CONSUMER.INFO.{self._wanted.stream}.{self._wanted.consumer}")
         if "error" in info:
             return None
         config = info["config"]
         filters = {config.get("filter_subject"), *config.get("filter_subjects", ())}
-        return ConsumerFacts(
+        return ConsumerInfo(
             name=self._wanted.consumer,
             ours=config.get("description") == CONSUMER_DESCRIPTION,
             pushes=bool(config.get("deliver_subject")),
@@ -192,7 +193,7 @@ def _check(answer: dict[str, Any]) -> None:
         raise BrokerUnavailableError(f"JetStream cannot say now: {answer['error'].get('description')}")
 
 
-def _stream_facts(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequence[str]) -> StreamFacts:
+def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequence[str]) -> StreamInfo:
     config, state = info["config"], info["state"]
 
     def limit(name: str) -> int | None:
@@ -200,7 +201,7 @@ def _stream_facts(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequen
 
     max_age = limit("max_age")
     filled_from_others = bool(config.get("mirror") or config.get("sources"))
-    return StreamFacts(
+    return StreamInfo(
         created_at=unix_ms(datetime.fromisoformat(info["created"])),
         first=max(state["first_seq"], 1),
         last=state["last_seq"],

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from projector.app.doctor.examination import CHECKS, examine
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -15,19 +17,18 @@ from projector.errors import (
     ProjectorError,
     SettingError,
 )
-from projector.storage.facts import BackendFacts, DatabaseFacts
-from projector.stream.facts import BrokerFacts, ConsumerFacts, Coverage, StreamFacts, coverage
+from projector.stream.coverage import coverage
 
 RULES = Rules(version="r1", revision="kaa-2017-04", originators=())
 FILTER = "kaa.v1.events.*.endpoint.>"
 SUBJECTS = ("kaa.v1.events.*.endpoint.config.updated", "kaa.v1.events.*.endpoint.connectivity.connected")
 
-STREAM = StreamFacts(created_at=1, first=1, last=9, stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
-CONSUMER = ConsumerFacts(name="ours", ours=True, filters=frozenset({FILTER}))
-BROKER = BrokerFacts(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
-BACKENDS = BackendFacts(announced=1, first=frozenset({1}), second=frozenset({2}))
+STREAM = StreamInfo(created_at=1, first=1, last=9, stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
+CONSUMER = ConsumerInfo(name="ours", ours=True, filters=frozenset({FILTER}))
+BROKER = BrokerInfo(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
+BACKENDS = BackendInfo(announced=1, first=frozenset({1}), second=frozenset({2}))
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=1, rules=RULES, position=5)
-DATABASE = DatabaseFacts(
+DATABASE = DatabaseInfo(
     version=(18, 4),
     schema="public",
     migration="0001",
@@ -39,7 +40,7 @@ DATABASE = DatabaseFacts(
 
 
 async def names(
-    broker: BrokerFacts | ProjectorError = BROKER, database: DatabaseFacts | ProjectorError = DATABASE
+    broker: BrokerInfo | ProjectorError = BROKER, database: DatabaseInfo | ProjectorError = DATABASE
 ) -> set[str]:
     """What is found where this is what is seen."""
 
@@ -188,10 +189,10 @@ async def test_a_fault_of_clusters_is_not_found_in_a_single_server() -> None:
     async def told(clustered: bool) -> str:
         seen = replace(BROKER, version=(2, 10, 22), stream=replace(STREAM, clustered=clustered, replicas=3))
 
-        async def look_at_broker() -> BrokerFacts:
+        async def look_at_broker() -> BrokerInfo:
             return seen
 
-        async def look_at_database() -> DatabaseFacts:
+        async def look_at_database() -> DatabaseInfo:
             return DATABASE
 
         examination = await examine(look_at_broker, look_at_database, stream="S", rules=RULES)

@@ -1,1 +1,1 @@
-"""What will hurt before the first run: facts of broker and database, and the checks that turn them into findings."""
+"""Inspection of NATS and Postgres before the first run, and the checks that turn what it shows into findings."""

@@ -4,49 +4,49 @@ from collections.abc import Sequence
 
 from projector.app.doctor.findings import Check
 from projector.app.doctor.known_faults import NATS_FAULTS, known_faults, written
-from projector.stream.facts import BrokerFacts, ConsumerFacts, Coverage, StreamFacts
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 
 _SEVERAL_FILTERS = (2, 10)
 
 
-def _forbidden(facts: BrokerFacts) -> str | None:
-    return _listed("the NATS user may not use", facts.forbidden)
+def _forbidden(broker: BrokerInfo) -> str | None:
+    return _listed("the NATS user may not use", broker.forbidden)
 
 
-def _forbidden_to_replay(facts: BrokerFacts) -> str | None:
-    return _listed("the NATS user may not use", facts.forbidden_to_replay) if not facts.forbidden else None
+def _forbidden_to_replay(broker: BrokerInfo) -> str | None:
+    return _listed("the NATS user may not use", broker.forbidden_to_replay) if not broker.forbidden else None
 
 
-def _jetstream_off(facts: BrokerFacts) -> str | None:
-    return None if facts.jetstream else "JetStream is off on this server, or for this account"
+def _jetstream_off(broker: BrokerInfo) -> str | None:
+    return None if broker.jetstream else "JetStream is off on this server, or for this account"
 
 
-def _too_old(facts: BrokerFacts) -> str | None:
-    if len(facts.filters) == 1 or facts.version >= _SEVERAL_FILTERS:
+def _too_old(broker: BrokerInfo) -> str | None:
+    if len(broker.filters) == 1 or broker.version >= _SEVERAL_FILTERS:
         return None
-    return f"NATS {written(facts.version)} cannot filter by several originators"
+    return f"NATS {written(broker.version)} cannot filter by several originators"
 
 
-def _known_fault(facts: BrokerFacts) -> str | None:
-    clustered = facts.stream is not None and facts.stream.clustered
-    return known_faults(NATS_FAULTS, "NATS", facts.version, clustered=clustered)
+def _known_fault(broker: BrokerInfo) -> str | None:
+    clustered = broker.stream is not None and broker.stream.clustered
+    return known_faults(NATS_FAULTS, "NATS", broker.version, clustered=clustered)
 
 
-def _lazy_sync(facts: BrokerFacts) -> str | None:
-    if facts.stream is not None and facts.stream.acknowledges_unwritten:
+def _lazy_sync(broker: BrokerInfo) -> str | None:
+    if broker.stream is not None and broker.stream.acknowledges_unwritten:
         return "the stream acknowledges messages before they are written (persist_mode async)"
-    if facts.sync_every_s:
-        return f"the server acknowledges messages up to {facts.sync_every_s:g} s before its disks are written"
+    if broker.sync_every_s:
+        return f"the server acknowledges messages up to {broker.sync_every_s:g} s before its disks are written"
     return None
 
 
-def _subjects_missing(stream: StreamFacts) -> str | None:
+def _subjects_missing(stream: StreamInfo) -> str | None:
     if not stream.stores or set(stream.stores.values()) != {Coverage.NOT_AT_ALL}:
         return None
     return "the stream takes no subject of endpoint events"
 
 
-def _subjects_partly_missing(stream: StreamFacts) -> str | None:
+def _subjects_partly_missing(stream: StreamInfo) -> str | None:
     if _subjects_missing(stream):
         return None
     return _listed(
@@ -54,21 +54,21 @@ def _subjects_partly_missing(stream: StreamFacts) -> str | None:
     )
 
 
-def _nothing_matches(stream: StreamFacts) -> str | None:
+def _nothing_matches(stream: StreamInfo) -> str | None:
     return _listed("the stream has messages, and none that matches", stream.unmatched)
 
 
-def _retention(stream: StreamFacts) -> str | None:
+def _retention(stream: StreamInfo) -> str | None:
     return None if stream.retention == "limits" else f"the stream has {stream.retention} retention"
 
 
-def _limit_per_subject(stream: StreamFacts) -> str | None:
+def _limit_per_subject(stream: StreamInfo) -> str | None:
     if stream.max_messages_per_subject is None:
         return None
     return f"the stream keeps {stream.max_messages_per_subject} messages of each subject, which many endpoints share"
 
 
-def _limits(stream: StreamFacts) -> str | None:
+def _limits(stream: StreamInfo) -> str | None:
     found = [] if stream.refuses_when_full else _sizes(stream)
     if stream.max_age_s is not None:
         found = [f"{stream.max_age_s:g} s", *found]
@@ -77,38 +77,38 @@ def _limits(stream: StreamFacts) -> str | None:
     return _listed("the stream forgets what is past", found)
 
 
-def _fills_up(stream: StreamFacts) -> str | None:
+def _fills_up(stream: StreamInfo) -> str | None:
     return _listed("the stream refuses new events past", _sizes(stream) if stream.refuses_when_full else [])
 
 
-def _beginning_gone(stream: StreamFacts) -> str | None:
+def _beginning_gone(stream: StreamInfo) -> str | None:
     return f"the stream begins at position {stream.first}" if stream.first > 1 else None
 
 
-def _one_replica(stream: StreamFacts) -> str | None:
+def _one_replica(stream: StreamInfo) -> str | None:
     # A server on its own could not keep another.
     if not stream.clustered or stream.replicas > 1:
         return None
     return "the stream has one replica, in a cluster that could keep more"
 
 
-def _in_memory(stream: StreamFacts) -> str | None:
+def _in_memory(stream: StreamInfo) -> str | None:
     return "the stream is kept in memory" if stream.storage == "memory" else None
 
 
-def _taken(facts: BrokerFacts) -> str | None:
-    consumer = facts.consumer
+def _taken(broker: BrokerInfo) -> str | None:
+    consumer = broker.consumer
     if consumer is None or consumer.ours:
         return None
     signs = [
         *(["it pushes"] if consumer.pushes else []),
         *([f"its acknowledgement policy is {consumer.acknowledges}"] if consumer.acknowledges != "all" else []),
-        *(["it has other filters"] if consumer.filters != set(facts.filters) else []),
+        *(["it has other filters"] if consumer.filters != set(broker.filters) else []),
     ]
     return _listed(f"consumer {consumer.name!r} is somebody else's, and the daemon would delete it", signs)
 
 
-def _unusable(consumer: ConsumerFacts) -> str | None:
+def _unusable(consumer: ConsumerInfo) -> str | None:
     signs = [
         *(["it delivers headers without payloads"] if consumer.headers_only else []),
         *(["it is paused"] if consumer.paused else []),
@@ -117,7 +117,7 @@ def _unusable(consumer: ConsumerFacts) -> str | None:
     return _listed(f"consumer {consumer.name!r} delivers nothing that can be folded", signs)
 
 
-def _sizes(stream: StreamFacts) -> list[str]:
+def _sizes(stream: StreamInfo) -> list[str]:
     return [
         *([] if stream.max_messages is None else [f"{stream.max_messages} messages"]),
         *([] if stream.max_bytes is None else [f"{stream.max_bytes} bytes"]),
@@ -128,7 +128,7 @@ def _listed(what: str, items: Sequence[str]) -> str | None:
     return f"{what}: {', '.join(items)}" if items else None
 
 
-BROKER_CHECKS: Sequence[Check[BrokerFacts]] = (
+BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
     Check(
         "nats-permissions",
         "error",
@@ -163,7 +163,7 @@ BROKER_CHECKS: Sequence[Check[BrokerFacts]] = (
         "choose another name with PROJECTOR_CONSUMER, or delete that consumer if nobody needs it",
     ),
 )
-STREAM_CHECKS: Sequence[Check[StreamFacts]] = (
+STREAM_CHECKS: Sequence[Check[StreamInfo]] = (
     Check(
         "subjects-missing",
         "error",
@@ -213,6 +213,6 @@ STREAM_CHECKS: Sequence[Check[StreamFacts]] = (
     ),
     Check("in-memory", "error", _in_memory, "create the stream in files: memory forgets everything with its servers"),
 )
-CONSUMER_CHECKS: Sequence[Check[ConsumerFacts]] = (
+CONSUMER_CHECKS: Sequence[Check[ConsumerInfo]] = (
     Check("consumer-unusable", "error", _unusable, "delete the consumer: the daemon creates it as it has to be"),
 )

@@ -4,45 +4,45 @@ from collections.abc import Sequence
 
 from projector.app.doctor.findings import Check
 from projector.app.doctor.known_faults import POSTGRES_FAULTS, known_faults, written
-from projector.storage.facts import DatabaseFacts
+from projector.domain.database_info import DatabaseInfo
 
 _OLDEST = (15, 0)
 
 
-def _too_old(facts: DatabaseFacts) -> str | None:
+def _too_old(database: DatabaseInfo) -> str | None:
     return (
-        f"this is Postgres {written(facts.version)}, older than any that is supported"
-        if facts.version < _OLDEST
+        f"this is Postgres {written(database.version)}, older than any that is supported"
+        if database.version < _OLDEST
         else None
     )
 
 
-def _known_fault(facts: DatabaseFacts) -> str | None:
-    return known_faults(POSTGRES_FAULTS, "Postgres", facts.version)
+def _known_fault(database: DatabaseInfo) -> str | None:
+    return known_faults(POSTGRES_FAULTS, "Postgres", database.version)
 
 
-def _standby(facts: DatabaseFacts) -> str | None:
-    return "this is a standby, which nobody can write to" if facts.standby else None
+def _standby(database: DatabaseInfo) -> str | None:
+    return "this is a standby, which nobody can write to" if database.standby else None
 
 
-def _encoding(facts: DatabaseFacts) -> str | None:
-    return f"the database is encoded in {facts.encoding}" if facts.encoding != "UTF8" else None
+def _encoding(database: DatabaseInfo) -> str | None:
+    return f"the database is encoded in {database.encoding}" if database.encoding != "UTF8" else None
 
 
-def _fsync(facts: DatabaseFacts) -> str | None:
-    return "fsync is off" if "fsync" in facts.off else None
+def _fsync(database: DatabaseInfo) -> str | None:
+    return "fsync is off" if "fsync" in database.off else None
 
 
-def _full_page_writes(facts: DatabaseFacts) -> str | None:
-    return "full_page_writes is off" if "full_page_writes" in facts.off else None
+def _full_page_writes(database: DatabaseInfo) -> str | None:
+    return "full_page_writes is off" if "full_page_writes" in database.off else None
 
 
-def _synchronous_commit(facts: DatabaseFacts) -> str | None:
-    return "synchronous_commit is off" if "synchronous_commit" in facts.off else None
+def _synchronous_commit(database: DatabaseInfo) -> str | None:
+    return "synchronous_commit is off" if "synchronous_commit" in database.off else None
 
 
-def _pooler(facts: DatabaseFacts) -> str | None:
-    met = facts.backends
+def _pooler(database: DatabaseInfo) -> str | None:
+    met = database.backends
     if len(met.first) > 1 or len(met.second) > 1:
         return "a pooler stands between: the transactions of one connection run in several server processes"
     if met.first & met.second:
@@ -50,38 +50,40 @@ def _pooler(facts: DatabaseFacts) -> str | None:
     return None
 
 
-def _maybe_pooler(facts: DatabaseFacts) -> str | None:
-    if _pooler(facts) or facts.backends.announced in facts.backends.first:
+def _maybe_pooler(database: DatabaseInfo) -> str | None:
+    if _pooler(database) or database.backends.announced in database.backends.first:
         return None
     return "something stands between, such as a pooler: the connection's server process is not the one announced"
 
 
-def _second_connection(facts: DatabaseFacts) -> str | None:
-    refusal = facts.backends.refusal
+def _second_connection(database: DatabaseInfo) -> str | None:
+    refusal = database.backends.refusal
     return refusal and f"a second connection, with the parameters of the daemon's, is refused: {refusal}"
 
 
-def _ignored_parameters(facts: DatabaseFacts) -> str | None:
-    ignored = facts.backends.ignored
+def _ignored_parameters(database: DatabaseInfo) -> str | None:
+    ignored = database.backends.ignored
     return f"connections do not get what the daemon asks for: {', '.join(ignored)}" if ignored else None
 
 
-def _unmigrated(facts: DatabaseFacts) -> str | None:
-    unseen = facts.schema is None or any(privilege.startswith("SELECT") for privilege in facts.missing_privileges)
-    if facts.migrated or unseen:
+def _unmigrated(database: DatabaseInfo) -> str | None:
+    unseen = database.schema is None or any(privilege.startswith("SELECT") for privilege in database.missing_privileges)
+    if database.migrated or unseen:
         return None
-    return f"the database is at migration {facts.migration or 'none'}, this version needs {facts.migration_wanted}"
+    return (
+        f"the database is at migration {database.migration or 'none'}, this version needs {database.migration_wanted}"
+    )
 
 
-def _privileges(facts: DatabaseFacts) -> str | None:
-    return f"the role lacks {', '.join(facts.missing_privileges)}" if facts.missing_privileges else None
+def _privileges(database: DatabaseInfo) -> str | None:
+    return f"the role lacks {', '.join(database.missing_privileges)}" if database.missing_privileges else None
 
 
-def _privileges_to_rebuild(facts: DatabaseFacts) -> str | None:
-    return f"the role lacks {', '.join(facts.missing_to_rebuild)}" if facts.missing_to_rebuild else None
+def _privileges_to_rebuild(database: DatabaseInfo) -> str | None:
+    return f"the role lacks {', '.join(database.missing_to_rebuild)}" if database.missing_to_rebuild else None
 
 
-DATABASE_CHECKS: Sequence[Check[DatabaseFacts]] = (
+DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
     Check("postgres-too-old", "error", _too_old, "update Postgres to 15 or newer"),
     Check("postgres-fault", "warning", _known_fault, "update Postgres"),
     Check("standby", "error", _standby, "point PROJECTOR_DATABASE_URL at the primary; several hosts can be named"),

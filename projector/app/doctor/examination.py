@@ -6,12 +6,12 @@ from typing import TypeVar
 
 from projector.app.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
 from projector.app.doctor.database import DATABASE_CHECKS
-from projector.app.doctor.findings import Facts, Finding, found
+from projector.app.doctor.findings import Finding, Inspection, found
 from projector.app.doctor.setup import SETUP_CHECKS
+from projector.domain.broker_info import BrokerInfo
 from projector.domain.checkpoint import Rules
+from projector.domain.database_info import DatabaseInfo
 from projector.errors import ProjectorError, SettingError
-from projector.storage.facts import DatabaseFacts
-from projector.stream.facts import BrokerFacts
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ class Examination:
 
 
 async def examine(
-    look_at_broker: Callable[[], Awaitable[BrokerFacts]],
-    look_at_database: Callable[[], Awaitable[DatabaseFacts]],
+    look_at_broker: Callable[[], Awaitable[BrokerInfo]],
+    look_at_database: Callable[[], Awaitable[DatabaseInfo]],
     *,
     stream: str,
     rules: Rules,
@@ -48,8 +48,8 @@ async def examine(
     # One after the other: beside a working daemon, the stream that is seen is then not older than the checkpoint.
     database = await _attempt(look_at_database)
     broker = await _attempt(look_at_broker)
-    facts = Facts(stream=stream, rules=rules, broker=broker, database=database)
-    return Examination(findings=tuple(_findings(facts)), unseen=tuple(_unseen(facts)))
+    inspection = Inspection(stream=stream, rules=rules, broker=broker, database=database)
+    return Examination(findings=tuple(_findings(inspection)), unseen=tuple(_unseen(inspection)))
 
 
 async def _attempt(look: Callable[[], Awaitable[T]]) -> T | ProjectorError:
@@ -61,16 +61,16 @@ async def _attempt(look: Callable[[], Awaitable[T]]) -> T | ProjectorError:
         return error
 
 
-def _findings(facts: Facts) -> Iterator[Finding]:
-    yield from found(SETUP_CHECKS, facts)
-    yield from found(BROKER_CHECKS, facts.seen_broker)
-    yield from found(STREAM_CHECKS, facts.seen_stream)
-    yield from found(CONSUMER_CHECKS, facts.seen_consumer)
-    yield from found(DATABASE_CHECKS, facts.seen_database)
+def _findings(inspection: Inspection) -> Iterator[Finding]:
+    yield from found(SETUP_CHECKS, inspection)
+    yield from found(BROKER_CHECKS, inspection.seen_broker)
+    yield from found(STREAM_CHECKS, inspection.seen_stream)
+    yield from found(CONSUMER_CHECKS, inspection.seen_consumer)
+    yield from found(DATABASE_CHECKS, inspection.seen_database)
 
 
-def _unseen(facts: Facts) -> Iterator[str]:
-    broker = facts.seen_broker
+def _unseen(inspection: Inspection) -> Iterator[str]:
+    broker = inspection.seen_broker
     if broker is None:
         return
     yield from broker.unseen

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
 from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.database_info import DatabaseInfo
 from projector.errors import ProjectorError
-from projector.storage.facts import DatabaseFacts
-from projector.stream.facts import BrokerFacts, ConsumerFacts, StreamFacts
 
 Severity = Literal["error", "warning"]
 """An error keeps the projector from working, or from being right; a warning may hurt one day."""
@@ -16,32 +16,32 @@ F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Inspection:
     """Everything that was looked at; a server that cannot be looked at is the error that says why."""
 
     stream: str
     """The one that the settings name."""
     rules: Rules
-    broker: BrokerFacts | ProjectorError
-    database: DatabaseFacts | ProjectorError
+    broker: BrokerInfo | ProjectorError
+    database: DatabaseInfo | ProjectorError
 
     @property
-    def seen_broker(self) -> BrokerFacts | None:
+    def seen_broker(self) -> BrokerInfo | None:
         """What the NATS server tells, if it could be looked at."""
-        return self.broker if isinstance(self.broker, BrokerFacts) else None
+        return self.broker if isinstance(self.broker, BrokerInfo) else None
 
     @property
-    def seen_database(self) -> DatabaseFacts | None:
+    def seen_database(self) -> DatabaseInfo | None:
         """What the database tells, if it could be looked at."""
-        return self.database if isinstance(self.database, DatabaseFacts) else None
+        return self.database if isinstance(self.database, DatabaseInfo) else None
 
     @property
-    def seen_stream(self) -> StreamFacts | None:
+    def seen_stream(self) -> StreamInfo | None:
         """How the stream is, if it could be looked at."""
         return self.seen_broker.stream if self.seen_broker else None
 
     @property
-    def seen_consumer(self) -> ConsumerFacts | None:
+    def seen_consumer(self) -> ConsumerInfo | None:
         """How the durable consumer is, if there is one that could be looked at."""
         return self.seen_broker.consumer if self.seen_broker else None
 
@@ -70,11 +70,11 @@ class Check(NamedTuple, Generic[F]):
     remedy: str
 
 
-def found(checks: Sequence[Check[F]], facts: F | None) -> Iterator[Finding]:
+def found(checks: Sequence[Check[F]], seen: F | None) -> Iterator[Finding]:
     """Yield what some checks find in what they look at; nothing if that could not be seen."""
-    if facts is None:
+    if seen is None:
         return
     for check in checks:
-        what = check.look(facts)
+        what = check.look(seen)
         if what is not None:
             yield Finding(check.name, check.severity, what, check.remedy)

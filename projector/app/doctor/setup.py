@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from projector.app.doctor.findings import Check, Facts
+from projector.app.doctor.findings import Check, Inspection
 from projector.errors import ProjectorError, RulesChangedError, TransientError
 
 _SKEW_S = 1.0
@@ -16,30 +16,30 @@ def _refused(server: object) -> str | None:
     return str(server) if isinstance(server, ProjectorError) and not isinstance(server, TransientError) else None
 
 
-def _nats_unreachable(facts: Facts) -> str | None:
-    return _unreachable(facts.broker)
+def _nats_unreachable(inspection: Inspection) -> str | None:
+    return _unreachable(inspection.broker)
 
 
-def _nats_refused(facts: Facts) -> str | None:
-    return _refused(facts.broker)
+def _nats_refused(inspection: Inspection) -> str | None:
+    return _refused(inspection.broker)
 
 
-def _postgres_unreachable(facts: Facts) -> str | None:
-    return _unreachable(facts.database)
+def _postgres_unreachable(inspection: Inspection) -> str | None:
+    return _unreachable(inspection.database)
 
 
-def _postgres_refused(facts: Facts) -> str | None:
-    return _refused(facts.database)
+def _postgres_refused(inspection: Inspection) -> str | None:
+    return _refused(inspection.database)
 
 
-def _stream_missing(facts: Facts) -> str | None:
-    missing = facts.seen_broker is not None and facts.seen_broker.stream_missing
-    return f"there is no stream {facts.stream!r}" if missing else None
+def _stream_missing(inspection: Inspection) -> str | None:
+    missing = inspection.seen_broker is not None and inspection.seen_broker.stream_missing
+    return f"there is no stream {inspection.stream!r}" if missing else None
 
 
-def _stream_replaced(facts: Facts) -> str | None:
-    stream, checkpoint = facts.seen_stream, facts.checkpoint
-    if stream is None or checkpoint is None or checkpoint.stream != facts.stream:
+def _stream_replaced(inspection: Inspection) -> str | None:
+    stream, checkpoint = inspection.seen_stream, inspection.checkpoint
+    if stream is None or checkpoint is None or checkpoint.stream != inspection.stream:
         return None
     if stream.created_at != checkpoint.stream_created_at:
         return "the stream was created at another time than the one that was folded"
@@ -48,9 +48,15 @@ def _stream_replaced(facts: Facts) -> str | None:
     return None
 
 
-def _events_lost(facts: Facts) -> str | None:
-    stream, database = facts.seen_stream, facts.seen_database
-    if stream is None or database is None or not database.migrated or _stream_replaced(facts) or _rules_changed(facts):
+def _events_lost(inspection: Inspection) -> str | None:
+    stream, database = inspection.seen_stream, inspection.seen_database
+    if (
+        stream is None
+        or database is None
+        or not database.migrated
+        or _stream_replaced(inspection)
+        or _rules_changed(inspection)
+    ):
         return None
     if database.led:
         return None  # it has moved on since, and checks this itself
@@ -60,31 +66,31 @@ def _events_lost(facts: Facts) -> str | None:
     return f"the stream begins at position {stream.first}, and the table is folded up to {position}"
 
 
-def _rules_changed(facts: Facts) -> str | None:
-    checkpoint = facts.checkpoint
+def _rules_changed(inspection: Inspection) -> str | None:
+    checkpoint = inspection.checkpoint
     if checkpoint is None:
         return None
-    if checkpoint.stream != facts.stream:
-        return f"the rows were built from stream {checkpoint.stream!r}, and the settings name {facts.stream!r}"
+    if checkpoint.stream != inspection.stream:
+        return f"the rows were built from stream {checkpoint.stream!r}, and the settings name {inspection.stream!r}"
     try:
-        checkpoint.rules.check(facts.rules)
+        checkpoint.rules.check(inspection.rules)
     except RulesChangedError as error:
         return f"the rows were built with {error.what} {error.built_with!r}, this projector has {error.now!r}"
     return None
 
 
-def _consumer_shared(facts: Facts) -> str | None:
-    consumer, database = facts.seen_consumer, facts.seen_database
+def _consumer_shared(inspection: Inspection) -> str | None:
+    consumer, database = inspection.seen_consumer, inspection.seen_database
     # A projector that works on this database is the one that may pull.
     if consumer is None or not consumer.waiting or database is None or database.led:
         return None
     return f"somebody pulls from consumer {consumer.name!r}, and no projector works on this database"
 
 
-def _clock_skew(facts: Facts) -> str | None:
+def _clock_skew(inspection: Inspection) -> str | None:
     readings = {
-        "NATS": facts.seen_broker.clock if facts.seen_broker else None,
-        "Postgres": facts.seen_database.clock if facts.seen_database else None,
+        "NATS": inspection.seen_broker.clock if inspection.seen_broker else None,
+        "Postgres": inspection.seen_database.clock if inspection.seen_database else None,
     }
     apart = []
     for server, reading in readings.items():
@@ -99,7 +105,7 @@ def _clock_skew(facts: Facts) -> str | None:
     return "; ".join(apart) or None
 
 
-SETUP_CHECKS: Sequence[Check[Facts]] = (
+SETUP_CHECKS: Sequence[Check[Inspection]] = (
     Check("nats-unreachable", "error", _nats_unreachable, "start NATS, or correct PROJECTOR_NATS_URL"),
     Check("nats-refused", "error", _nats_refused, "correct user, password, credentials or the TLS settings"),
     Check("postgres-unreachable", "error", _postgres_unreachable, "start Postgres, or correct PROJECTOR_DATABASE_URL"),

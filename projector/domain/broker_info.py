@@ -1,0 +1,86 @@
+"""What an inspection of a NATS server, its stream and its consumer shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Coverage(Enum):
+    """How much of a subject with wildcards a stream stores."""
+
+    WHOLLY = "wholly"
+    PARTLY = "partly"
+    NOT_AT_ALL = "not at all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """Configuration and state of the stream."""
+
+    created_at: int
+    """Unix ms."""
+    first: int
+    """Position of the oldest message; one past `last` if the stream is empty."""
+    last: int
+    stores: Mapping[str, Coverage]
+    """Coverage of each subject of our events; empty if the stream is filled from other streams."""
+    unmatched: tuple[str, ...] = ()
+    """Those of our subject filters that match no message, if the stream has any."""
+    retention: str = "limits"
+    storage: str = "file"
+    replicas: int = 1
+    clustered: bool = False
+    refuses_when_full: bool = False
+    """Whether the stream refuses new messages at a limit, instead of deleting old ones."""
+    max_age_s: float | None = None
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    max_messages_per_subject: int | None = None
+    message_ttl: bool = False
+    """Whether publishers may set a time to live."""
+    acknowledges_unwritten: bool = False
+    """Whether publishers are acknowledged before the message is written (`persist_mode: async`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerInfo:
+    """Configuration and state of the durable consumer."""
+
+    name: str
+    ours: bool
+    """Whether a projector created it."""
+    pushes: bool = False
+    acknowledges: str = "all"
+    """Its acknowledgement policy."""
+    filters: frozenset[str] = frozenset()
+    headers_only: bool = False
+    paused: bool = False
+    prioritises: bool = False
+    """Whether it serves priority groups only."""
+    waiting: int = 0
+    """Pull requests that wait for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerInfo:
+    """A NATS server as the daemon's user sees it."""
+
+    version: tuple[int, ...]
+    filters: tuple[str, ...]
+    """Our subject filters."""
+    forbidden: tuple[str, ...] = ()
+    """Subjects that the daemon needs and the user may not use."""
+    forbidden_to_replay: tuple[str, ...] = ()
+    """Subjects that only `rebuild`, `verify` and `status` need and the user may not use."""
+    jetstream: bool = True
+    stream: StreamInfo | None = None
+    """None: it is missing, or the user may not see it."""
+    stream_missing: bool = False
+    consumer: ConsumerInfo | None = None
+    """None: it is missing, or the user may not see it."""
+    clock: tuple[float, float, float] | None = None
+    """Unix s: local time of the request, the server's time, local time of the answer; None if the server gives none."""
+    sync_every_s: float | None = None
+    """How often the server syncs its files, 0 for before each acknowledgement; None: unknown."""
+    unseen: tuple[str, ...] = ()
+    """What could not be inspected, and why."""

@@ -1,0 +1,56 @@
+"""What an inspection of a Postgres database shows."""
+
+from dataclasses import dataclass
+
+from projector.domain.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo:
+    """Server processes that two connections met while both were open.
+
+    A process serves one connection for as long as it lasts, unless a pooler stands between.
+    """
+
+    announced: int
+    """Process id announced to the first connection when it was opened."""
+    first: frozenset[int]
+    """Processes that ran the first connection's transactions."""
+    second: frozenset[int]
+    """Processes that ran the second connection's transactions."""
+    refusal: str | None = None
+    """Why the second connection, which sets the daemon's parameters, was refused."""
+    ignored: tuple[str, ...] = ()
+    """Those of the daemon's parameters that the second connection did not get."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseInfo:
+    """A database as the daemon's role sees it."""
+
+    version: tuple[int, int]
+    encoding: str = "UTF8"
+    standby: bool = False
+    off: frozenset[str] = frozenset()
+    """Those of `fsync`, `full_page_writes` and `synchronous_commit` that are off."""
+    schema: str | None
+    """Schema of the tables; None if the role may use no schema of its search path."""
+    migration: str | None
+    """Latest migration applied; None if there is none, or the role may not see it."""
+    migration_wanted: str
+    missing_privileges: tuple[str, ...] = ()
+    """Privileges that the daemon needs and the role lacks."""
+    missing_to_rebuild: tuple[str, ...] = ()
+    """Privileges that only `rebuild` and `verify` need and the role lacks."""
+    backends: BackendInfo
+    clock: tuple[float, float, float]
+    """Unix s: local time of the request, the server's time, local time of the answer."""
+    checkpoint: Checkpoint | None = None
+    """None: there is none, or the role may not see it."""
+    led: bool = False
+    """Whether a leader works on this database."""
+
+    @property
+    def migrated(self) -> bool:
+        """Whether the tables are those of this version."""
+        return self.migration == self.migration_wanted
