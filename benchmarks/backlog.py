@@ -159,7 +159,7 @@ async def publish(nats_url: str, events: Iterable[SimulatedEvent | Wire]) -> int
         jetstream = client.jetstream()
         published = (await jetstream.stream_info(STREAM)).state.last_seq
         for event in events:
-            subject, payload = event if isinstance(event, Wire) else _encoded(codec, event)
+            subject, payload = encoded(codec, event)
             published += 1
             if published % _IN_FLIGHT:
                 await client.publish(subject, payload)
@@ -174,5 +174,8 @@ async def publish(nats_url: str, events: Iterable[SimulatedEvent | Wire]) -> int
     return published
 
 
-def _encoded(codec: Codec, event: SimulatedEvent) -> Wire:
+def encoded(codec: Codec, event: SimulatedEvent | Wire) -> Wire:
+    """Return what is published."""
+    if isinstance(event, Wire):
+        return event
     return Wire(subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from benchmarks.servers import POSTGRES_SETTINGS
 

@@ -12,11 +12,11 @@ import asyncpg
 import nats
 import uvloop
 
-from benchmarks.backlog import STREAM, Backlog
+from benchmarks.backlog import STREAM, Backlog, encoded
 from benchmarks.process import Program, ProgramError, Sample
+from benchmarks.workloads import Wire
 from projector import resources
 from projector.dev.fleet import SimulatedEvent
-from projector.stream import subjects
 from projector.stream.codec import Codec
 
 _CATCH_UP_S = 600
@@ -28,7 +28,7 @@ _POLL_S = 0.0005
 
 
 def measure_latency(
-    backlog: Backlog, database_url: str, life: Iterable[SimulatedEvent], *, rate: int, seconds: int
+    backlog: Backlog, database_url: str, life: Iterable[SimulatedEvent | Wire], *, rate: int, seconds: int
 ) -> Sample:
     """Let the daemon catch up, publish at a rate, and time every event.
 
@@ -57,14 +57,11 @@ def measure_latency(
 
 
 async def _publish_and_watch(
-    backlog: Backlog, database_url: str, life: Iterable[SimulatedEvent], *, rate: int, seconds: int
+    backlog: Backlog, database_url: str, life: Iterable[SimulatedEvent | Wire], *, rate: int, seconds: int
 ) -> list[float]:
     """Return the ms that each event took, in the order of the stream."""
     codec = Codec("kaa-2017-04", resources.folder("schemas"))
-    wire = [
-        (subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))
-        for event in islice(life, rate * (seconds + _SETTLE_S))
-    ]
+    wire = [encoded(codec, event) for event in islice(life, rate * (seconds + _SETTLE_S))]
     client = await nats.connect(backlog.nats.url)
     connection = await asyncpg.connect(database_url)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 

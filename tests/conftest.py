@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import asyncpg
 import nats
@@ -19,6 +19,7 @@ from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
+from tests.support.fixtures import Rows, Wire
 
 QUICK = {
     "fsync": "off",
@@ -118,10 +119,7 @@ async def other_database_url(postgres_server: EmbeddedPostgres, migrated_templat
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 
-Wire: TypeAlias = tuple[str, bytes]
 """Subject and payload of a message."""
-
-Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="session")

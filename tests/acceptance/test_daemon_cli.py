@@ -11,10 +11,8 @@ import pytest
 
 from tests.support.command_line import CommandLine, Running
 from tests.support.database import Database
+from tests.support.fixtures import Event, Eventually, Publish
 
-Event = Callable[..., tuple[str, bytes]]
-Eventually = Callable[..., Awaitable[None]]
-Publish = Callable[..., Awaitable[int]]
 Connect = Callable[[str], Awaitable[int]]
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "random.jsonl"

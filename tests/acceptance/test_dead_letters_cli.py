@@ -6,17 +6,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.command_line import CommandLine
-
-Event = Callable[..., tuple[str, bytes]]
-Query = Callable[..., Awaitable[list[tuple[object, ...]]]]
+from tests.support.fixtures import Event, Publish, Query
 
 CONNECTED = "connectivity.connected"
 
 
 @pytest.fixture
-async def parked(
-    prepared: CommandLine, event: Event, publish: Callable[..., Awaitable[int]], query: Query, database_url: str
-) -> CommandLine:
+async def parked(prepared: CommandLine, event: Event, publish: Publish, query: Query, database_url: str) -> CommandLine:
     """Four messages are parked: the first two by a constraint of the user's, which is gone by now."""
     await query(database_url, "ALTER TABLE endpoint_state ADD CONSTRAINT nothing_old CHECK (app_version <> 'old')")
     await publish(

@@ -2,17 +2,13 @@ import asyncio
 import signal
 import tomllib
 import urllib.request
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from projector.dev.embedded import EmbeddedPostgres
 from tests.support.command_line import CommandLine
-
-Eventually = Callable[..., Awaitable[None]]
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+from tests.support.fixtures import Eventually, Query
 
 PROGRESS = "SELECT position, (SELECT count(*) FROM endpoint_state) FROM projector_checkpoint"
 

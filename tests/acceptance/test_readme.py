@@ -21,12 +21,11 @@ from projector.runtime import Runtime
 from projector.settings import load
 from projector.stream import subjects
 from projector.stream.codec import Codec
+from tests.support.fixtures import Eventually, Publish, Query
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 
 def blocks(written: str, language: str) -> list[str]:
@@ -48,9 +47,7 @@ EVENTS = 4000
 
 
 @pytest.fixture
-async def fleet(
-    nats_url: str, stream: str, database_url: str, codec: Codec, publish: Callable[..., Awaitable[int]]
-) -> Runtime:
+async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, publish: Publish) -> Runtime:
     """The last half an hour of a fleet's life, in the table."""
     span = timedelta(minutes=30)
     began = datetime.now(UTC) - span
@@ -130,7 +127,7 @@ async def use_everything(
     empty_database_url: str,
     grant: Callable[[], Awaitable[tuple[str, str]]],
     query: Query,
-    eventually: Callable[..., Awaitable[None]],
+    eventually: Eventually,
 ) -> None:
     everything = guarded_nats_url.replace("nats://", "nats://admin:a@")
     owner = runtime(nats_url=everything, database_url=empty_database_url)
@@ -149,7 +146,7 @@ async def use_everything(
 
         async def everything_is_acknowledged() -> bool:
             consumer = await jetstream.consumer_info("KAA_ENDPOINT_EVENTS", "endpoint-state-projector")
-            return consumer.ack_floor.stream_seq == 501
+            return consumer.ack_floor is not None and consumer.ack_floor.stream_seq == 501
 
         await eventually(everything_is_acknowledged)
 
@@ -183,7 +180,7 @@ async def test_the_privileges_in_the_documents_are_enough_for_everything_but_ini
     empty_database_url: str,
     grant: Callable[[], Awaitable[tuple[str, str]]],
     query: Query,
-    eventually: Callable[..., Awaitable[None]],
+    eventually: Eventually,
 ) -> None:
     async with asyncio.timeout(60):  # what NATS does not permit it does not answer
         await use_everything(guarded_nats_url, empty_database_url, grant, query, eventually)

@@ -20,6 +20,7 @@ from projector.dev.simulation import Simulation
 from projector.runtime import Runtime
 from projector.settings import load
 from tests.support.command_line import CommandLine, Running
+from tests.support.fixtures import Event, Eventually, Publish, Query, Rows
 
 REPOSITORY = Path(projector.__file__).parents[1]
 STREAM = "KAA_ENDPOINT_EVENTS"
@@ -32,7 +33,7 @@ TABLE = "SELECT * FROM endpoint_state ORDER BY endpoint_id"
 class World:
     """A stream and a database, and what people do to them."""
 
-    def __init__(self, command: CommandLine, jetstream: JetStreamContext, query: Any, eventually: Any) -> None:
+    def __init__(self, command: CommandLine, jetstream: JetStreamContext, query: Query, eventually: Eventually) -> None:
         self.command = command
         self.jetstream = jetstream
         self._url = command.environment["PROJECTOR_DATABASE_URL"]
@@ -48,7 +49,7 @@ class World:
         """Fold the stream to its end."""
         await self.runtime(**changed).live(until_caught_up=True).run()
 
-    async def sql(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+    async def sql(self, statement: str, *arguments: object) -> Rows:
         return await self._query(self._url, statement, *arguments)
 
     async def holds(self, condition: str, *arguments: object) -> None:
@@ -78,15 +79,15 @@ class World:
 
 
 @pytest.fixture
-def world(prepared: CommandLine, nats_client: Client, query: Any, eventually: Any) -> World:
+def world(prepared: CommandLine, nats_client: Client, query: Query, eventually: Eventually) -> World:
     return World(prepared, nats_client.jetstream(), query, eventually)
 
 
 @pytest.fixture
-def undisturbed(world: World, other_database_url: str, query: Any) -> Callable[[], Awaitable[list[tuple[Any, ...]]]]:
+def undisturbed(world: World, other_database_url: str, query: Query) -> Callable[[], Awaitable[Rows]]:
     """Folds the whole stream once where nobody interferes, and returns the table."""
 
-    async def undisturbed() -> list[tuple[Any, ...]]:
+    async def undisturbed() -> Rows:
         await world.fold(database_url=other_database_url, consumer="undisturbed")
         return await query(other_database_url, TABLE)
 
@@ -94,14 +95,14 @@ def undisturbed(world: World, other_database_url: str, query: Any) -> Callable[[
 
 
 @pytest.fixture
-def kettles(event: Any) -> Callable[..., list[Any]]:
+def kettles(event: Event) -> Callable[..., list[Any]]:
     """Builds one registration for each of so many endpoints, kettle-000 and on."""
     return lambda count: [
         event("lifecycle.registered", f"kettle-{number:03}", appVersionName="1") for number in range(count)
     ]
 
 
-async def test_what_is_wrong_is_found_shown_mended_and_gone(world: World, publish: Any, kettles: Any) -> None:
+async def test_what_is_wrong_is_found_shown_mended_and_gone(world: World, publish: Publish, kettles: Any) -> None:
     await publish(*kettles(40))
     await world.fold()
     right = await world.sql(TABLE)
@@ -148,7 +149,7 @@ def counted(report: str) -> dict[str, int]:
 
 
 async def test_rows_of_other_rules_are_not_folded_on_until_they_are_rebuilt(
-    world: World, publish: Any, kettles: Any
+    world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(3))
     await world.fold()
@@ -177,7 +178,7 @@ def other_rules(tmp_path: Path) -> Path:
 
 
 async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_that_does_not_know_it(
-    world: World, publish: Any, event: Any, other_rules: Path
+    world: World, publish: Publish, event: Event, other_rules: Path
 ) -> None:
     await publish(
         *[event("lifecycle.registered", one, appVersionName="1", timestamp=1000) for one in ("both", "same", "silent")],
@@ -190,7 +191,7 @@ async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_th
     await daemon.logs("caught up")
     waiting = await world.command.start("run", PYTHONPATH=str(other_rules))
     await waiting.logs("standing by")
-    before = dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))
+    before: dict[str, str] = dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))
 
     rebuilt = await world.command("rebuild", PYTHONPATH=str(other_rules))
     assert rebuilt.code == 0
@@ -202,7 +203,8 @@ async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_th
         ("same", "1"),
         ("silent", "1"),
     ]
-    assert dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))["silent"] == before["silent"]
+    after: dict[str, str] = dict(await world.sql("SELECT endpoint_id, xmin::text FROM endpoint_state"))
+    assert after["silent"] == before["silent"]
 
     await publish(event("connectivity.connected", "silent", appVersionName="3", timestamp=3000))
     ended = await daemon.end()
@@ -218,7 +220,7 @@ async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_th
 
 
 async def test_a_recreated_stream_is_refused_until_a_rebuild_accepts_it(
-    world: World, publish: Any, kettles: Any, undisturbed: Any
+    world: World, publish: Publish, kettles: Any, undisturbed: Any
 ) -> None:
     await publish(*kettles(3))
     await world.fold()
@@ -238,7 +240,7 @@ async def test_a_recreated_stream_is_refused_until_a_rebuild_accepts_it(
 
 
 async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accepted(
-    world: World, publish: Any, kettles: Any
+    world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(20))
     await world.fold()
@@ -258,7 +260,7 @@ async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accep
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_interrupted_rebuild_changes_nothing_and_tidies_up(
-    number: signal.Signals, world: World, publish: Any, kettles: Any
+    number: signal.Signals, world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(20))
     await world.fold()
@@ -272,7 +274,7 @@ async def test_an_interrupted_rebuild_changes_nothing_and_tidies_up(
 
 
 async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next_one_cleans_up(
-    world: World, publish: Any, kettles: Any
+    world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(999), *kettles(999))
     await world.fold()

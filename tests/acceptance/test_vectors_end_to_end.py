@@ -1,7 +1,6 @@
 """The vectors of an independent encoder and an independent model, from the wire to the table."""
 
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import CommandLine
-
-Publish = Callable[..., Awaitable[int]]
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+from tests.support.fixtures import Event, Publish, Query
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -29,7 +26,7 @@ DEPENDS_ON_STORED_TIME = {
 }
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     return (value - EPOCH) // timedelta(milliseconds=1) if isinstance(value, datetime) else value
 
 
@@ -62,13 +59,13 @@ async def test_the_table_is_what_an_independent_model_expects(
 
 
 async def test_an_event_without_a_usable_time_counts_as_having_happened_when_it_was_stored(
-    prepared: CommandLine, event: Callable[..., tuple[str, bytes]], publish: Publish, query: Query, database_url: str
+    prepared: CommandLine, event: Event, publish: Publish, query: Query, database_url: str
 ) -> None:
     ahead = datetime.now(UTC) + timedelta(days=400)
     times = {"none": 0, "negative": -1, "ahead": (ahead - EPOCH) // timedelta(milliseconds=1)}
     before = datetime.now(UTC) - timedelta(seconds=1)
     await publish(*(event("connectivity.connected", name, timestamp=time) for name, time in times.items()))
     await prepared.succeeds("run", "--until-caught-up")
-    found = dict(await query(database_url, "SELECT endpoint_id, connected_at FROM endpoint_state"))
+    found: dict[str, datetime] = dict(await query(database_url, "SELECT endpoint_id, connected_at FROM endpoint_state"))
     assert found.keys() == times.keys()
     assert all(before < time < datetime.now(UTC) + timedelta(seconds=1) for time in found.values())

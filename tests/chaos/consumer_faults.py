@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from projector.stream import subjects
 from tests.chaos.nats_proxy import Tampering
@@ -31,8 +31,9 @@ async def deliveries_stolen(trial: Trial) -> None:
         except (nats.errors.Error, nats.js.errors.Error):
             return  # the daemon has noticed and put another consumer in place of this one
         taken = len(stolen)
-        for msg in stolen if answer else ():
-            await getattr(msg, answer)()
+        if answer:
+            for msg in stolen:
+                await getattr(msg, answer)()
     await thief.unsubscribe()
 
 
@@ -77,7 +78,7 @@ async def _consumer_at(trial: Trial, position: int) -> None:
     await _without_consumer(trial)
     config = ConsumerConfig(
         durable_name=CONSUMER,
-        deliver_policy="by_start_sequence",
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=max(1, position + 1),
         ack_policy=AckPolicy.ALL,
         ack_wait=3600,

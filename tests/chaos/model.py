@@ -156,6 +156,7 @@ def _disconnect(endpoint: Endpoint, stamp: Stamp) -> None:
 
 def _row(endpoint_id: str, endpoint: Endpoint) -> dict[str, Any]:
     opened, closed = endpoint.connected, endpoint.disconnected
+    rests_on: Stamp | None
     if opened and closed and not _known_and_other(opened, closed) and _supersedes(closed, opened):
         status, rests_on = "disconnected", closed
     elif opened:

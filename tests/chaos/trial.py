@@ -68,7 +68,7 @@ class Trial:
     codec: Codec
     client: Client
     daemons: tuple[Daemon, Daemon]
-    connection: Any = None
+    connection: asyncpg.Connection | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Whose turn it is to use the connection."""
     premature: list[str] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Trial:
         holders = [row[0] for row in await self.ask(_LEADER, LEADER_LOCK)]
         return any(holder.endswith(f":{daemon.pid}") for holder in holders)
 
-    async def ask(self, sql: str, *arguments: Any) -> list[Any]:
+    async def ask(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Ask the database directly."""
         async with self.turn:
             if self.connection is None or self.connection.is_closed():

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import asyncpg
 import nats
+from nats.aio.client import Client
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.storage.migrate import upgrade
@@ -57,13 +58,13 @@ class World:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def ask(self, sql: str, *arguments: Any) -> list[Any]:
+    async def ask(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Ask Postgres directly, not through a proxy."""
         async with self.connected("postgres") as connection:
             return await connection.fetch(sql, *arguments)
 
     @asynccontextmanager
-    async def connected(self, database: str) -> AsyncIterator[Any]:
+    async def connected(self, database: str) -> AsyncIterator[asyncpg.Connection]:
         """Connect to a database directly."""
         connection = await asyncpg.connect(self.postgres.url_of(database))
         try:
@@ -82,7 +83,7 @@ class World:
             await self.ask(f"DROP DATABASE {name} WITH (FORCE)")
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[nats.NATS]:
+    async def client(self) -> AsyncIterator[Client]:
         """Connect to NATS directly, through whatever happens to the server."""
 
         async def expect(error: Exception) -> None:

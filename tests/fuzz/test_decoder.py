@@ -12,6 +12,7 @@ from projector.storage.text import escape, unescape
 from projector.stream import subjects
 from projector.stream.headers import parse_headers, parse_status
 from tests.fuzz.mutator import CODEC, TYPES, Mutator, check, varint
+from tests.support.fixtures import Wire
 
 LARGE = 256 * 1024
 ANY_TEXT = st.text(st.characters(codec=None) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))
@@ -71,17 +72,17 @@ def test_any_subject_can_be_kept_in_a_dead_letter_and_read_back(raw: bytes) -> N
     assert unescape(kept) == subject
 
 
-def dropped(*blocks: bytes) -> tuple[str, bytes]:
+def dropped(*blocks: bytes) -> Wire:
     """A disconnect whose list of endpoint ids is made of these blocks."""
     return "connectivity.disconnected", HEAD + b"".join(blocks) + varint(0) + varint(1) + b"x"
 
 
-def keyed(*blocks: bytes) -> tuple[str, bytes]:
+def keyed(*blocks: bytes) -> Wire:
     """A change of metadata whose removed keys are made of these blocks."""
     return "metadata.updated", HEAD + b"\x02e" + b"\0" + b"".join(blocks) + b"\0\0\0\0"
 
 
-def connected(rest: bytes) -> tuple[str, bytes]:
+def connected(rest: bytes) -> Wire:
     return "connectivity.connected", HEAD + rest
 
 

@@ -2,17 +2,15 @@
 
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
 
 from projector.dev.embedded import EmbeddedPostgres
 from projector.storage.migrate import upgrade
+from tests.support.fixtures import Publish, Query
 from tests.support.scene import Scene
-
-Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +25,7 @@ def _spare_postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def spare_postgres(_spare_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
     """A server that a test may end and start again; it lays out its data only once for all of them."""
-    if _spare_postgres._process is None:
+    if not _spare_postgres.is_running:
         _spare_postgres.start()
     return _spare_postgres
 
@@ -38,14 +36,12 @@ async def spare_database_url(spare_postgres: EmbeddedPostgres, query: Query) -> 
     await query(spare_postgres.url, f"CREATE DATABASE {name}")
     await upgrade(spare_postgres.url_of(name))
     yield spare_postgres.url_of(name)
-    if spare_postgres._process is not None:
+    if spare_postgres.is_running:
         await query(spare_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-async def scene(
-    nats_url: str, database_url: str, stream: str, publish: Callable[..., Awaitable[int]], query: Query
-) -> AsyncIterator[Scene]:
+async def scene(nats_url: str, database_url: str, stream: str, publish: Publish, query: Query) -> AsyncIterator[Scene]:
     """A stream and a database; the daemons that a test starts between them end with it."""
     scene = Scene(nats_url, database_url, stream, publish, query)
     yield scene

@@ -1,7 +1,6 @@
 """The endpoints are counted slice by slice, each of which reads its own pages and no others."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,8 +8,7 @@ from projector.monitoring import counting as counting_module
 from projector.monitoring.counting import Counting
 from projector.storage import probe as probe_module
 from projector.storage.probe import COUNT, Probe
-
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+from tests.support.fixtures import Query
 
 FILL = """
 INSERT INTO endpoint_state (endpoint_id, connectivity_status, app_version, config_status, last_event_seq, last_event_at)

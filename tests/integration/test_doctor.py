@@ -3,10 +3,10 @@
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import nats
 import pytest
@@ -21,11 +21,9 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from tests.support.fixtures import Event, Eventually, Query
 from tests.support.pooler import pooled
 from tests.support.scene import Scene
-
-Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
-Event: TypeAlias = Callable[..., tuple[str, bytes]]
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
@@ -216,7 +214,7 @@ def user(name: str, permissions: Any, inbox: str = "_INBOX.>") -> str:
 
 
 async def test_a_single_replica_in_a_cluster(
-    serve: Callable[..., EmbeddedNats], database_url: str, eventually: Callable[..., Awaitable[None]]
+    serve: Callable[..., EmbeddedNats], database_url: str, eventually: Eventually
 ) -> None:
     ports = [free_port(), free_port()]
     servers = [

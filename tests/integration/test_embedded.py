@@ -23,7 +23,7 @@ from projector.dev import embedded
 
 server = getattr(embedded, sys.argv[1])(Path(sys.argv[2]))
 server.start()
-print(json.dumps({"pid": server._process.pid, "url": server.url}), flush=True)
+print(json.dumps({"pid": server.pid, "url": server.url}), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -84,7 +84,7 @@ async def test_a_paused_nats_answers_nothing_until_it_is_resumed(nats_server: Em
 
 
 def test_a_paused_nats_can_be_stopped(nats_server: EmbeddedNats) -> None:
-    process = psutil.Process(nats_server._process.pid)
+    process = psutil.Process(nats_server.pid)
     nats_server.pause()
     nats_server.stop()
     assert has_ended(process)
@@ -94,7 +94,7 @@ def test_nats_listens_on_the_given_port_of_loopback_only(server_folder: Path) ->
     with EmbeddedNats(server_folder) as first:
         port = int(first.url.rpartition(":")[2])
     with EmbeddedNats(server_folder, port=port) as server:
-        connections = psutil.Process(server._process.pid).net_connections()
+        connections = psutil.Process(server.pid).net_connections()
         assert [connection.laddr for connection in connections] == [("127.0.0.1", port)]
 
 
@@ -130,14 +130,14 @@ def test_another_process_with_the_id_of_a_former_server_is_left_alone(server_fol
 def test_a_folder_in_use_is_refused_and_its_server_goes_on(nats_server: EmbeddedNats) -> None:
     with pytest.raises(SettingError, match="uses"):
         EmbeddedNats(nats_server._folder).start()
-    assert nats_server._process.poll() is None
+    assert nats_server.is_running
 
 
 async def test_postgres_comes_back_at_its_url_with_its_rows(own_postgres: EmbeddedPostgres) -> None:
     url = own_postgres.url
     await execute(url, "CREATE TABLE t AS SELECT 'kept'")
     for end in (own_postgres.kill, own_postgres.stop):
-        postmaster = psutil.Process(own_postgres._process.pid)
+        postmaster = psutil.Process(own_postgres.pid)
         family = [postmaster, *postmaster.children(recursive=True)]
         assert len(family) > 1
         end()
@@ -156,7 +156,7 @@ async def test_settings_hold_for_the_start_they_were_given_to(server_folder: Pat
 
 
 def test_postgres_listens_on_a_private_socket_only(postgres_server: EmbeddedPostgres) -> None:
-    postmaster = psutil.Process(postgres_server._process.pid)
+    postmaster = psutil.Process(postgres_server.pid)
     family = [postmaster, *postmaster.children(recursive=True)]
     assert [process.net_connections("inet") for process in family] == [[] for _ in family]
     assert postgres_server._data.stat().st_mode & 0o077 == 0
@@ -176,7 +176,7 @@ async def test_a_postgres_starts_where_the_id_of_the_former_one_is_that_of_anoth
 ) -> None:
     own_postgres.kill()
     _, *rest = own_postgres._pid_file.read_text().splitlines()
-    own_postgres._pid_file.write_text("\n".join([str(postgres_server._process.pid), *rest, ""]))
+    own_postgres._pid_file.write_text("\n".join([str(postgres_server.pid), *rest, ""]))
     own_postgres.start()
     assert await execute(own_postgres.url, "SELECT 1") == [(1,)]
 

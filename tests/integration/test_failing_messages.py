@@ -8,9 +8,8 @@ import pytest
 
 from projector.errors import DamagedRowError, DatabaseRefusedError
 from projector.stream import subjects
+from tests.support.fixtures import Event
 from tests.support.scene import Scene
-
-Event = Callable[..., tuple[str, bytes]]
 
 MALFORMED = subjects.build("kpc", "connectivity.connected")
 

@@ -1,5 +1,5 @@
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ from projector.dev.embedded import EmbeddedPostgres
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError
 from projector.storage.connection import connect, engine_connection
 from projector.storage.failures import translated
-
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+from tests.support.fixtures import Query
 
 INSERT = "INSERT INTO endpoint_state (endpoint_id, app_version, last_event_seq, last_event_at) "
 TRIGGER = """

@@ -4,17 +4,14 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
 
 import pytest
 from nats.aio.client import Client
 
 from projector.stream.limits import MAX_ENDPOINT_ID_BYTES
+from tests.support.fixtures import Event, Publish
 from tests.support.scene import Scene
-
-Event: TypeAlias = Callable[..., tuple[str, bytes]]
 
 CONNECTED, DISCONNECTED = "connectivity.connected", "connectivity.disconnected"
 METADATA = "metadata.updated"
@@ -164,9 +161,7 @@ finally:
 """
 
 
-async def test_memory_stays_bounded_whatever_waits_in_the_stream(
-    scene: Scene, event: Event, publish: Callable[..., Awaitable[int]]
-) -> None:
+async def test_memory_stays_bounded_whatever_waits_in_the_stream(scene: Scene, event: Event, publish: Publish) -> None:
     """The stream is larger than what the daemon may take, in messages of nearly a megabyte and in small ones."""
     large = event(METADATA, "e", added=["k" * 500_000, "l" * 500_000])
     many = event(DISCONNECTED, endpointIds=[f"e{number:05d}" for number in range(50_000)])

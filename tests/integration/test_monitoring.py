@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +23,9 @@ from projector.monitoring import sampler as sampler_module
 from projector.monitoring import server as server_module
 from projector.stream import source as source_module
 from projector.stream import subjects
+from tests.support.fixtures import Event
 from tests.support.monitored import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, watched
 from tests.support.scene import PATIENCE_S, Scene
-
-Event = Callable[..., tuple[str, bytes]]
 
 RED_AFTER_S = 2 * PERIOD_S
 SLACK_S = 2.0  # of a machine that does other things as well
@@ -221,7 +220,7 @@ async def test_what_is_off_is_not_there(scene: Scene) -> None:
 @pytest.fixture
 async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
     """A daemon that has folded events of every kind, and has skipped and parked something."""
-    replica = {"originatorReplicaId": "kpc-0", "timestamp": int(time.time() * 1000) + 90_000}
+    replica: dict[str, Any] = {"originatorReplicaId": "kpc-0", "timestamp": int(time.time() * 1000) + 90_000}
     with watched(scene) as daemon:
         await scene.publish(
             event("lifecycle.registered", "e", appVersionName="1.0.0"),

@@ -1,7 +1,7 @@
 """What may pass is waited for: the daemon resumes by itself, loses nothing and parks nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -11,11 +11,8 @@ from projector.app import live as live_module
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import BrokerUnavailableError, CheckpointMovedError, DatabaseUnavailableError
 from projector.storage import store as store_module
+from tests.support.fixtures import Event, Eventually, Wire
 from tests.support.scene import Scene
-
-Event = Callable[..., tuple[str, bytes]]
-Eventually = Callable[..., Awaitable[None]]
-Wire = tuple[str, bytes]
 
 
 @asynccontextmanager

@@ -13,10 +13,10 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from projector.dev.embedded import EmbeddedPostgres
+from tests.support.fixtures import Event
 from tests.support.monitored import watched
 from tests.support.scene import PATIENCE_S, Scene
 
-Event = Callable[..., tuple[str, bytes]]
 Look = Callable[..., Awaitable[Page]]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import nats
 import pytest
@@ -15,15 +15,15 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from projector.dev.embedded import EmbeddedNats
-from projector.errors import DatabaseRefusedError, NotMigratedError, NotPermittedError
-from projector.runtime import Runtime, Simulation
+from projector.dev.simulation import Simulation
+from projector.errors import DatabaseRefusedError, FatalError, NotMigratedError, NotPermittedError
+from projector.runtime import Runtime
 from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from tests.support.fixtures import Event, Eventually, Query, Wire
 from tests.support.scene import Scene
-
-Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
@@ -120,7 +120,7 @@ async def grant(database_url: str, query: Query) -> AsyncIterator[Callable[[list
 
 
 @pytest.fixture
-async def eventful(scene: Scene, event: Callable[..., tuple[str, bytes]]) -> Scene:
+async def eventful(scene: Scene, event: Event) -> Scene:
     """A stream that brings the daemon to write into every table."""
     unreadable = (subjects.build("kpc", "connectivity.connected"), b"not Avro")
     await scene.publish(event("connectivity.connected", "e"), unreadable, event("connectivity.connected", "e"))
@@ -140,7 +140,8 @@ async def test_the_daemon_does_not_work_without_any_one_of_them(
 ) -> None:
     url = await grant([one for one in one_by_one(GRANTS) if one != missing])
     # Where the schema may not be used it looks as if there were no tables.
-    refusal, said = (DatabaseRefusedError, "docs/operations.md")
+    refusal: type[FatalError] = DatabaseRefusedError
+    said = "docs/operations.md"
     if "USAGE" in missing:
         refusal, said = (NotMigratedError, "projector init")
     with pytest.raises(refusal, match=said):
@@ -167,8 +168,8 @@ async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
     guarded_nats: EmbeddedNats,
     database_url: str,
     query: Query,
-    event: Callable[..., tuple[str, bytes]],
-    eventually: Callable[..., Awaitable[None]],
+    event: Event,
+    eventually: Eventually,
 ) -> None:
     """Each time the consumer stands elsewhere, and there is a message at the checkpoint to compare."""
 
@@ -180,8 +181,8 @@ async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
         jetstream = admin.jetstream()
         await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()))
 
-        async def publish(*messages: tuple[str, bytes]) -> int:
-            return max([(await jetstream.publish(*message)).seq for message in messages])
+        async def publish(*messages: Wire, headers: dict[str, str] | None = None) -> int:
+            return max([(await jetstream.publish(*message, headers=headers)).seq for message in messages])
 
         scene = Scene(url("all"), database_url, STREAM, publish, query)
         for expected in (1, 2, 3):

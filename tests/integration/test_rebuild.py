@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, Never
 
 import asyncpg
 import pytest
@@ -25,21 +25,21 @@ from projector.runtime import Runtime
 from projector.settings import load
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects
+from projector.stream.codec import Codec
 from projector.stream.connection import Broker
 from projector.stream.source import JetStreamSource
-from tests.support.scene import PATIENCE_S, Daemon, Recorder, Rows, Scene
+from tests.support.fixtures import Event, Eventually, Publish, Rows, Wire
+from tests.support.scene import PATIENCE_S, Daemon, Recorder, Scene
 
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 UNKNOWN = (subjects.build("kpc", "future.thing"), b"")
 
-Wire = tuple[str, bytes]
-
 
 class World:
     """A stream and a database, and what people do to them."""
 
-    def __init__(self, scene: Scene, jetstream: JetStreamContext, eventually: Any) -> None:
+    def __init__(self, scene: Scene, jetstream: JetStreamContext, eventually: Eventually) -> None:
         self.scene = scene
         self.jetstream = jetstream
         self.sql = scene.query
@@ -105,7 +105,7 @@ class World:
 
 
 @pytest.fixture
-def world(scene: Scene, nats_client: Client, eventually: Any) -> World:
+def world(scene: Scene, nats_client: Client, eventually: Eventually) -> World:
     return World(scene, nats_client.jetstream(), eventually)
 
 
@@ -121,7 +121,7 @@ def undisturbed(scene: Scene, other_database_url: str) -> Callable[[], Awaitable
 
 
 @pytest.fixture
-def life(event: Callable[..., Wire]) -> Callable[..., list[Wire]]:
+def life(event: Event) -> Callable[..., list[Wire]]:
     """Builds, for each endpoint, eight events that leave no column of it empty."""
 
     def life(*endpoint_ids: str) -> list[Wire]:
@@ -146,7 +146,7 @@ def life(event: Callable[..., Wire]) -> Callable[..., list[Wire]]:
 
 
 @pytest.fixture
-def fleet(codec: Any) -> Callable[..., list[Wire]]:
+def fleet(codec: Codec) -> Callable[..., list[Wire]]:
     """Builds the first events in the life of a fleet."""
 
     def fleet(events: int, *, endpoints: int = 40) -> list[Wire]:
@@ -160,9 +160,9 @@ def fleet(codec: Any) -> Callable[..., list[Wire]]:
 
 
 @asynccontextmanager
-async def in_background(work: Any) -> AsyncIterator[None]:
+async def in_background(work: Coroutine[Any, Any, Never]) -> AsyncIterator[None]:
     """Have something done for the length of a block; if it fails, so does the block."""
-    task = asyncio.create_task(work)
+    task: asyncio.Task[Never] = asyncio.create_task(work)
     try:
         yield
     finally:
@@ -176,7 +176,7 @@ async def counting_rows(url: str) -> AsyncIterator[list[int]]:
     """Count rows without pause."""
     counts: list[int] = []
 
-    async def count() -> None:
+    async def count() -> Never:
         connection = await asyncpg.connect(url)
         try:
             while True:
@@ -235,7 +235,7 @@ BETWEEN_TRANSACTIONS = "projector_checkpoint IN ACCESS EXCLUSIVE MODE"
 INVENT = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('invented', 3, now())"
 
 
-async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, publish: Any, fleet: Any) -> None:
+async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, publish: Publish, fleet: Any) -> None:
     position = await publish(*fleet(500))
     await world.fold()
     before = await world.versions()
@@ -249,7 +249,7 @@ async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, 
 
 @pytest.mark.parametrize("corrupt", [forged, emptied])
 async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
-    corrupt: Callable[[Column[Any]], str], world: World, publish: Any, life: Any
+    corrupt: Callable[[Column[Any]], str], world: World, publish: Publish, life: Any
 ) -> None:
     await publish(*life(*COLUMNS, "bystander"))
     await world.fold()
@@ -267,7 +267,9 @@ async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
     assert (await world.versions())["bystander"] == before["bystander"]
 
 
-async def test_rows_deleted_invented_and_renamed_are_found_and_mended(world: World, publish: Any, life: Any) -> None:
+async def test_rows_deleted_invented_and_renamed_are_found_and_mended(
+    world: World, publish: Publish, life: Any
+) -> None:
     await publish(*life("deleted", "renamed", "stays"))
     await world.fold()
     right, before = await world.table(), await world.versions()
@@ -289,7 +291,7 @@ async def test_rows_deleted_invented_and_renamed_are_found_and_mended(world: Wor
 
 
 async def test_one_endpoint_is_shown_with_the_messages_about_it_and_no_others(
-    world: World, publish: Any, event: Any, life: Any
+    world: World, publish: Publish, event: Event, life: Any
 ) -> None:
     await publish(*life("other", "asked"), event("connectivity.disconnected", endpointIds=["other", "asked"]))
     await world.fold()
@@ -302,7 +304,7 @@ async def test_one_endpoint_is_shown_with_the_messages_about_it_and_no_others(
 
 
 async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_rows_that_differ(
-    world: World, publish: Any, life: Any
+    world: World, publish: Publish, life: Any
 ) -> None:
     await publish(*life("deleted", "wrong", "right"))
     await world.fold()
@@ -341,14 +343,14 @@ async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_
 
 
 async def test_beside_a_working_daemon_nothing_is_lost_or_repeated_and_readers_never_see_fewer_rows(
-    world: World, publish: Any, event: Any, fleet: Any, undisturbed: Any
+    world: World, publish: Publish, event: Event, fleet: Any, undisturbed: Any
 ) -> None:
     life = fleet(30_000, endpoints=3000)
     arriving = iter(life[3000:])
     position = await publish(event("lifecycle.registered", "deleted", appVersionName="1"), *life[:3000])
     published = 0
 
-    async def arrive() -> None:
+    async def arrive() -> Never:
         nonlocal position, published
         while True:
             position = await publish(*islice(arriving, 5))
@@ -368,7 +370,7 @@ async def test_beside_a_working_daemon_nothing_is_lost_or_repeated_and_readers_n
 
 
 async def test_a_daemon_held_by_the_last_transaction_goes_on_after_it_in_the_same_session(
-    world: World, publish: Any, event: Any, life: Any, undisturbed: Any
+    world: World, publish: Publish, event: Event, life: Any, undisturbed: Any
 ) -> None:
     position = await publish(*life("a", "b"))
     daemon = world.scene.follow()
@@ -384,7 +386,7 @@ async def test_a_daemon_held_by_the_last_transaction_goes_on_after_it_in_the_sam
 
 
 async def test_without_a_daemon_the_checkpoint_is_left_where_reading_stopped(
-    world: World, publish: Any, event: Any, fleet: Any, undisturbed: Any
+    world: World, publish: Publish, event: Event, fleet: Any, undisturbed: Any
 ) -> None:
     life = fleet(100)
     await publish(*life[:50])
@@ -399,7 +401,7 @@ async def test_without_a_daemon_the_checkpoint_is_left_where_reading_stopped(
     assert await world.table() == await undisturbed()
 
 
-async def test_events_that_nobody_has_folded_yet_are_no_differences(world: World, publish: Any, fleet: Any) -> None:
+async def test_events_that_nobody_has_folded_yet_are_no_differences(world: World, publish: Publish, fleet: Any) -> None:
     life = fleet(100)
     position = await publish(*life[:50])
     await world.fold()
@@ -410,7 +412,7 @@ async def test_events_that_nobody_has_folded_yet_are_no_differences(world: World
 
 
 async def test_where_nothing_ever_ran_a_rebuild_builds_everything(
-    world: World, publish: Any, fleet: Any, undisturbed: Any
+    world: World, publish: Publish, fleet: Any, undisturbed: Any
 ) -> None:
     position = await publish(*fleet(100))
     report = await world.rebuild()
@@ -421,7 +423,7 @@ async def test_where_nothing_ever_ran_a_rebuild_builds_everything(
     assert commits(await world.fold()) == 0
 
 
-async def test_an_empty_stream_implies_an_empty_table(world: World, publish: Any, event: Any) -> None:
+async def test_an_empty_stream_implies_an_empty_table(world: World, publish: Publish, event: Event) -> None:
     await world.sql(INVENT)
     assert figures(await world.rebuild()) == (0, 1, 0)
     assert await world.table() == []
@@ -430,7 +432,7 @@ async def test_an_empty_stream_implies_an_empty_table(world: World, publish: Any
 
 
 async def test_a_daemon_started_during_a_rebuild_stands_by_and_takes_over_after_it(
-    world: World, publish: Any, event: Any, life: Any, undisturbed: Any
+    world: World, publish: Publish, event: Event, life: Any, undisturbed: Any
 ) -> None:
     position = await publish(*life("a"))
     async with world.held(world.rebuild(), AT_ITS_END):
@@ -446,7 +448,7 @@ async def test_a_daemon_started_during_a_rebuild_stands_by_and_takes_over_after_
 
 @pytest.mark.parametrize("lock", [BETWEEN_TRANSACTIONS, AT_ITS_END])
 async def test_a_second_rebuild_is_refused_by_name_and_the_first_is_none_the_worse(
-    lock: str, world: World, publish: Any, life: Any, undisturbed: Any
+    lock: str, world: World, publish: Publish, life: Any, undisturbed: Any
 ) -> None:
     await publish(*life("a"))
     async with world.held(world.rebuild(), lock):
@@ -464,7 +466,7 @@ async def test_a_second_rebuild_is_refused_by_name_and_the_first_is_none_the_wor
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 async def test_the_size_of_batches_makes_no_difference(
-    batch_size: int, world: World, publish: Any, fleet: Any, undisturbed: Any
+    batch_size: int, world: World, publish: Publish, fleet: Any, undisturbed: Any
 ) -> None:
     await publish(*fleet(300), MALFORMED, UNKNOWN)
     await world.rebuild(batch_size=batch_size)
@@ -473,7 +475,7 @@ async def test_the_size_of_batches_makes_no_difference(
     assert (await world.verify()).clean
 
 
-async def test_a_dead_letter_that_folds_by_now_is_resolved(world: World, publish: Any, event: Any) -> None:
+async def test_a_dead_letter_that_folds_by_now_is_resolved(world: World, publish: Publish, event: Event) -> None:
     await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (app_version <> 'forbidden')")
     await publish(
         event("lifecycle.registered", "a", appVersionName="1"),
@@ -505,7 +507,7 @@ async def park_by_mistake(
     )
 
 
-async def test_a_verification_settles_no_dead_letter(world: World, publish: Any, life: Any) -> None:
+async def test_a_verification_settles_no_dead_letter(world: World, publish: Publish, life: Any) -> None:
     await publish(*life("a"))
     await world.fold()
     await park_by_mistake(world, 1)
@@ -513,7 +515,7 @@ async def test_a_verification_settles_no_dead_letter(world: World, publish: Any,
     assert await world.dead_letters() == [(1, "parked", 1)]
 
 
-async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publish: Any, life: Any) -> None:
+async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publish: Publish, life: Any) -> None:
     await publish(MALFORMED, MALFORMED, MALFORMED, *life("a"))
     await world.fold()
     await world.sql("UPDATE dead_letter SET state = 'discarded', note = 'known' WHERE position = 2")
@@ -536,7 +538,7 @@ async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publ
 
 
 async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_resolved(
-    world: World, publish: Any, stream: str, life: Any
+    world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("a"), MALFORMED, *life("b"))
     await world.fold()
@@ -546,7 +548,7 @@ async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_res
 
 
 async def test_other_originators_are_refused_until_a_rebuild_drops_what_only_the_rest_said(
-    world: World, publish: Any, event: Any
+    world: World, publish: Publish, event: Event
 ) -> None:
     await publish(
         event("lifecycle.registered", "a", originator="epr", appVersionName="1"),
@@ -564,7 +566,7 @@ async def test_other_originators_are_refused_until_a_rebuild_drops_what_only_the
 
 
 async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebuild_once(
-    world: World, publish: Any, fleet: Any, life: Any
+    world: World, publish: Publish, fleet: Any, life: Any
 ) -> None:
     await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (endpoint_id <> 'unwanted')")
     await publish(*fleet(100), *life("unwanted")[:1], *fleet(200)[100:])
@@ -577,7 +579,7 @@ async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebui
 
 
 async def test_where_a_trigger_objects_to_a_row_a_rebuild_says_why_and_changes_nothing(
-    world: World, publish: Any, life: Any
+    world: World, publish: Publish, life: Any
 ) -> None:
     for statement in (
         """
@@ -597,7 +599,7 @@ async def test_where_a_trigger_objects_to_a_row_a_rebuild_says_why_and_changes_n
     assert await world.dead_letters() == [(9, "parked", 1)]
 
 
-async def test_skipped_messages_are_counted_anew(world: World, publish: Any, life: Any) -> None:
+async def test_skipped_messages_are_counted_anew(world: World, publish: Publish, life: Any) -> None:
     await publish(UNKNOWN, *life("a"), UNKNOWN)
     await world.fold()
     assert await world.skipped() == '{"future.thing": 2}'
@@ -609,7 +611,9 @@ async def test_skipped_messages_are_counted_anew(world: World, publish: Any, lif
     assert await world.skipped() == '{"future.thing": 3}'
 
 
-async def test_skipped_messages_are_counted_once_beside_a_working_daemon(world: World, publish: Any, life: Any) -> None:
+async def test_skipped_messages_are_counted_once_beside_a_working_daemon(
+    world: World, publish: Publish, life: Any
+) -> None:
     position = await publish(UNKNOWN, *life("a"))
     world.scene.follow()
     await world.reached(position)
@@ -620,7 +624,7 @@ async def test_skipped_messages_are_counted_once_beside_a_working_daemon(world: 
 
 
 async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
-    world: World, publish: Any, stream: str, life: Any
+    world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("a", "b"))
     await world.fold()
@@ -635,7 +639,7 @@ async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
 
 @pytest.mark.parametrize("gone", [0, 3, 7])
 async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_replayed(
-    gone: int, world: World, publish: Any, stream: str, life: Any
+    gone: int, world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "partly"))
     await world.fold()
@@ -654,7 +658,7 @@ async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_repl
 
 
 async def test_a_trimmed_stream_mends_registers_and_rows_that_it_still_implies(
-    world: World, publish: Any, stream: str, life: Any
+    world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "deleted", "damaged"))
     await world.fold()
@@ -668,7 +672,7 @@ async def test_a_trimmed_stream_mends_registers_and_rows_that_it_still_implies(
 
 
 async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_trimmed(
-    world: World, publish: Any, stream: str, life: Any
+    world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("damaged", "b"))
     await world.fold()
@@ -679,7 +683,7 @@ async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_
 
 
 async def test_a_trimmed_stream_that_was_created_again_keeps_nothing_of_the_one_before(
-    world: World, publish: Any, stream: str, life: Any
+    world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "both"))
     await world.fold()
@@ -695,7 +699,7 @@ async def test_a_trimmed_stream_that_was_created_again_keeps_nothing_of_the_one_
 
 
 async def test_a_row_whose_latest_event_was_deleted_says_which_event_is_the_latest_that_is_known(
-    world: World, publish: Any, stream: str, life: Any
+    world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "other"))
     await publish(*life("old")[:1])
@@ -710,7 +714,7 @@ async def test_a_row_whose_latest_event_was_deleted_says_which_event_is_the_late
 
 @pytest.mark.parametrize("gone", [2000, 3999, 4000])
 async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone(
-    gone: int, world: World, publish: Any, stream: str, fleet: Any
+    gone: int, world: World, publish: Publish, stream: str, fleet: Any
 ) -> None:
     await publish(*fleet(4000, endpoints=60))
     await world.fold(batch_size=1000)
@@ -739,7 +743,7 @@ def purged_meanwhile(
 
 
 async def test_a_stream_trimmed_while_a_rebuild_begins_is_refused(
-    world: World, publish: Any, life: Any, purged_meanwhile: Any
+    world: World, publish: Publish, life: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*life("a", "b"))
     await world.fold()
@@ -751,7 +755,7 @@ async def test_a_stream_trimmed_while_a_rebuild_begins_is_refused(
 
 
 async def test_what_leaves_a_trimmed_stream_while_a_rebuild_begins_is_still_known_from_the_table(
-    world: World, publish: Any, stream: str, life: Any, purged_meanwhile: Any
+    world: World, publish: Publish, stream: str, life: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*life("a", "b", "c"))
     await world.fold()
@@ -763,7 +767,7 @@ async def test_what_leaves_a_trimmed_stream_while_a_rebuild_begins_is_still_know
 
 
 async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebuild(
-    world: World, publish: Any, fleet: Any, purged_meanwhile: Any
+    world: World, publish: Publish, fleet: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*fleet(200))
     await world.fold()
@@ -776,7 +780,7 @@ async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebu
 
 
 async def test_a_stream_that_is_emptied_while_it_is_replayed_ends_the_rebuild(
-    world: World, publish: Any, fleet: Any, purged_meanwhile: Any
+    world: World, publish: Publish, fleet: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*fleet(200))
     await world.fold()
@@ -790,7 +794,7 @@ async def test_a_stream_that_is_emptied_while_it_is_replayed_ends_the_rebuild(
 
 
 async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_are_not_waited_for(
-    world: World, publish: Any, stream: str, fleet: Any, monkeypatch: pytest.MonkeyPatch
+    world: World, publish: Publish, stream: str, fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(*fleet(200))
     await world.fold()
@@ -808,7 +812,7 @@ async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_a
 
 
 async def test_messages_that_come_and_go_behind_the_end_of_a_replay_are_missed(
-    world: World, publish: Any, stream: str, fleet: Any
+    world: World, publish: Publish, stream: str, fleet: Any
 ) -> None:
     messages = fleet(20)
     await publish(*messages[:10])
@@ -833,7 +837,7 @@ async def recreate(world: World) -> None:
 
 
 async def test_a_message_parked_in_a_recreated_stream_takes_the_place_of_the_one_parked_before(
-    world: World, publish: Any, life: Any
+    world: World, publish: Publish, life: Any
 ) -> None:
     await publish(*[MALFORMED] * 4, *life("a"))
     await world.fold()
@@ -847,7 +851,7 @@ async def test_a_message_parked_in_a_recreated_stream_takes_the_place_of_the_one
 
 
 async def test_a_message_of_a_recreated_stream_does_not_resolve_the_one_parked_before_at_its_position(
-    world: World, publish: Any, life: Any
+    world: World, publish: Publish, life: Any
 ) -> None:
     await publish(MALFORMED)
     await world.fold()

@@ -8,9 +8,9 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 import trustme
@@ -25,9 +25,9 @@ from projector.errors import (
 from projector.runtime import Runtime
 from projector.settings import load
 from projector.stream.connection import Broker, connect
+from tests.support.fixtures import Query
 from tests.support.nats_keys import operated, public, user_key
 
-Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 Flags: TypeAlias = dict[str, str]
 
 SECRET = "s3cret"  # noqa: S105 - it is looked for wherever it must not be

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ReplayPolicy
 
 from projector.dev.embedded import EmbeddedNats
-from projector.domain.messages import Message
+from projector.domain.messages import Delivery, Message
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -25,14 +25,13 @@ from projector.stream import source as source_module
 from projector.stream import subjects
 from projector.stream.connection import Broker, connect
 from projector.stream.source import JetStreamSource
+from tests.support.fixtures import Eventually, Publish, Wire
 
 CONSUMER = "test"
 (FILTER,) = subjects.filters()
 SUBJECT = "kaa.v1.events.kpc.endpoint.connectivity.connected"
 PATIENCE_S = 10
 
-Publish = Callable[..., Awaitable[int]]
-Eventually = Callable[..., Awaitable[None]]
 OpenSource = Callable[..., Awaitable[JetStreamSource]]
 RawPublish = Callable[[bytes], Awaitable[None]]
 
@@ -85,8 +84,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_module, "_OVERDUE_S", 2.0)
 
 
-def numbered(first: int, last: int) -> list[tuple[str, bytes]]:
+def numbered(first: int, last: int) -> list[Wire]:
     return [(SUBJECT, b"%d" % number) for number in range(first, last + 1)]
+
+
+async def delivered(source: JetStreamSource, wait_s: float) -> Delivery:
+    delivery = await source.next(wait_s)
+    assert delivery is not None
+    return delivery
 
 
 async def take(source: JetStreamSource, count: int) -> list[Message]:
@@ -94,7 +99,7 @@ async def take(source: JetStreamSource, count: int) -> list[Message]:
     taken: list[Message] = []
     async with asyncio.timeout(PATIENCE_S):
         while len(taken) < count:
-            delivery = await source.next(0)
+            delivery = await delivered(source, 0)
             taken += delivery.messages
             await source.acknowledge(delivery)
     return taken
@@ -138,8 +143,8 @@ async def test_a_batch_is_never_larger_than_it_may_be_and_says_how_many_wait_beh
     await publish(*numbered(1, 45))
     source = await open_source(batch_size=20)
     await source.position(0)
-    deliveries = [await source.next(60) for _ in range(2)]
-    deliveries.append(await source.next(0.01))
+    deliveries = [await delivered(source, 60) for _ in range(2)]
+    deliveries.append(await delivered(source, 0.01))
     assert [len(delivery.messages) for delivery in deliveries] == [20, 20, 5]
     assert [delivery.pending for delivery in deliveries] == [25, 5, 0]
 
@@ -149,7 +154,7 @@ async def test_a_batch_that_is_not_full_waits_no_longer_than_it_may(
 ) -> None:
     source = await open_source(batch_size=3)
     await source.position(0)
-    waiting = asyncio.create_task(source.next(3600))
+    waiting = asyncio.create_task(delivered(source, 3600))
     await publish(*numbered(1, 2))
 
     async def both_arrived() -> bool:
@@ -161,7 +166,7 @@ async def test_a_batch_that_is_not_full_waits_no_longer_than_it_may(
     async with asyncio.timeout(PATIENCE_S):
         assert positions(list((await waiting).messages)) == [1, 2, 3]
         await publish(*numbered(4, 4))
-        assert positions(list((await source.next(0.01)).messages)) == [4]
+        assert positions(list((await delivered(source, 0.01)).messages)) == [4]
 
 
 async def test_an_acknowledgement_moves_the_consumer_over_everything_before_it(
@@ -171,7 +176,7 @@ async def test_an_acknowledgement_moves_the_consumer_over_everything_before_it(
     source = await open_source(batch_size=20)
     await source.position(0)
     await source.next(60)
-    await source.acknowledge(await source.next(60))
+    await source.acknowledge(await delivered(source, 60))
 
     async def floor_is_at_40() -> bool:
         info = await jetstream.consumer_info(stream, CONSUMER)
@@ -283,7 +288,7 @@ async def test_the_oldest_message_behind_a_position_is_the_first_of_ours_whateve
     await jetstream.delete_msg(stream, 2)
     everybodys, ours = await open_source(), await open_source("a", "c")
     messages = [await everybodys.message(position) for position in (1, 3, 4)]
-    first, third, fourth = (message.stored_at for message in messages)
+    first, third, fourth = (message.stored_at for message in messages if message)
     assert [await everybodys.oldest_behind(position) for position in range(5)] == [first, third, third, fourth, None]
     assert [await ours.oldest_behind(position) for position in range(5)] == [first, third, third, fourth, None]
     assert await (await open_source("d")).oldest_behind(0) is None
@@ -391,7 +396,8 @@ async def test_a_hole_that_another_client_of_the_consumer_leaves_interrupts_deli
     stealing = asyncio.create_task(thief.fetch(1, timeout=PATIENCE_S))
 
     async def both_wait_for_messages() -> bool:
-        return (await jetstream.consumer_info(stream, CONSUMER)).num_waiting == 2
+        info = await jetstream.consumer_info(stream, CONSUMER)
+        return bool(info.num_waiting == 2)
 
     await eventually(both_wait_for_messages)
     await publish(*numbered(1, 20))
@@ -404,7 +410,7 @@ async def test_a_redelivery_interrupts_delivery(open_source: OpenSource, publish
     source = await open_source(batch_size=2)
     await source.position(0)
     await publish(*numbered(1, 2))
-    delivery = await source.next(60)
+    delivery = await delivered(source, 60)
     await nats_client.publish(delivery.acknowledge_to, b"-NAK")
     with pytest.raises(DeliveryInterruptedError, match="delivery 2"):
         await source.next(0)
@@ -481,7 +487,7 @@ async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
     await nats_client.flush()
     source = await open_source(batch_size=5)
     await source.position(0)
-    waiting = asyncio.create_task(source.next(0.05))
+    waiting = asyncio.create_task(delivered(source, 0.05))
     for _ in range(4):
         await requests.next_msg(timeout=PATIENCE_S)
     assert not waiting.done()

@@ -10,11 +10,8 @@ import pytest
 from projector.storage import store as store_module
 from projector.storage.staging import Staging
 from projector.stream import subjects
+from tests.support.fixtures import Event, Eventually, Query
 from tests.support.scene import Scene
-
-Event = Callable[..., tuple[str, bytes]]
-Eventually = Callable[..., Awaitable[None]]
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """Whether the stream is still the one that was folded, and what is done where it is not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -29,14 +30,12 @@ from projector.storage.store import Store
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
+from tests.support.fixtures import Event, Eventually, Wire
 from tests.support.scene import Daemon, Scene
-
-Event = Callable[..., tuple[str, bytes]]
-Eventually = Callable[..., Awaitable[None]]
 
 Overtaken = Callable[..., AbstractAsyncContextManager[Daemon]]
 
-Connects = Callable[..., list[tuple[str, bytes]]]
+Connects = Callable[..., list[Wire]]
 
 TABLES = ("endpoint_state", "projector_checkpoint", "dead_letter")
 
@@ -50,7 +49,7 @@ def jetstream(nats_client: Client) -> JetStreamContext:
 def connects(event: Event) -> Connects:
     """Events of which every one is folded into a row of its own."""
 
-    def connects(first: int, last: int, *, version: str = "v") -> list[tuple[str, bytes]]:
+    def connects(first: int, last: int, *, version: str = "v") -> list[Wire]:
         return [
             event("connectivity.connected", f"e{n}", appVersionName=f"{version}{n}") for n in range(first, last + 1)
         ]
@@ -256,7 +255,7 @@ def overtaken(folded: Scene, connects: Connects, eventually: Eventually) -> Over
     """A daemon that has a hundred messages to fold, of which something is done to the last while it is held up."""
 
     @asynccontextmanager
-    async def overtaken(**options: bool) -> AsyncIterator[Daemon]:
+    async def overtaken(**options: Any) -> AsyncIterator[Daemon]:
         await folded.publish(*connects(11, 110))
         connection = await asyncpg.connect(folded.database_url)
         async with connection.transaction():

@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
-Query: TypeAlias = Callable[..., Awaitable[list[tuple[Any, ...]]]]
-Eventually: TypeAlias = Callable[..., Awaitable[None]]
+from tests.support.fixtures import Event, Eventually, Publish, Query
+
 Start: TypeAlias = Callable[[], Awaitable["Daemon"]]
 
 TAKEN_OVER_S = 10
@@ -82,8 +82,8 @@ async def pair(start: Callable[[], Daemon]) -> tuple[Daemon, Daemon]:
 
 @pytest.fixture
 def connect(
-    publish: Callable[..., Awaitable[int]],
-    event: Callable[..., Any],
+    publish: Publish,
+    event: Event,
     query: Query,
     database_url: str,
     eventually: Eventually,

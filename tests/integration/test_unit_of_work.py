@@ -18,13 +18,12 @@ from projector.errors import CheckpointMovedError, PoisonError
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.store import Store
 from projector.storage.unit_of_work import UnitOfWork
+from tests.support.fixtures import Eventually, Query
 
 EVERY_FACET = (1 << len(FACETS)) - 1
 EPOCH = datetime.fromtimestamp(0, UTC)
 T = 1_700_000_000_000
 
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
-Eventually = Callable[..., Awaitable[None]]
 OpenStore = Callable[[], Awaitable[Store]]
 Save = Callable[[Mapping[str, Endpoint]], Awaitable[None]]
 Load = Callable[..., Awaitable[dict[str, Endpoint]]]

@@ -15,9 +15,7 @@ from sqlalchemy import Connection
 from projector.storage import migrate
 from projector.storage.connection import engine_connection
 from projector.storage.tables import metadata
-
-Eventually = Callable[..., Awaitable[None]]
-Query = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+from tests.support.fixtures import Eventually, Query, Rows
 
 ROW = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('e', 1, now())"
 ADVISORY_LOCK = 4_150_913_071  # of migrations/env.py, the same in every version
@@ -52,14 +50,14 @@ MINE = "relnamespace = 'public'::regnamespace AND relname NOT LIKE 'projector_mi
 
 
 @pytest.fixture
-def catalogue(query: Query) -> Callable[[str], Awaitable[dict[str, list[tuple[Any, ...]]]]]:
-    async def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
+def catalogue(query: Query) -> Callable[[str], Awaitable[dict[str, Rows]]]:
+    async def catalogue(url: str) -> dict[str, Rows]:
         return {name: await query(url, sql.format(mine=MINE)) for name, sql in CATALOGUE.items()}
 
     return catalogue
 
 
-Catalogue = Callable[[str], Awaitable[dict[str, list[tuple[Any, ...]]]]]
+Catalogue = Callable[[str], Awaitable[dict[str, Rows]]]
 
 
 async def sync(url: str, work: Callable[[Connection], Any]) -> Any:
@@ -105,7 +103,7 @@ async def test_rows_are_updated_in_place(database_url: str, query: Query, eventu
     await query(database_url, ROW)
     await query(database_url, "UPDATE endpoint_state SET last_event_seq = 2, app_version = 'v', config_status = 'none'")
 
-    async def updated() -> list[tuple[Any, ...]]:
+    async def updated() -> Rows:
         counted = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'endpoint_state'"
         return [row for row in await query(database_url, counted) if row[0]]
 

@@ -1,13 +1,13 @@
 """A database that a test looks into while processes work on it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import asyncpg
 
-Rows: TypeAlias = list[tuple[Any, ...]]
+from tests.support.fixtures import Query, Rows
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Database:
     """One migrated database."""
 
     url: str
-    query: Callable[..., Awaitable[Rows]]
+    query: Query
 
     async def rows(self, sql: str, *arguments: Any) -> Rows:
         """Ask it something."""

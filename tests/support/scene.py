@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from projector.app.live import Live
 from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
@@ -12,10 +12,9 @@ from projector.app.observers import Observer, Observers
 from projector.errors import TransientError
 from projector.runtime import Runtime
 from projector.settings import load
+from tests.support.fixtures import Publish, Query, Rows
 
 PATIENCE_S = 20
-
-Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 class Recorder(Observer):
@@ -95,8 +94,8 @@ class Scene:
     nats_url: str
     database_url: str
     stream: str
-    publish: Callable[..., Awaitable[int]]
-    ask: Callable[..., Awaitable[Rows]]
+    publish: Publish
+    ask: Query
     daemons: list[Daemon] = field(default_factory=list)
 
     def runtime(self, url: str | None = None, **settings: Any) -> Runtime:

@@ -21,6 +21,7 @@ from projector.domain.events import (
 )
 from projector.domain.facets import Facet, Verdict
 from projector.domain.stamps import Stamp
+from tests.support.fixtures import Rows
 
 S = TypeVar("S")
 
@@ -73,7 +74,7 @@ _ORIGINS = [("kpc", "x"), ("kpc", "y"), ("epr", "x")]
 _UNKNOWN = [("kpc", None)]
 _NAMES = ["", "v1", "v2"]
 _CONFIGS = ["c1", "c2"]
-_METADATA: list[tuple[Any, ...]] = [
+_METADATA: Rows = [
     ({}, ()),
     ({"a": None}, ()),
     ({"a": 1, "b": None}, ("c",)),
@@ -119,7 +120,7 @@ def stamps(*, monotone: bool, unknown_replicas: bool = True) -> st.SearchStrateg
 def histories(*, monotone: bool = False, unknown_replicas: bool = True) -> st.SearchStrategy[list[Event]]:
     """Return streams of events of a small fleet, in stream order."""
 
-    def tell(found: list[Stamp], facts: list[tuple[Any, ...]]) -> list[Event]:
+    def tell(found: list[Stamp], facts: Rows) -> list[Event]:
         return [kind(at, ids, *fact) for at, ((kind, fact), ids) in zip(found, facts, strict=False)]
 
     return st.builds(

@@ -161,7 +161,7 @@ async def test_what_is_bad_is_found_and_nothing_else(seen: dict[str, Any], found
 def test_every_check_is_tried_and_has_a_name_of_its_own() -> None:
     every = [check.name for check in CHECKS]
     assert len(every) == len(set(every))
-    assert set(every) == set().union(*(found for _, found in BAD))
+    assert set(every) == set[str]().union(*(found for _, found in BAD))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import pytest
 import typer
+from prometheus_client.metrics import MetricWrapperBase
 
 import projector
 from projector import errors
@@ -180,7 +181,7 @@ def test_every_metric_is_documented_with_its_type_and_its_labels_and_no_other_is
     labels = {
         collector._name: collector._labelnames
         for collector in registry._collector_to_names
-        if hasattr(collector, "_name")
+        if isinstance(collector, MetricWrapperBase)
     }
     found = [
         (f"{family.name}_total" if family.type == "counter" else family.name, family.type, labels.get(family.name, ()))
@@ -390,7 +391,7 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
 @cache
 def modules() -> dict[str, ModuleType]:
     """Return every module by its name without that of the package, and by each shorter end of it."""
-    found = {}
+    found: dict[str, ModuleType] = {}
     for info in pkgutil.walk_packages(projector.__path__, "projector."):
         if info.name == "projector.__main__":
             continue

@@ -1,12 +1,9 @@
-from collections.abc import Callable
-
 from projector.app.notifications import Received
 from projector.domain.messages import Message, Origin
 from projector.monitoring.skew import ClockSkew
 from projector.stream import subjects
 from projector.stream.codec import Codec
-
-Event = Callable[..., tuple[str, bytes]]
+from tests.support.fixtures import Event
 
 
 def test_the_origin_of_a_message_is_what_it_says_itself(codec: Codec, event: Event) -> None:

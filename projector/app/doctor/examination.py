@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from projector.app.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
 from projector.app.doctor.database import DATABASE_CHECKS
-from projector.app.doctor.findings import Finding, Inspection, found
+from projector.app.doctor.findings import Check, Finding, Inspection, found
 from projector.app.doctor.setup import SETUP_CHECKS
 from projector.domain.broker_info import BrokerInfo
 from projector.domain.checkpoint import Rules
@@ -15,7 +15,7 @@ from projector.errors import ProjectorError, SettingError
 
 T = TypeVar("T")
 
-CHECKS = (*SETUP_CHECKS, *BROKER_CHECKS, *STREAM_CHECKS, *CONSUMER_CHECKS, *DATABASE_CHECKS)
+CHECKS: Sequence[Check[Any]] = (*SETUP_CHECKS, *BROKER_CHECKS, *STREAM_CHECKS, *CONSUMER_CHECKS, *DATABASE_CHECKS)
 """Everything that is looked for, in the order in which it is told."""
 
 
