@@ -18,8 +18,8 @@ from projector.settings import Settings
 from projector.storage.store import Store
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from projector.stream.connection import Broker
-from projector.stream.source import JetStreamSource
+from projector.stream.connection import Broker, connected
+from projector.stream.consumers import DurableConsumer
 
 _REVISION = "kaa-2017-04"
 _LINGER_S = Settings.model_fields["linger_ms"].default / 1000
@@ -67,28 +67,21 @@ async def write(task: Task) -> None:
 
 
 async def _deliveries(task: Task, *, announce: bool = True) -> AsyncIterator[Delivery]:
-    source = JetStreamSource(
-        Broker(urls=(task.nats_url,)),
-        stream=task.stream,
-        consumer=task.consumer,
-        filters=subjects.filters(),
-        batch_size=_BATCH_SIZE,
-    )
-    await source.open()
-    await source.position(task.after)
-    if announce:
-        say("active")
-    left = task.messages
-    while left > 0:
-        delivery = await source.next(_LINGER_S)
-        if delivery is None:
-            continue
-        yield delivery
-        await source.acknowledge(delivery)
-        left -= len(delivery.messages)
-    if announce:
-        say("caught up")
-    await source.close()
+    async with connected(Broker(urls=(task.nats_url,)), name="benchmark") as client:
+        consumer = DurableConsumer(client, task.stream, task.consumer, subjects.filters(), batch_size=_BATCH_SIZE)
+        await consumer.seek(task.after)
+        if announce:
+            say("active")
+        left = task.messages
+        while left > 0:
+            delivery = await consumer.next(_LINGER_S)
+            if delivery is None:
+                continue
+            yield delivery
+            await consumer.acknowledge(delivery)
+            left -= len(delivery.messages)
+        if announce:
+            say("caught up")
 
 
 def _projection(task: Task) -> Projection:

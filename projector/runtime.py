@@ -9,11 +9,13 @@ from typing import Any
 from projector import __version__, resources, rules
 from projector.app.dead_letters import Retried, retry
 from projector.app.doctor.examination import Examination, examine
-from projector.app.live import Live, LiveOptions
 from projector.app.observers import Observer
+from projector.app.ports import Source
 from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
+from projector.app.session import LiveOptions
 from projector.app.status import Status
 from projector.app.status import status as app_status
+from projector.app.supervisor import Supervisor
 from projector.app.waiting import Waited, wait_for
 from projector.cli import daemon
 from projector.cli.log import Journal
@@ -41,12 +43,13 @@ from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from projector.stream.connection import Broker
+from projector.stream.connection import Broker, connected
+from projector.stream.consumers import DurableConsumer, ReplayConsumer
 from projector.stream.inspection import Wanted
 from projector.stream.inspection import inspect as look_at_broker
 from projector.stream.provision import create_stream
 from projector.stream.publisher import Publisher
-from projector.stream.source import JetStreamSource
+from projector.stream.view import StreamView
 
 
 class Runtime:
@@ -70,6 +73,7 @@ class Runtime:
             tls_key=settings.nats_tls_key,
         )
         self._codec = Codec(settings.revision, schemas)
+        self._filters = subjects.filters(settings.originators)
         self._rules = Rules(
             version=rules.version(settings.revision, schemas),
             revision=settings.revision,
@@ -83,11 +87,11 @@ class Runtime:
 
     def live(
         self, observer: Observer | None = None, *, accept_gap: bool = False, until_caught_up: bool = False
-    ) -> Live:
+    ) -> Supervisor:
         """Return the daemon's loop."""
-        return Live(
+        return Supervisor(
             self._codec,
-            self._source(self._settings.consumer),
+            self._open_source,
             Store(self._database_url),
             observer or Journal(),
             LiveOptions(
@@ -127,7 +131,7 @@ class Runtime:
             sample_period_s=sample_period_s,
         )
         database = self._probe("monitoring")
-        return Monitor(about, self._codec, self._source(consumer=None), database, options)
+        return Monitor(about, self._codec, self._open_view, database, options)
 
     async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
         """Run the daemon until SIGTERM or SIGINT, or until the end of the stream.
@@ -139,7 +143,7 @@ class Runtime:
         journal.starting(self._settings, self._rules)
         collect_garbage_less_often()
 
-        def live(observer: Observer) -> Live:
+        def live(observer: Observer) -> Supervisor:
             return self.live(observer, accept_gap=accept_gap, until_caught_up=until_caught_up)
 
         await daemon.run(live, journal, self.monitor(listening=journal.listening, refused=journal.not_listening))
@@ -160,7 +164,6 @@ class Runtime:
             TransientError, FatalError: nothing was changed.
         """
         staging = Staging(self._database_url, "rebuild" if apply else "verify")
-        source = self._source(consumer=None)
         options = RebuildOptions(
             rules=self._rules,
             stream=self._settings.stream,
@@ -171,14 +174,10 @@ class Runtime:
         )
         try:
             await staging.open()
-            await source.open()
             with no_garbage_collection(), terminated_like_interrupted():
-                return await Rebuild(self._codec, source, staging, options, progress).run()
+                return await Rebuild(self._codec, self._open_replay, staging, options, progress).run()
         finally:
-            try:
-                await source.close()
-            finally:
-                await staging.close()
+            await staging.close()
 
     async def is_of_other_rules(self) -> bool:
         """Tell whether the rows were built by other rules than those of this version."""
@@ -187,10 +186,10 @@ class Runtime:
 
     async def status(self) -> Status:
         """Return what the projector can say of itself."""
-        async with self._opened_source() as source:
+        async with self._open_view() as view:
             return await app_status(
                 self._settings.stream,
-                source,
+                view,
                 lambda: query.summary(self._database_url, self._settings.stream),
                 rules_version=self._rules.version,
             )
@@ -276,22 +275,27 @@ class Runtime:
             return await self.simulate(simulation, stop)
 
     @asynccontextmanager
-    async def _opened_source(self) -> AsyncIterator[JetStreamSource]:
-        source = self._source(consumer=None)
-        await source.open()
-        try:
-            yield source
-        finally:
-            await source.close()
+    async def _open_source(self) -> AsyncIterator[Source]:
+        durable, stream = self._settings.consumer, self._settings.stream
+        async with connected(self._broker, name=f"projector {durable}") as client:
+            yield Source(
+                view=StreamView(client, stream, self._filters),
+                consumer=DurableConsumer(client, stream, durable, self._filters, batch_size=self._settings.batch_size),
+            )
+
+    @asynccontextmanager
+    async def _open_replay(self) -> AsyncIterator[Source]:
+        stream = self._settings.stream
+        async with connected(self._broker, name="projector replay") as client:
+            yield Source(
+                view=StreamView(client, stream, self._filters),
+                consumer=ReplayConsumer(client, stream, self._filters, batch_size=self._settings.batch_size),
+            )
+
+    @asynccontextmanager
+    async def _open_view(self) -> AsyncIterator[StreamView]:
+        async with connected(self._broker, name="projector view") as client:
+            yield StreamView(client, self._settings.stream, self._filters)
 
     def _probe(self, purpose: str) -> Probe:
         return Probe(self._database_url, self._settings.stream, purpose=purpose)
-
-    def _source(self, consumer: str | None) -> JetStreamSource:
-        return JetStreamSource(
-            self._broker,
-            stream=self._settings.stream,
-            consumer=consumer,
-            filters=subjects.filters(self._settings.originators),
-            batch_size=self._settings.batch_size,
-        )

@@ -1,47 +1,57 @@
-"""Batches one after the other: while one is committed, the next is loaded and folded, and the one behind it read."""
+"""Batches one after the other: while one is committed, the next is loaded and folded, and the one after it read."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from typing import NamedTuple
 
 from projector.app.ports import Rows
-from projector.app.projection import Batch, Folded, Outcome, Projection
+from projector.app.projection import Batch, FoldedBatch, Outcome, Projection
+
+
+class Processed(NamedTuple):
+    """A batch that is committed."""
+
+    batch: Batch
+    outcome: Outcome
 
 
 async def run_pipeline(
-    projection: Projection, rows: Rows, batches: AsyncIterator[Batch]
-) -> AsyncGenerator[Outcome, None]:
+    projection: Projection, rows: Rows, batches: AsyncGenerator[Batch, None]
+) -> AsyncGenerator[Processed, None]:
     """Fold and commit batches, and yield what came of each, in their order.
 
-    Endpoints are loaded beside the transactions:
-    where somebody else has changed rows since, `Projection.commit` folds the batch anew.
+    Endpoints are loaded from `rows` beside the transactions;
+    if a rebuild or a retry has changed rows since, `Projection.process` folds the batch again.
+    An error of the batches is raised after everything before it is committed.
 
     Raises:
-        TransientError, FatalError: as the batches, `Projection.fold` and `Projection.commit` do;
+        TransientError, FatalError: from the batches, `Projection.fold_ahead` and `Projection.process`;
             what was yielded before stands.
     """
-    async with aclosing(_read_ahead(batches)) as read:
+    # Left early, the pipeline must let go of the batches before they are closed.
+    async with aclosing(batches), aclosing(_read_ahead(batches)) as read:
 
-        async def fold_next(previous: Folded | None) -> Folded | None:
+        async def fold_next(previous: FoldedBatch | None) -> FoldedBatch | None:
             batch = await anext(read, None)
-            return None if batch is None else await projection.fold(batch, rows, previous)
+            return None if batch is None else await projection.fold_ahead(batch, rows, previous)
 
         upcoming = asyncio.create_task(fold_next(None))
         try:
             folded = await upcoming
             while folded is not None:
                 upcoming = asyncio.create_task(fold_next(folded))
-                outcome = await projection.commit(folded)
-                yield outcome
+                outcome = await projection.process(folded.batch, folded)
+                yield Processed(folded.batch, outcome)
                 folded = await upcoming
                 if folded is not None and outcome.refolded:
-                    folded = await projection.fold(folded.batch, rows, None)
+                    folded = await projection.fold_ahead(folded.batch, rows, None)
         finally:
             await _end(upcoming)
 
 
 async def _read_ahead(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
-    """Yield batches, and have the next one read while one is worked on."""
+    """Yield batches, and read the next one while one is worked on."""
 
     async def read() -> Batch | None:
         return await anext(batches, None)

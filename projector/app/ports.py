@@ -1,20 +1,30 @@
-"""What the application needs of the rooms below, so that it knows no driver."""
+"""What the application needs of the stream and of the database, so that it knows no driver.
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+Each port has two implementations: the real one, named in its docstring,
+and one in memory, in `tests.support.memory`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Protocol
 
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.differences import Differences
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.events import Event
 from projector.domain.messages import DeadLetter, Delivery, Message, Origin, Skipped, StreamState
 
 
 class Decoder(Protocol):
-    """Reads messages; implemented by `stream.codec.Codec`."""
+    """Reads messages; see `stream.codec.Codec`."""
 
     def decode(self, message: Message) -> Sequence[Event] | Skipped:
-        """Return the events that a message states, or that its type is unknown; raises PoisonError."""
+        """Return the events that a message states, or that its type is unknown.
+
+        Raises:
+            PoisonError: the message can never be folded.
+        """
         ...
 
     def origin(self, message: Message) -> Origin | None:
@@ -22,15 +32,59 @@ class Decoder(Protocol):
         ...
 
 
-Load: TypeAlias = Callable[[Mapping[str, FacetSet]], Awaitable[dict[str, Endpoint]]]
-"""Returns endpoints to fold on, with at least the facets that are needed of each."""
+class StreamView(Protocol):
+    """What a stream holds; see `stream.view.StreamView`."""
+
+    async def state(self) -> StreamState:
+        """Return what the stream holds now."""
+        ...
+
+    async def message(self, position: int) -> Message | None:
+        """Return the message at a position, or None if the stream no longer holds it."""
+        ...
+
+
+class Consumer(Protocol):
+    """Delivers messages in order; see `stream.consumers`."""
+
+    async def seek(self, after: int) -> int:
+        """Continue after a position; return how many matching messages follow it."""
+        ...
+
+    async def next(self, linger_s: float) -> Delivery | None:
+        """Wait for messages and return them, or None if nothing arrives for about a second."""
+        ...
+
+    async def count_pending(self) -> int:
+        """Return how many matching messages `next` has not returned yet."""
+        ...
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that a delivery and everything before it is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A stream over one connection. After an error both are given up, and another one is opened."""
+
+    view: StreamView
+    consumer: Consumer
+
+
+class OpenSource(Protocol):
+    """Connects to the stream for the length of a block."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Source]:
+        """Return the block."""
+        ...
 
 
 class UnitOfWork(Protocol):
-    """The verbs of one transaction; implemented by `storage.unit_of_work.UnitOfWork`."""
+    """The verbs of one transaction; see `storage.unit_of_work.UnitOfWork`."""
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Keep everybody else from folding; raises CheckpointMovedError, RowsChangedError, RulesChangedError."""
+        """Lock the checkpoint; raises CheckpointMovedError, RowsChangedError, RulesChangedError."""
         ...
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
@@ -46,16 +100,16 @@ class UnitOfWork(Protocol):
         ...
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
-        """Put messages aside with the reason."""
+        """Write dead letters."""
         ...
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
-        """Move the checkpoint; raises CheckpointMovedError."""
+        """Move the checkpoint by compare-and-set; raises CheckpointMovedError."""
         ...
 
 
 class Transactions(Protocol):
-    """Whatever begins transactions; implemented by `storage.store.Store`."""
+    """Begins transactions."""
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin one: it commits at the end of the block and rolls back on any error."""
@@ -63,23 +117,18 @@ class Transactions(Protocol):
 
 
 class Rows(Transactions, Protocol):
-    """Transactions, and reading beside them."""
+    """A table of endpoints, which can be read beside its transactions."""
 
-    @property
-    def loads_uncommitted(self) -> bool:
-        """Whether `load` returns what was folded last, committed or not, instead of copies of what is committed."""
-        ...
-
-    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return endpoints to fold on."""
+    async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+        """Return working copies of endpoints as they are once what is uncommitted is saved."""
         ...
 
 
 class Store(Rows, Protocol):
-    """The writer's side of the database; implemented by `storage.store.Store`."""
+    """The daemon's side of the database; see `storage.store.Store`."""
 
     async def open(self) -> None:
-        """Connect, or connect anew."""
+        """Connect, or reconnect."""
         ...
 
     async def close(self) -> None:
@@ -87,20 +136,20 @@ class Store(Rows, Protocol):
         ...
 
     async def lead(self) -> bool:
-        """Try to become the one projector that works; it lasts as long as the connection."""
+        """Try to become the leader; the lead lasts as long as the connection."""
         ...
 
     def note_lag(self, messages: int) -> None:
-        """Remember how many messages of ours are behind; it is written down now and then."""
+        """Remember how many matching messages are not folded; `watch` writes it down."""
         ...
 
     async def write_lag(self) -> None:
-        """Write that down now, and since when this projector works."""
+        """Write that down now, and since when this daemon leads."""
         ...
 
     @property
     def waiting(self) -> bool:
-        """Whether the database is waited for, which does not last for ever."""
+        """Whether a query is running."""
         ...
 
     async def watch(self) -> None:
@@ -112,41 +161,62 @@ class Store(Rows, Protocol):
         ...
 
     async def begin(self, checkpoint: Checkpoint) -> None:
-        """Write the first checkpoint."""
+        """Write the first checkpoint, unless another daemon was quicker."""
         ...
 
 
-class Source(Protocol):
-    """The stream in ordered batches; implemented by `stream.source.JetStreamSource`."""
+class FinalTransaction(Protocol):
+    """The last transaction of a rebuild; see `storage.staging.FinalTransaction`."""
 
-    async def open(self) -> None:
-        """Connect, or connect anew."""
+    @property
+    def savepoints(self) -> Transactions:
+        """Transactions on the staging tables, which are savepoints of this one."""
         ...
 
-    async def close(self) -> None:
-        """Disconnect."""
+    async def hold(self) -> Checkpoint | None:
+        """Lock the live checkpoint, so that no daemon folds, and return it."""
         ...
 
-    async def state(self) -> StreamState:
-        """Return what the stream holds now."""
+    async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
+        """Compare the live table with what the stream implies."""
         ...
 
-    async def behind(self, position: int) -> int:
-        """Return how many messages of ours the stream holds behind a position."""
+    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
+        """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
         ...
 
-    async def message(self, position: int) -> Message | None:
-        """Return the message at a position, if the stream still has it."""
+
+class Staging(Rows, Protocol):
+    """The staging tables of a rebuild; see `storage.staging.Staging`."""
+
+    async def lead(self) -> bool:
+        """Become the leader unless a daemon leads; return whether it did."""
         ...
 
-    async def position(self, after: int) -> int:
-        """Go on behind a position; return how many messages of ours the stream holds there."""
+    async def checkpoint(self) -> Checkpoint | None:
+        """Return the live checkpoint."""
         ...
 
-    async def next(self, linger_s: float) -> Delivery | None:
-        """Wait for messages and return them, or None where nothing came for about a second."""
+    async def parked(self, stream: str) -> set[tuple[int, int]]:
+        """Return position and stored time (Unix ms) of the parked dead letters."""
         ...
 
-    async def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that a delivery and all before it are done."""
+    async def seed(self, first: int) -> None:
+        """Begin with what the live table knows from before a position."""
+        ...
+
+    async def clear(self) -> None:
+        """Empty the staging tables."""
+        ...
+
+    async def show(self, position: int, target: int) -> None:
+        """Publish how far the replay is."""
+        ...
+
+    async def compare(self) -> None:
+        """Find the rows that may differ; endpoints that are saved later are compared in the final transaction."""
+        ...
+
+    def finish(self) -> AbstractAsyncContextManager[FinalTransaction]:
+        """Begin the final transaction."""
         ...

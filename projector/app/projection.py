@@ -1,48 +1,61 @@
-"""The one path: decode all, load the endpoints once, fold message by message, save, park, advance.
+"""The one path: decode, load, fold, save, park, advance.
 
-Live, rebuild and retry differ only in where the messages come from, and in the rows and transactions they end in.
-Where batches follow one another, the next is loaded and folded while one is committed: see `pipeline`.
+Live, rebuild and retry differ in where messages come from, and in the rows that they end in.
+`pipeline` overlaps the steps of consecutive batches.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from projector.app.ports import Decoder, Load, Rows, Transactions, UnitOfWork
+from projector.app.ports import Decoder, Rows, Transactions, UnitOfWork
 from projector.app.stages import Seconds, added, timed
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.endpoint import TOUCHED_FACETS, Endpoint, FacetSet, fold
 from projector.domain.events import Event
 from projector.domain.facets import Verdict
-from projector.domain.messages import DeadLetter, Message, Skipped
+from projector.domain.messages import DeadLetter, Delivery, Message, Skipped
 from projector.errors import DatabaseRefusedError, PoisonError, RowsChangedError
 
 T = TypeVar("T")
 
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
-_AT_A_STRETCH = 100
-"""Messages or events to work on before others get their turn: Postgres waits for most of a millisecond."""
+_YIELD_EVERY = 100
+"""Messages or events between two turns of the event loop, so that Postgres never waits long for its next statement."""
+
+Verdicts = Mapping[tuple[type[Any], Verdict], int]
+"""How many events of a type came to which verdict."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Messages in stream order, and all that could be read from them without knowing any endpoint."""
+    """Messages in stream order, and all that can be read from them without knowing any endpoint."""
 
-    messages: Sequence[Message]
-    events: Sequence[Event]
-    dead_letters: Sequence[DeadLetter]
-    skipped: Mapping[str, int]
+    position: int
+    """Everything up to here is done once the batch is committed."""
+    messages: Sequence[Message] = ()
+    events: Sequence[Event] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Messages of unknown types, by type."""
     duplicates: int = 0
-    """Messages that were left out, since they had been folded before."""
+    """Messages that were left out because they had been folded before."""
+    delivery: Delivery | None = None
+    """What to acknowledge after the commit."""
     seconds: Seconds = field(default_factory=dict)
-    """What its stages took so far."""
+    """What the stages up to decoding took."""
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """What the last message was; None if there is none."""
+        return Anchor.of(self.messages[-1]) if self.messages else None
 
     @property
     def needed(self) -> dict[str, FacetSet]:
-        """The endpoints that the events name, and which facets of each they may change."""
+        """The endpoints that the events name, and the facets of each that they may change."""
         needed: dict[str, FacetSet] = {}
         for event in self.events:
             facets = TOUCHED_FACETS[type(event)]
@@ -51,36 +64,37 @@ class Batch:
         return needed
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """A batch and what it makes of the endpoints it names, ready to be committed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedBatch:
+    """A batch, and what it makes of the endpoints that it names."""
 
     batch: Batch
     endpoints: Mapping[str, Endpoint]
-    verdicts: Mapping[tuple[type[Any], Verdict], int]
+    verdicts: Verdicts
+    seconds: Seconds
+    """What the stages up to folding took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a batch once it was committed."""
+    """What came of a batch that was committed."""
 
     messages: int
     """How many were folded, skipped or parked."""
-    verdicts: Mapping[tuple[type[Any], Verdict], int]
-    """How many events of a type came to which verdict."""
+    verdicts: Verdicts
     skipped: Mapping[str, int]
     """Messages of unknown types, by type."""
     dead_letters: Sequence[DeadLetter]
     duplicates: int
     """Messages that had been folded before."""
     seconds: Seconds
-    """What its stages took."""
+    """What the stages took."""
     refolded: bool = False
-    """Whether the batch had to be folded anew, so that nothing folded on top of it holds."""
+    """Whether the batch was folded again, so that what was folded on top of it is void."""
 
     @property
     def events(self) -> int:
-        """How many events were folded, whatever came of them."""
+        """How many events were folded, whatever their verdict."""
         return sum(self.verdicts.values())
 
     def __add__(self, other: "Outcome") -> "Outcome":
@@ -92,6 +106,7 @@ class Outcome:
             dead_letters=(*self.dead_letters, *other.dead_letters),
             duplicates=self.duplicates + other.duplicates,
             seconds=added(self.seconds, other.seconds),
+            refolded=self.refolded or other.refolded,
         )
 
 
@@ -99,23 +114,27 @@ class Projection:
     """Folds batches from a checkpoint on, each in one transaction that moves the checkpoint."""
 
     def __init__(self, decoder: Decoder, transactions: Transactions, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self._decoder = decoder
         self._transactions = transactions
         self.checkpoint = checkpoint
         self.committing = False
-        """Whether a transaction is under way that should not be broken off."""
+        """Whether a transaction is under way, which should be let finish."""
 
-    async def decode(self, messages: Sequence[Message]) -> Batch:
-        """Read messages; what cannot be read becomes a dead letter."""
-        decode = self._decoder.decode
+    async def decode(
+        self, messages: Sequence[Message], *, delivery: Delivery | None = None, seconds: Seconds | None = None
+    ) -> Batch:
+        """Read at least one message; what cannot be read becomes a dead letter.
+
+        `delivery` is what to acknowledge, and `seconds` what earlier stages took.
+        """
         events: list[Event] = []
         dead_letters: list[DeadLetter] = []
         skipped: Counter[str] = Counter()
-        batch = Batch(messages, events, dead_letters, skipped)
-        with timed(batch.seconds, "decode"):
-            for stretch in _stretches(messages):
-                for message in stretch:
+        decode, decoding = self._decoder.decode, Seconds()
+        with timed(decoding, "decode"):
+            for chunk in _chunks(messages):
+                for message in chunk:
                     try:
                         decoded = decode(message)
                     except PoisonError as error:
@@ -126,104 +145,105 @@ class Projection:
                     else:
                         events += decoded
                 await asyncio.sleep(0)
-        return batch
+        return Batch(
+            position=messages[-1].position,
+            messages=messages,
+            events=events,
+            dead_letters=dead_letters,
+            skipped=skipped,
+            delivery=delivery,
+            seconds=added(seconds or {}, decoding),
+        )
 
-    async def process(self, batch: Batch) -> Outcome:
-        """Fold a batch and commit it, except for the messages that can never be folded, which are parked.
+    async def fold_ahead(self, batch: Batch, rows: Rows, previous: FoldedBatch | None) -> FoldedBatch:
+        """Fold a batch while the previous one is not committed yet, which need not have changed any row.
 
         Raises:
-            TransientError: nothing happened, or it is not known whether it did;
+            TransientError, FatalError: from loading.
+        """
+        position = self.checkpoint.position if previous is None else previous.batch.position
+        batch = await self._without_duplicates(batch, position)
+        loading = Seconds()
+        with timed(loading, "load"):
+            endpoints = await rows.load(batch.needed, {} if previous is None else previous.endpoints)
+        return await _fold(batch, endpoints, loading)
+
+    async def process(self, batch: Batch, ahead: FoldedBatch | None = None) -> Outcome:
+        """Commit a batch; messages that can never be folded are parked.
+
+        `ahead` is the batch folded on top of the present checkpoint. Without it, or if rows have changed since,
+        the batch is folded within the transaction.
+
+        Raises:
+            TransientError: nothing was committed, or it is not known whether it was;
                 the checkpoint has to be read again before going on.
-            FatalError: nothing happened.
-        """
-        batch = await self._unfolded(batch, self.checkpoint.position)
-        try:
-            async with self._transactions.transaction() as work:
-                await work.hold(self.checkpoint)
-                written = await self._write(work, await self._fold(batch, work.load, {}))
-        except PoisonError as error:
-            return await self._isolate(batch, error)
-        self.checkpoint = written.checkpoint
-        return written.outcome
-
-    async def fold(self, batch: Batch, rows: Rows, previous: Folded | None) -> Folded:
-        """Fold a batch before the previous one is committed.
-
-        What that one makes of the endpoints that it names is taken from it, where the rows do not know it already.
-
-        Raises:
-            TransientError, FatalError: as `rows.load` does.
-        """
-        if previous is None or not previous.batch.messages:
-            return await self._fold(await self._unfolded(batch, self.checkpoint.position), rows.load, {})
-        batch = await self._unfolded(batch, previous.batch.messages[-1].position)
-        return await self._fold(batch, rows.load, {} if rows.loads_uncommitted else previous.endpoints)
-
-    async def commit(self, folded: Folded) -> Outcome:
-        """Commit a batch that was folded from the present checkpoint on.
-
-        Raises:
-            TransientError, FatalError: as `process`.
+            FatalError: nothing was committed.
         """
         self.committing = True
         try:
-            with timed(folded.batch.seconds, "commit"):
-                async with self._transactions.transaction() as work:
-                    await work.hold(self.checkpoint)
-                    written = await self._write(work, folded)
-        except RowsChangedError as error:
-            self.checkpoint = replace(self.checkpoint, generation=error.generation)
-            return replace(await self.process(folded.batch), refolded=True)
-        except PoisonError as error:
-            return replace(await self._isolate(folded.batch, error), refolded=True)
+            return await self._process(batch, ahead)
         finally:
             self.committing = False
-        self.checkpoint = written.checkpoint
-        return written.outcome
 
-    async def _unfolded(self, batch: Batch, position: int) -> Batch:
-        """Return what of a batch lies behind a position.
+    async def _process(self, batch: Batch, ahead: FoldedBatch | None = None) -> Outcome:
+        try:
+            return await self._commit(batch, ahead)
+        except RowsChangedError as error:
+            self.checkpoint = replace(self.checkpoint, generation=error.generation)
+            return replace(await self._process(batch), refolded=True)
+        except PoisonError as error:
+            return replace(await self._isolate(batch, error), refolded=True)
+
+    async def _commit(self, batch: Batch, ahead: FoldedBatch | None) -> Outcome:
+        committing = Seconds()
+        with timed(committing, "commit"):
+            async with self._transactions.transaction() as work:
+                await work.hold(self.checkpoint)
+                folded = ahead or await self._fold_within(work, batch)
+                after = await self._write(work, folded, committing)
+        self.checkpoint = after
+        return Outcome(
+            messages=len(folded.batch.messages),
+            verdicts=folded.verdicts,
+            skipped=folded.batch.skipped,
+            dead_letters=folded.batch.dead_letters,
+            duplicates=folded.batch.duplicates,
+            seconds=added(folded.seconds, committing),
+        )
+
+    async def _fold_within(self, work: UnitOfWork, batch: Batch) -> FoldedBatch:
+        batch = await self._without_duplicates(batch, self.checkpoint.position)
+        loading = Seconds()
+        with timed(loading, "load"):
+            endpoints = await work.load(batch.needed)
+        return await _fold(batch, endpoints, loading)
+
+    async def _write(self, work: UnitOfWork, folded: FoldedBatch, seconds: Seconds) -> Checkpoint:
+        """Write everything that a batch changes, and return the checkpoint after it."""
+        batch, before = folded.batch, self.checkpoint
+        if batch.position <= before.position:
+            return before
+        after = _advanced(before, batch)
+        with timed(seconds, "save"):
+            await work.save(folded.endpoints)
+        if batch.dead_letters:
+            await work.park(before.stream, batch.dead_letters)
+        await work.advance(before, after)
+        return after
+
+    async def _without_duplicates(self, batch: Batch, position: int) -> Batch:
+        """Return what of a batch follows a position.
 
         Once a replica's clock has stepped back, stamps alone do not make a redelivery harmless.
         """
         if not batch.messages or batch.messages[0].position > position:
             return batch
-        unfolded = await self.decode([message for message in batch.messages if message.position > position])
-        return replace(
-            unfolded,
-            duplicates=batch.duplicates + len(batch.messages) - len(unfolded.messages),
-            seconds=added(batch.seconds, unfolded.seconds),
-        )
-
-    async def _fold(self, batch: Batch, load: Load, known: Mapping[str, Endpoint]) -> Folded:
-        with timed(batch.seconds, "load"):
-            endpoints = await load_known(batch.needed, load, known, copy=True)
-        verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
-        with timed(batch.seconds, "fold"):
-            for stretch in _stretches(batch.events):
-                verdicts += fold(stretch, endpoints)
-                await asyncio.sleep(0)
-        return Folded(batch, endpoints, verdicts)
-
-    async def _write(self, work: UnitOfWork, folded: Folded) -> "_Written":
-        batch, before = folded.batch, self.checkpoint
-        outcome = Outcome(
-            messages=len(batch.messages),
-            verdicts=folded.verdicts,
-            skipped=batch.skipped,
-            dead_letters=batch.dead_letters,
-            duplicates=batch.duplicates,
-            seconds=batch.seconds,
-        )
-        if not batch.messages:
-            return _Written(before, outcome)
-        after = _advanced(before, batch)
-        with timed(batch.seconds, "save"):
-            await work.save(folded.endpoints)
-        if batch.dead_letters:
-            await work.park(before.stream, batch.dead_letters)
-        await work.advance(before, after)
-        return _Written(after, outcome)
+        new = [message for message in batch.messages if message.position > position]
+        duplicates = batch.duplicates + len(batch.messages) - len(new)
+        if not new:
+            return replace(batch, messages=(), events=(), dead_letters=(), skipped={}, duplicates=duplicates)
+        decoded = await self.decode(new, delivery=batch.delivery, seconds=batch.seconds)
+        return replace(decoded, duplicates=duplicates)
 
     async def _isolate(self, batch: Batch, error: PoisonError) -> Outcome:
         """Halve a batch that Postgres objects to until the culprit stands alone, and park that."""
@@ -232,61 +252,39 @@ class Projection:
                 raise DatabaseRefusedError(
                     f"Postgres does not let us park a message: {error.detail}; see what guards the table dead_letter"
                 ) from error
-            # What cannot be written may have been in the row before: then it is not the message that is to blame.
+            # What cannot be written may have been in the row before: then the message is not to blame.
             async with self._transactions.transaction() as work:
                 await work.check(batch.needed)
             culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
-            return await self.process(Batch(batch.messages, (), (culprit,), {}))
+            return await self._process(Batch(position=batch.position, messages=batch.messages, dead_letters=(culprit,)))
         middle = len(batch.messages) // 2
-        first = await self.process(await self.decode(batch.messages[:middle]))
-        return first + await self.process(await self.decode(batch.messages[middle:]))
+        first = await self._process(await self.decode(batch.messages[:middle]))
+        return first + await self._process(await self.decode(batch.messages[middle:]))
 
 
-class _Written(NamedTuple):
-    """What a transaction leaves behind once it is committed."""
-
-    checkpoint: Checkpoint
-    outcome: Outcome
-
-
-async def load_known(
-    needed: Mapping[str, FacetSet], load: Load, known: Mapping[str, Endpoint], *, copy: bool
-) -> dict[str, Endpoint]:
-    """Return endpoints to fold on: those that are known, or copies of them, and from `load` what they lack."""
-    if not known:
-        return await load(needed)
-    endpoints: dict[str, Endpoint] = {}
-    missing: dict[str, FacetSet] = {}
-    for endpoint_id, facets in needed.items():
-        endpoint = known.get(endpoint_id)
-        if endpoint is None:
-            missing[endpoint_id] = facets
-        else:
-            endpoints[endpoint_id] = endpoint.copy() if copy else endpoint
-            if None in endpoint.states and (lacking := endpoint.lacking(facets)):
-                missing[endpoint_id] = lacking
-    for endpoint_id, loaded in (await load(missing)).items():
-        endpoint = endpoints.get(endpoint_id)
-        if endpoint is None:
-            endpoints[endpoint_id] = loaded
-        else:
-            endpoint.complete(loaded)
-    return endpoints
+async def _fold(batch: Batch, endpoints: Mapping[str, Endpoint], seconds: Seconds) -> FoldedBatch:
+    verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
+    folding = Seconds()
+    with timed(folding, "fold"):
+        for chunk in _chunks(batch.events):
+            verdicts += fold(chunk, endpoints)
+            await asyncio.sleep(0)
+    return FoldedBatch(
+        batch=batch, endpoints=endpoints, verdicts=verdicts, seconds=added(added(batch.seconds, seconds), folding)
+    )
 
 
-def _stretches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the parts of a batch between which others get their turn."""
-    for start in range(0, len(items), _AT_A_STRETCH):
-        yield items[start : start + _AT_A_STRETCH]
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _YIELD_EVERY):
+        yield items[start : start + _YIELD_EVERY]
 
 
 def _advanced(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:
     """Return the checkpoint as it stands once a batch is done."""
-    last = batch.messages[-1]
     return replace(
         checkpoint,
-        position=last.position,
-        anchor=Anchor.of(last),
+        position=batch.position,
+        anchor=batch.anchor,
         skipped=_count_skipped(checkpoint.skipped, batch.skipped) if batch.skipped else checkpoint.skipped,
     )
 

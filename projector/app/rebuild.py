@@ -1,83 +1,36 @@
-"""Rebuild and verify: replay the stream into staging tables, and compare what it implies with what is there.
+"""Rebuild and verify: replay the stream into staging tables, and compare what it implies with the live table.
 
-It is the live path with another source and another end.
-The live table stays as it is, and everybody goes on reading and folding, until one short transaction:
-it holds the checkpoint, folds the last messages, compares the rows that may differ,
-and, for a rebuild, changes those that do.
+It is the live path with another source and another end, in phases:
+
+1. begin: fetch the first messages, and decide where the replay starts
+2. replay: fold up to where the live table is, and repeat until little is left
+3. compare: find the rows that may differ
+4. catch up: fold what the daemon folded in the meantime
+5. finish: in one short transaction hold the checkpoint, fold the last messages, compare the rows that may differ,
+   and, for a rebuild, change those that do
+
+Until the last phase the live table stays as it is: readers read, and the daemon folds.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 
 from projector.app.pipeline import run_pipeline
-from projector.app.ports import Decoder, Rows, Source
+from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
-from projector.app.write_behind import WriteBehind
+from projector.app.replay import Replay
+from projector.app.write_behind import WriteBehindCache
 from projector.domain.checkpoint import Checkpoint, Rules
 from projector.domain.differences import Differences
 from projector.domain.events import Event
-from projector.domain.messages import Message, StreamState
-from projector.errors import DeliveryInterruptedError, HeldRowsRefusedError, StreamTrimmedError
+from projector.domain.messages import Message
+from projector.errors import HeldRowsRefusedError, StreamTrimmedError
 
-_LINGER_S = 0.05
 _NEAR_ENOUGH = 2000
-"""So few messages in one round of catching up that the rest is folded in a fraction of a second."""
+"""Messages in one round of the replay, after which the rest is folded in a fraction of a second."""
 _REGISTERS_HELD = 1_000_000
 """Those of about 100,000 endpoints."""
-
-
-class Finish(Protocol):
-    """The last transaction; implemented by `storage.staging.Finish`."""
-
-    async def hold(self) -> Checkpoint | None:
-        """Keep every projector from folding; return the live checkpoint."""
-        ...
-
-    async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
-        """Return how the live table is not what the stream implies."""
-        ...
-
-    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
-        """Change the rows that differ, settle the dead letters, move the checkpoint."""
-        ...
-
-
-class Staging(Rows, Protocol):
-    """The staging tables; implemented by `storage.staging.Staging`."""
-
-    async def lead(self) -> bool:
-        """Become the one projector that works unless a daemon is; return whether it did."""
-        ...
-
-    async def checkpoint(self) -> Checkpoint | None:
-        """Return the live checkpoint."""
-        ...
-
-    async def parked(self, stream: str) -> set[tuple[int, int]]:
-        """Return position and stored time of the dead letters that wait for somebody."""
-        ...
-
-    async def seed(self, first: int) -> None:
-        """Begin with what the live table knows from before a position."""
-        ...
-
-    async def clear(self) -> None:
-        """Forget what was folded."""
-        ...
-
-    async def show(self, position: int, target: int) -> None:
-        """Let others see which position is reached, and which is to be."""
-        ...
-
-    async def compare(self) -> None:
-        """Find the rows that may differ."""
-        ...
-
-    def finish(self) -> AbstractAsyncContextManager[Finish]:
-        """Begin the last transaction."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +42,7 @@ class RebuildOptions:
     apply: bool
     """False: change nothing, only compare."""
     accept_trimmed: bool = False
+    """Whether to rely on the table for what the stream no longer holds."""
     show: int = 0
     """How many rows that differ to show."""
     endpoint_id: str | None = None
@@ -97,7 +51,7 @@ class RebuildOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """A message that named the endpoint that was asked for."""
+    """A message that names the endpoint that was asked for."""
 
     message: Message
     event: Event
@@ -110,7 +64,7 @@ class Report:
     replayed: int
     """Messages."""
     position: int
-    """Up to which table and stream were compared."""
+    """Up to which the table and the stream were compared."""
     differences: Differences
     mentions: Sequence[Mention]
 
@@ -121,220 +75,190 @@ class Report:
 
 
 Progress = Callable[[int, int], None]
-"""Hears the position reached and the one to reach."""
+"""Called with the position reached and the one to reach."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What the first phase decides."""
+
+    origin: Checkpoint
+    leading: bool
+    """Whether no daemon leads, so that the replay goes to the end of the stream."""
+    parked: set[tuple[int, int]]
+    """Position and stored time of the dead letters that the replay may resolve."""
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is noted of the messages that were replayed."""
+
+    replayed: int = 0
+    mentions: list[Mention] = field(default_factory=list)
+    retried: list[int] = field(default_factory=list)
+    """Positions of dead letters."""
 
 
 class Rebuild:
     """One rebuild or verification."""
 
     def __init__(
-        self, decoder: Decoder, source: Source, staging: Staging, options: RebuildOptions, progress: Progress
+        self,
+        decoder: Decoder,
+        open_source: OpenSource,
+        staging: Staging,
+        options: RebuildOptions,
+        progress: Progress,
     ) -> None:
-        """Take an opened source, which replays, and opened staging tables."""
+        """Take open staging tables."""
         self._decoder = decoder
-        self._replay = Replay(source)
-        self._source = source
+        self._open_source = open_source
         self._staging = staging
         self._options = options
         self._progress = progress
-        self._mentions: list[Mention] = []
-        self._held: WriteBehind | None = None
-        self._replayed = 0
-        self._parked: set[tuple[int, int]] = set()
-        self._retried: list[int] = []
 
     async def run(self) -> Report:
         """Do it.
 
         Raises:
-            StreamTrimmedError: the beginning of the stream is gone, and that was not accepted.
+            StreamTrimmedError: the beginning of the stream is gone, and the options do not accept that.
             TransientError, FatalError: nothing was changed.
         """
         try:
-            return await self._attempt(WriteBehind(self._staging, most_registers=_REGISTERS_HELD))
+            return await self._attempt(WriteBehindCache(self._staging, most_registers=_REGISTERS_HELD))
         except HeldRowsRefusedError:
-            # Which messages Postgres objects to shows only where each batch is written on its own.
+            # Only a replay that writes each batch on its own shows which messages Postgres objects to.
             await self._staging.clear()
-            await self._source.open()  # what is still on its way must not be taken for the new replay
             return await self._attempt(None)
 
-    async def _attempt(self, held: WriteBehind | None) -> Report:
-        """Replay from the beginning, writing behind if told so."""
-        self._held = held
-        self._replayed = 0
-        self._mentions.clear()
-        self._retried.clear()
-        await self._replay.begin((await self._source.state()).first - 1)
-        # Retention goes on: where the stream begins is certain only for messages that are in hand.
-        origin = await self._origin(await self._source.state())
-        self._parked = await self._staging.parked(self._options.stream)
-        # Without a daemon we are the one projector that works, and may go to the end of the stream.
-        leading = self._options.apply and await self._staging.lead()
-        rows = held or self._staging
-        projection = Projection(self._decoder, rows, origin)
-        near = False
-        while not near:
-            folded = await self._catch_up(projection, rows, leading=leading)
-            full = held is not None and held.is_full  # then the replay was broken off, however near it was
-            near = folded <= _NEAR_ENOUGH and not full
-            if held is not None and (near or full):
-                await held.flush()
-        await self._staging.compare()
-        projection = Projection(self._decoder, self._staging, projection.checkpoint)
-        await self._catch_up(projection, self._staging, leading=leading)
-        return await self._finish(projection, leading=leading)
+    async def _attempt(self, cache: WriteBehindCache | None) -> Report:
+        async with self._open_source() as source:
+            return await _Attempt(self._decoder, source, self._staging, self._options, self._progress).run(cache)
 
-    async def _origin(self, state: StreamState) -> Checkpoint:
-        """Return the checkpoint that the replay begins from."""
+
+class _Attempt:
+    """The phases of a rebuild, over one connection to the stream."""
+
+    def __init__(
+        self, decoder: Decoder, source: Source, staging: Staging, options: RebuildOptions, progress: Progress
+    ) -> None:
+        self._decoder = decoder
+        self._source = source
+        self._staging = staging
+        self._options = options
+        self._progress = progress
+        self._messages = Replay(source)
+        self._notes = _Notes()
+
+    async def run(self, cache: WriteBehindCache | None) -> Report:
+        start = await self._begin()
+        replayed = await self._replay(start, cache)
+        await self._staging.compare()
+        caught_up = await self._catch_up(start, replayed)
+        return await self._finish(start, caught_up)
+
+    async def _begin(self) -> _Start:
+        """Fetch the first messages, and decide where the replay starts."""
+        await self._messages.begin((await self._source.view.state()).first - 1)
+        state = await self._source.view.state()
         if state.first > 1:
             if not self._options.accept_trimmed:
                 raise StreamTrimmedError(self._options.stream, first=state.first)
             live = await self._staging.checkpoint()
-            # Of another stream, or of one that was in its place before, the positions mean nothing here.
+            # In another stream, or in an earlier one of the same name, positions mean something else.
             if live is not None and (live.stream, live.stream_created_at) == (self._options.stream, state.created_at):
                 await self._staging.seed(state.first)
-        return Checkpoint(
+        origin = Checkpoint(
             stream=self._options.stream,
             stream_created_at=state.created_at,
             rules=self._options.rules,
             position=state.first - 1,
         )
+        parked = await self._staging.parked(self._options.stream)
+        leading = self._options.apply and await self._staging.lead()
+        return _Start(origin=origin, leading=leading, parked=parked)
 
-    async def _catch_up(self, projection: Projection, rows: Rows, *, leading: bool) -> int:
-        """Fold up to where the live table is, or the stream if nobody else folds; return how many messages that was."""
-        before = self._replayed
-        live = await self._staging.checkpoint()
-        await self._fold(projection, rows, await self._target(live, leading=leading))
-        return self._replayed - before
+    async def _replay(self, start: _Start, cache: WriteBehindCache | None) -> Checkpoint:
+        """Fold until little is left of what the live table has folded; return how far that is."""
+        rows = cache or self._staging
+        projection = Projection(self._decoder, rows, start.origin)
+        while True:
+            before = self._notes.replayed
+            await self._fold_through(await self._target(start), start, projection, rows)
+            if self._notes.replayed - before <= _NEAR_ENOUGH:
+                break
+        if cache is not None:
+            await cache.flush()
+        return projection.checkpoint
 
-    async def _target(self, live: Checkpoint | None, *, leading: bool) -> int:
-        if leading:
-            return (await self._source.state()).last
-        return 0 if live is None else live.position
+    async def _catch_up(self, start: _Start, replayed: Checkpoint) -> Checkpoint:
+        """Fold what the daemon folded in the meantime; return how far that is."""
+        projection = Projection(self._decoder, self._staging, replayed)
+        await self._fold_through(await self._target(start), start, projection, self._staging)
+        return projection.checkpoint
 
-    async def _fold(self, projection: Projection, rows: Rows, target: int) -> None:
-        batches = self._batches(projection, target)
-        # Left early, the pipeline must let go of the batches before they are closed.
-        async with aclosing(batches), aclosing(run_pipeline(projection, rows, batches)) as outcomes:
-            async for _ in outcomes:
+    async def _finish(self, start: _Start, caught_up: Checkpoint) -> Report:
+        """Hold the live checkpoint, fold the last messages, compare, and apply."""
+        async with self._staging.finish() as final:
+            live = await final.hold()
+            projection = Projection(self._decoder, final.savepoints, caught_up)
+            target = await self._stream_end() if start.leading else _position(live)
+            async for batch in self._batches(projection, target, start):
+                await projection.process(batch)
+            folded = projection.checkpoint
+            differences = await final.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
+            if self._options.apply:
+                after = _checkpoint_after(folded, live, leading=start.leading, changed=not differences.clean)
+                await final.apply(after, self._notes.retried)
+        return Report(
+            replayed=self._notes.replayed,
+            position=folded.position,
+            differences=differences,
+            mentions=self._notes.mentions,
+        )
+
+    async def _target(self, start: _Start) -> int:
+        """Return how far to replay: to where the live table is, or to the end of the stream if no daemon folds."""
+        return await self._stream_end() if start.leading else _position(await self._staging.checkpoint())
+
+    async def _stream_end(self) -> int:
+        return (await self._source.view.state()).last
+
+    async def _fold_through(self, target: int, start: _Start, projection: Projection, rows: Rows) -> None:
+        batches = self._batches(projection, target, start)
+        async with aclosing(run_pipeline(projection, rows, batches)) as pipeline:
+            async for _ in pipeline:
                 self._progress(projection.checkpoint.position, target)
                 await self._staging.show(projection.checkpoint.position, target)
 
-    async def _batches(self, projection: Projection, target: int) -> AsyncGenerator[Batch, None]:
-        async for messages in self._replay.until(target):
+    async def _batches(self, projection: Projection, target: int, start: _Start) -> AsyncGenerator[Batch, None]:
+        async for messages in self._messages.batches_through(target):
             batch = await projection.decode(messages)
-            self._note(batch)
-            if self._parked:
-                self._retried += [message[0] for message in messages if message[:2] in self._parked]
-            self._replayed += len(messages)
+            self._note(batch, start)
             yield batch
-            if self._held is not None and self._held.is_full:
-                return
 
-    def _note(self, batch: Batch) -> None:
-        """Keep what the batch says about the endpoint that was asked for."""
-        wanted = self._options.endpoint_id
-        if wanted is None:
-            return
-        messages: Mapping[int, Message] = {message.position: message for message in batch.messages}
-        self._mentions += [
-            Mention(message=messages[event.stamp.position], event=event)
-            for event in batch.events
-            if wanted in event.endpoint_ids
-        ]
-
-    async def _finish(self, projection: Projection, *, leading: bool) -> Report:
-        async with self._staging.finish() as end:
-            live = await end.hold()
-            # In the transaction that is under way, what was folded is not to be seen from beside it.
-            async for batch in self._batches(projection, await self._target(live, leading=leading)):
-                await projection.process(batch)
-            folded = projection.checkpoint
-            differences = await end.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
-            if self._options.apply:
-                after = _checkpoint(folded, live, leading=leading, changed=not differences.clean)
-                await end.apply(after, self._retried)
-        return Report(
-            replayed=self._replayed,
-            position=folded.position,
-            differences=differences,
-            mentions=self._mentions,
-        )
+    def _note(self, batch: Batch, start: _Start) -> None:
+        notes, wanted = self._notes, self._options.endpoint_id
+        notes.replayed += len(batch.messages)
+        if start.parked:
+            notes.retried += [message.position for message in batch.messages if message[:2] in start.parked]
+        if wanted is not None:
+            messages: Mapping[int, Message] = {message.position: message for message in batch.messages}
+            notes.mentions += [
+                Mention(message=messages[event.stamp.position], event=event)
+                for event in batch.events
+                if wanted in event.endpoint_ids
+            ]
 
 
-class Replay:
-    """The messages of a source up to positions that are named one after the other."""
-
-    def __init__(self, source: Source) -> None:
-        """Read from an opened source."""
-        self._source = source
-        self._left: Sequence[Message] = ()
-        self._seen = 0
-        self._pending = 0
-
-    async def begin(self, after: int) -> None:
-        """Go on behind a position, and have the first messages in hand."""
-        self._left = ()
-        self._seen = after
-        self._pending = await self._source.position(after)
-        if self._pending:
-            await self._read()
-
-    async def until(self, target: int) -> AsyncIterator[Sequence[Message]]:
-        """Yield batches of messages up to a position; what came with them from behind it is kept for the next time."""
-        while True:
-            if not self._left:
-                if not await self._more(target):
-                    return
-                seen = self._seen
-                await self._read()
-                if self._seen - seen > len(self._left) and await self._first() > seen + 1:
-                    raise _left_unread(seen)
-                if not self._left:
-                    return
-            wanted = self._left
-            if wanted[-1].position > target:
-                wanted = [message for message in wanted if message.position <= target]
-            self._left = self._left[len(wanted) :]
-            if wanted:
-                yield wanted
-            if self._left:
-                return
-
-    async def _read(self) -> None:
-        """Have the next messages in hand, or none where those that were pending were deleted one by one."""
-        first = 0
-        while (delivery := await self._source.next(_LINGER_S)) is None:
-            if first > self._seen + 1:  # seen before that wait: what had been sent by then would have come
-                raise _left_unread(self._seen)
-            pending = await self._source.behind(self._seen)
-            first = await self._first()
-            if not pending and first <= self._seen + 1:
-                self._pending = 0
-                return
-        self._left, self._pending = delivery.messages, delivery.pending
-        self._seen = delivery.messages[-1].position
-
-    async def _more(self, target: int) -> bool:
-        """Tell whether there is anything to wait for; what was pending may have been long ago."""
-        if not self._pending and self._seen < target:
-            self._pending = await self._source.behind(self._seen)
-            if not self._pending and await self._first() > target:
-                raise _left_unread(self._seen)
-        return self._pending > 0 and self._seen < target
-
-    async def _first(self) -> int:
-        return (await self._source.state()).first
+def _position(checkpoint: Checkpoint | None) -> int:
+    return 0 if checkpoint is None else checkpoint.position
 
 
-def _left_unread(seen: int) -> DeliveryInterruptedError:
-    return DeliveryInterruptedError(f"messages behind position {seen} left the stream before they were read")
-
-
-def _checkpoint(folded: Checkpoint, live: Checkpoint | None, *, leading: bool, changed: bool) -> Checkpoint:
+def _checkpoint_after(folded: Checkpoint, live: Checkpoint | None, *, leading: bool, changed: bool) -> Checkpoint:
     """Return the checkpoint to leave behind.
 
-    While a daemon works its position is what the table was compared at, and it stays.
+    While a daemon leads its position stays: that is where the table was compared.
     """
     if live is None:
         return folded

@@ -10,19 +10,19 @@ from projector.domain.messages import StreamState
 from projector.domain.summary import Summary
 
 
-class Gauge(Protocol):
-    """What the stream says; implemented by `stream.source.JetStreamSource`."""
+class StreamStats(Protocol):
+    """Figures of a stream; see `stream.view.StreamView`."""
 
     async def state(self) -> StreamState:
         """Return what the stream holds now."""
         ...
 
-    async def behind(self, position: int) -> int:
-        """Return how many messages of ours the stream holds behind a position."""
+    async def count_after(self, position: int) -> int:
+        """Return how many matching messages follow a position."""
         ...
 
-    async def oldest_behind(self, position: int) -> int | None:
-        """Return when the oldest of these was stored, in Unix ms; None if there is none."""
+    async def oldest_after(self, position: int) -> int | None:
+        """Return when the first of them was stored, in Unix ms; None if there is none."""
         ...
 
 
@@ -49,7 +49,7 @@ class Status:
 
 
 async def status(
-    stream: str, gauge: Gauge, summarise: Callable[[], Awaitable[Summary]], *, rules_version: str
+    stream: str, stats: StreamStats, summarise: Callable[[], Awaitable[Summary]], *, rules_version: str
 ) -> Status:
     """Ask the database and the stream.
 
@@ -57,14 +57,14 @@ async def status(
         StreamMissingError, NotMigratedError, TransientError: as their names say.
     """
     summary = await summarise()
-    state = await gauge.state()
-    oldest = await gauge.oldest_behind(summary.position) if state.last > summary.position else None
+    state = await stats.state()
+    oldest = await stats.oldest_after(summary.position) if state.last > summary.position else None
     return Status(
         stream=stream,
         stream_first_seq=state.first,
         stream_last_seq=state.last,
         checkpoint_seq=summary.position,
-        lag_messages=0 if oldest is None else await gauge.behind(summary.position),
+        lag_messages=0 if oldest is None else await stats.count_after(summary.position),
         lag_seconds=0.0 if oldest is None else max(0.0, round(time() - oldest / 1000, 3)),
         last_event_stored_at=summary.last_event_stored_at,
         last_commit_at=summary.last_commit_at,

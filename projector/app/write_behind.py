@@ -1,82 +1,110 @@
-"""Rows of a table that nobody reads yet: what is folded stays in memory, and is written when it has become much.
+"""A cache in front of the staging table: rows are kept in memory, and written when there are many.
 
-A rebuild comes to most endpoints again and again.
-Written behind, each costs a load and a save once in a while instead of once in every batch.
+A replay comes to most endpoints again and again, and nothing reads the staging table before it is complete.
+Through the cache, an endpoint costs a load and a save once in a while instead of once per batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 
-from projector.app.ports import Rows, UnitOfWork
-from projector.app.projection import load_known
+from projector.app.ports import Rows
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import Endpoint, FacetSet
+from projector.domain.endpoint import Endpoint, FacetSet, missing
 from projector.domain.messages import DeadLetter
 from projector.errors import HeldRowsRefusedError, PoisonError
 
 _SAMPLE = 100
 _SAVED_AT_ONCE = 10_000  # endpoints: their rows are in memory twice while they are sent
+_REGISTER_BYTES = 200
+_DEAD_LETTER_BYTES = 1000  # without the payload
 
 
-class WriteBehind:
-    """Takes the place of the rows it writes to, for one projection (`app.ports.Rows`).
+class WriteBehindCache:
+    """Buffers folded endpoints and dead letters in memory, and flushes when full.
 
-    Endpoints are folded on where they are held.
-    What a batch has made of them cannot be taken back, so that any error ends the replay.
+    It stands in for the rows and for their transactions (`ports.Rows`, `ports.UnitOfWork`), of which none is needed:
+    the staging tables have no checkpoint, and an error ends the replay.
+    Endpoints are folded where they are kept, without copies, so `load` returns uncommitted ones as they are.
     """
 
-    loads_uncommitted = True
-
     def __init__(self, rows: Rows, *, most_registers: int) -> None:
-        """Hold back so many registers: about 200 bytes of memory each."""
+        """Keep up to so many registers: about 200 bytes of memory each."""
         self._rows = rows
         self._most_registers = most_registers
-        self._held: dict[str, Endpoint] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._dead_letters: list[DeadLetter] = []
+        self._dead_letter_bytes = 0
+        self._stream = ""
         self._registers_each = 0.0
-        """How many an endpoint holds on average, in that batch of those held where it was most."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to `flush`."""
-        return len(self._held) * self._registers_each > self._most_registers
-
-    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return endpoints, those that are held or else from the table, and hold them from now on."""
-        endpoints = await load_known(needed, self._rows.load, self._held, copy=False)
-        self._held.update(endpoints)
-        return endpoints
+        """Registers of an endpoint on average, in the batch where there were most."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[UnitOfWork]:
-        """Begin a transaction whose rows are written later.
+    async def transaction(self) -> AsyncIterator["WriteBehindCache"]:
+        """Return the cache itself."""
+        yield self
+
+    async def load(
+        self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint] | None = None
+    ) -> dict[str, Endpoint]:
+        """Return endpoints to fold, and keep them.
 
         Raises:
-            HeldRowsRefusedError: Postgres objects to something else.
+            HeldRowsRefusedError: see `flush`.
         """
-        with _refusals():
-            async with self._rows.transaction() as work:
-                yield _Deferred(work, self)
+        del uncommitted  # what was folded last is what is kept
+        # Everything that was loaded before is folded by now, so it may be written and dropped.
+        if self._is_full:
+            await self.flush()
+        for endpoint_id, loaded in (await self._rows.load(missing(needed, self._endpoints), {})).items():
+            kept = self._endpoints.setdefault(endpoint_id, loaded)
+            if kept is not loaded:
+                kept.complete(loaded)
+        return {endpoint_id: self._endpoints[endpoint_id] for endpoint_id in needed}
 
-    async def flush(self) -> None:
-        """Write what is held, and let go of it; nothing may be under way that was loaded.
+    async def hold(self, checkpoint: Checkpoint) -> None:
+        """Do nothing: no other process writes the staging tables."""
 
-        Raises:
-            HeldRowsRefusedError: Postgres objects to some row.
-        """
-        held = iter(self._held.items())
-        with _refusals():
-            while some := dict(islice(held, _SAVED_AT_ONCE)):
-                async with self._rows.transaction() as work:
-                    await work.save(some)
-        self._held.clear()
-        self._registers_each = 0.0
+    async def check(self, needed: Mapping[str, FacetSet]) -> None:
+        """Do nothing: only `flush` can be refused, long after the messages."""
 
-    def measure(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Take note of how much of memory some of those that are held take: to count all would cost too much."""
+    async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Write nothing yet; note how much memory some of the endpoints take, since counting all costs too much."""
         sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
         if sample:
             self._registers_each = max(self._registers_each, sum(sample) / len(sample))
+
+    async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
+        """Keep dead letters."""
+        self._stream = stream
+        self._dead_letters += dead_letters
+        self._dead_letter_bytes += sum(len(letter.message.payload) + _DEAD_LETTER_BYTES for letter in dead_letters)
+
+    async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
+        """Do nothing: the staging tables have no checkpoint."""
+
+    async def flush(self) -> None:
+        """Write everything that is kept, and drop it; nothing that was loaded may be folded any more.
+
+        Raises:
+            HeldRowsRefusedError: Postgres objects to a row.
+        """
+        dead_letters, self._dead_letters, self._dead_letter_bytes = self._dead_letters, [], 0
+        endpoints = iter(self._endpoints.items())
+        with _refusals():
+            if dead_letters:
+                async with self._rows.transaction() as work:
+                    await work.park(self._stream, dead_letters)
+            while some := dict(islice(endpoints, _SAVED_AT_ONCE)):
+                async with self._rows.transaction() as work:
+                    await work.save(some)
+        self._endpoints.clear()
+        self._registers_each = 0.0
+
+    @property
+    def _is_full(self) -> bool:
+        used = len(self._endpoints) * self._registers_each + self._dead_letter_bytes / _REGISTER_BYTES
+        return used > self._most_registers
 
 
 @contextmanager
@@ -86,35 +114,3 @@ def _refusals() -> Iterator[None]:
         yield
     except PoisonError as error:
         raise HeldRowsRefusedError(str(error)) from error
-
-
-class _Deferred:
-    """The verbs of a transaction on the rows, but for reading and writing endpoints."""
-
-    def __init__(self, work: UnitOfWork, behind: WriteBehind) -> None:
-        self._work = work
-        self._behind = behind
-
-    async def hold(self, checkpoint: Checkpoint) -> None:
-        """Keep everybody else from folding."""
-        await self._work.hold(checkpoint)
-
-    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return endpoints to fold on."""
-        return await self._behind.load(needed)
-
-    async def check(self, needed: Mapping[str, FacetSet]) -> None:
-        """Make sure that what is stored could be written again."""
-        await self._work.check(needed)
-
-    async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Write nothing: what changed is held."""
-        self._behind.measure(endpoints)
-
-    async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
-        """Put messages aside with the reason."""
-        await self._work.park(stream, dead_letters)
-
-    async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
-        """Move the checkpoint."""
-        await self._work.advance(before, after)

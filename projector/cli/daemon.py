@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from projector.app.live import Live
 from projector.app.observers import Observer, Observers
+from projector.app.supervisor import Supervisor
 from projector.cli.log import Journal
 from projector.cli.process import stopped_by_signals
 from projector.errors import FatalError
@@ -13,7 +13,7 @@ from projector.monitoring.monitor import Monitor
 from projector.monitoring.service import ServiceManager
 
 
-async def run(build: Callable[[Observer], Live], journal: Journal, monitor: Monitor | None) -> None:
+async def run(build: Callable[[Observer], Supervisor], journal: Journal, monitor: Monitor | None) -> None:
     """Run a loop until SIGTERM or SIGINT, or until it ends by itself, and say why it ended.
 
     Raises:

@@ -66,6 +66,34 @@ class Endpoint:
         return cls([facet.initial for facet in FACETS])
 
 
+def missing(needed: Mapping[str, FacetSet], known: Mapping[str, Endpoint]) -> dict[str, FacetSet]:
+    """Return the endpoints, and the facets of each, that are needed and not known."""
+    found: dict[str, FacetSet] = {}
+    for endpoint_id, facets in needed.items():
+        endpoint = known.get(endpoint_id)
+        if endpoint is None:
+            found[endpoint_id] = facets
+        elif None in endpoint.states and (lacking := endpoint.lacking(facets)):
+            found[endpoint_id] = lacking
+    return found
+
+
+def completed(
+    needed: Iterable[str], known: Mapping[str, Endpoint], loaded: Mapping[str, Endpoint]
+) -> dict[str, Endpoint]:
+    """Return working copies of the known endpoints, with what was missing of them, and the loaded ones."""
+    endpoints: dict[str, Endpoint] = {}
+    for endpoint_id in needed:
+        endpoint = known.get(endpoint_id)
+        if endpoint is None:
+            endpoints[endpoint_id] = loaded[endpoint_id]
+            continue
+        endpoints[endpoint_id] = copy = endpoint.copy()
+        if endpoint_id in loaded:
+            copy.complete(loaded[endpoint_id])
+    return endpoints
+
+
 def fold(events: Iterable[Event], endpoints: Mapping[str, Endpoint]) -> Counter[tuple[type[Any], Verdict]]:
     """Fold events, in stream order, over the endpoints they name; return how many came to which verdict.
 

@@ -63,7 +63,7 @@ class Delivery(NamedTuple):
     pending: int
     """Messages of ours that the stream held behind the last of these when it was sent."""
     acknowledge_to: str
-    """Where to acknowledge all of them at once."""
+    """Subject to acknowledge all of them at once; empty if that is done with a later part of the same delivery."""
 
 
 class Selection(NamedTuple):

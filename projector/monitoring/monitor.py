@@ -17,7 +17,7 @@ from projector.monitoring.health import Health
 from projector.monitoring.history import History
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S, Liveness
 from projector.monitoring.metrics import Metrics
-from projector.monitoring.ports import Database, Stream
+from projector.monitoring.ports import Database, OpenStats
 from projector.monitoring.report import Report
 from projector.monitoring.sampler import SAMPLE_PERIOD_S, Sampler
 from projector.monitoring.server import Address, Server
@@ -44,14 +44,14 @@ class Monitor:
     """Listens to a daemon through its observers, looks at stream and database, and answers over HTTP."""
 
     def __init__(
-        self, about: About, decoder: Decoder, stream: Stream, database: Database, options: MonitorOptions
+        self, about: About, decoder: Decoder, open_stats: OpenStats, database: Database, options: MonitorOptions
     ) -> None:
         """Put the pieces together: nothing is opened yet."""
         self._options = options
         self._liveness = Liveness(options.heartbeat_period_s)
         self._history = History(options.sample_period_s)
         self._sampler = Sampler(
-            stream, database, name=about.stream, rules_version=about.rules, period_s=options.sample_period_s
+            open_stats, database, name=about.stream, rules_version=about.rules, period_s=options.sample_period_s
         )
         health = Health(self._liveness, self._sampler, self._history, ready_lag_s=options.ready_lag_s)
         self._metrics = Metrics(about, self._liveness, health)

@@ -1,9 +1,10 @@
 """What the monitoring needs of the rooms below, so that it knows no driver."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from projector.app.status import Gauge
+from projector.app.status import StreamStats
 from projector.domain.summary import Slice, Summary
 
 
@@ -39,13 +40,9 @@ class Database(Pages, Protocol):
         ...
 
 
-class Stream(Gauge, Protocol):
-    """The stream, for who only looks; implemented by `stream.source.JetStreamSource`."""
+class OpenStats(Protocol):
+    """Connects to the stream for the length of a block."""
 
-    async def open(self) -> None:
-        """Connect, or connect anew."""
-        ...
-
-    async def close(self) -> None:
-        """Disconnect."""
+    def __call__(self) -> AbstractAsyncContextManager[StreamStats]:
+        """Return the block."""
         ...

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from projector.app.status import Status, status
+from projector.app.status import Status, StreamStats, status
 from projector.monitoring.counting import Counting
-from projector.monitoring.ports import Database, Stream
+from projector.monitoring.ports import Database, OpenStats
 
 SAMPLE_PERIOD_S = 5.0
 _FRESH_PERIODS = 3
@@ -32,7 +32,7 @@ class Sampler:
 
     def __init__(
         self,
-        stream: Stream,
+        open_stats: OpenStats,
         database: Database,
         *,
         name: str,
@@ -44,12 +44,13 @@ class Sampler:
         self.error: str | None = None
         """Why the last sample failed."""
         self.counting = Counting(database)
-        self._stream = stream
+        self._open_stats = open_stats
         self._database = database
+        self._connections = AsyncExitStack()
+        self._stats: StreamStats | None = None
         self._name = name
         self._rules_version = rules_version
         self._period_s = period_s
-        self._opened = False
         self._succeeded_at: float | None = None
         self._count_from = 0.0
 
@@ -67,7 +68,7 @@ class Sampler:
                 heard(None if self.error or self.latest is None else self.latest.status)
                 while (left := due - monotonic()) > 0:
                     await asyncio.sleep(min(_COUNT_EVERY_S, left))
-                    if self._opened:
+                    if self._stats is not None:
                         await self._attempt(self._count)
         finally:
             await self._close()
@@ -87,11 +88,11 @@ class Sampler:
         await self._close()
 
     async def _sample(self) -> None:
-        if not self._opened:
+        if self._stats is None:
             await self._database.open()
-            await self._stream.open()
-            self._opened = True
-        found = await status(self._name, self._stream, self._database.summary, rules_version=self._rules_version)
+            self._connections.push_async_callback(self._database.close)
+            self._stats = await self._connections.enter_async_context(self._open_stats())
+        found = await status(self._name, self._stats, self._database.summary, rules_version=self._rules_version)
         dead_letters = await self._database.latest_dead_letters(_DEAD_LETTERS_SHOWN) if found.dead_letters else ()
         self.latest = Sample(status=found, latest_dead_letters=dead_letters, sampled_at=datetime.now(UTC))
         self._succeeded_at = monotonic()
@@ -104,8 +105,7 @@ class Sampler:
             await self.counting.step()
 
     async def _close(self) -> None:
-        self._opened = False
+        self._stats = None
         with suppress(Exception):
             async with asyncio.timeout(self._period_s):
-                await self._database.close()
-                await self._stream.close()
+                await self._connections.aclose()

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import DecodeError
 
-from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.domain.endpoint import FACETS, Endpoint, FacetSet, completed, missing
 from projector.errors import DamagedRowError
 from projector.storage import statements
 from projector.storage.wire import REGISTER_DECODERS
@@ -34,6 +34,14 @@ async def load(connection: Any, table: str, needed: Mapping[str, FacetSet]) -> d
         if endpoint_id not in endpoints:
             endpoints[endpoint_id] = Endpoint.unseen()
     return endpoints
+
+
+async def load_over(
+    connection: Any, table: str, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]
+) -> dict[str, Endpoint]:
+    """Return working copies of endpoints as they are once what is uncommitted is saved."""
+    loaded = await load(connection, table, missing(needed, uncommitted))
+    return completed(needed, uncommitted, loaded)
 
 
 def _read(

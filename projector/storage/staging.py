@@ -20,7 +20,7 @@ from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.connection import connect, disconnect
 from projector.storage.failures import translated
-from projector.storage.loading import load
+from projector.storage.loading import load_over
 from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
 from projector.storage.tables import endpoint_state
 from projector.storage.unit_of_work import UnitOfWork, transaction
@@ -151,8 +151,6 @@ class _StagingUnitOfWork(UnitOfWork):
 class Staging:
     """The staging tables, for one rebuild at a time."""
 
-    loads_uncommitted = False
-
     def __init__(self, url: str, purpose: str) -> None:
         """Remember where the database is, and what to be called there: nothing is opened yet."""
         self._url = url
@@ -232,10 +230,10 @@ class Staging:
         touched = self._touched if self._compared else set[str]()
         return transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, touched))
 
-    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints as they are committed in the staging table."""
+    async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+        """Return working copies of endpoints as they are once what is uncommitted is saved."""
         with translated():
-            return await load(self._reader, _TABLE, needed)
+            return await load_over(self._reader, _TABLE, needed, uncommitted)
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position.
@@ -276,22 +274,26 @@ class Staging:
             await self._connection.execute(_COMPARE)
 
     @asynccontextmanager
-    async def finish(self) -> AsyncIterator["Finish"]:
-        """Begin the transaction in which the live table is held still, compared and changed."""
-        async with transaction(self._connection, lambda connection: Finish(connection, self._touched)) as end:
-            yield end
+    async def finish(self) -> AsyncIterator["FinalTransaction"]:
+        """Begin the transaction in which the live table is locked, compared and changed."""
+        async with transaction(
+            self._connection, lambda connection: FinalTransaction(connection, self, self._touched)
+        ) as final:
+            yield final
 
 
-class Finish:
+class FinalTransaction:
     """The verbs of the last transaction of a rebuild."""
 
-    def __init__(self, connection: Any, touched: Iterable[str]) -> None:
-        """Work on a connection; `touched` are the endpoints folded since `Staging.compare`."""
+    def __init__(self, connection: Any, staging: Staging, touched: Iterable[str]) -> None:
+        """Work on the connection of `staging`; `touched` are the endpoints folded since `Staging.compare`."""
         self._connection = connection
         self._touched = touched
+        self.savepoints = staging
+        """Transactions on the staging tables: on this connection they are savepoints of the final one."""
 
     async def hold(self) -> Checkpoint | None:
-        """Keep every projector from folding until the transaction ends; return the live checkpoint."""
+        """Lock the live checkpoint, so that no daemon folds until the transaction ends, and return it."""
         return await checkpoints.read(self._connection, hold=True)
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:

@@ -14,7 +14,7 @@ from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.checkpoints import Lag
 from projector.storage.connection import connect
 from projector.storage.failures import translated
-from projector.storage.loading import load
+from projector.storage.loading import load_over
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
@@ -51,8 +51,6 @@ _SEEN_AGAIN_MS = 5000
 
 class Store:
     """Where a projection is kept; opened before use and again after an error."""
-
-    loads_uncommitted = False
 
     def __init__(self, url: str) -> None:
         """Remember where the database is: nothing is opened yet."""
@@ -149,10 +147,10 @@ class Store:
             async with self._turn, transaction(self._connection, UnitOfWork) as work:
                 yield work
 
-    async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints as they are committed; see `loading.load`."""
+    async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+        """Return working copies of endpoints as they are once what is uncommitted is saved; see `loading.load`."""
         with self._counted(), translated():
-            return await load(self._reader, "endpoint_state", needed)
+            return await load_over(self._reader, "endpoint_state", needed, uncommitted)
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import nats.errors
@@ -14,6 +15,7 @@ import nats.js.errors
 import nats.protocol.parser
 import nkeys
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from projector.errors import (
     BrokerRefusedError,
@@ -26,6 +28,7 @@ from projector.errors import (
 
 _CONNECT_TIMEOUT_S = 5  # to one server
 _CONNECT_WITHIN_S = 10  # to any: the client would try each of them twice, and whoever waits is not heard of meanwhile
+_ANSWERED_S = 3.0  # a cluster that is just choosing a leader never answers
 _PING_INTERVAL_S = 5  # two unanswered ones end a half-open connection
 
 
@@ -107,12 +110,20 @@ def _check_seed(seed: bytes, variable: str) -> None:
         raise SettingError(f"the file of {variable} does not hold the seed of an nkey") from None
 
 
-# The library ends a subject at any white space, the protocol at a blank or a tab only:
-# a message whose subject has a form feed would end the connection each time it is delivered.
-nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)\r\n")
-nats.protocol.parser.HMSG_RE = re.compile(
-    rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n"
-)
+# A subject ends at a space or a tab. The client's own expressions end it at any white space,
+# and a message whose subject has a form feed would end the connection each time it is delivered.
+_MSG = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)\r\n")
+_HMSG = re.compile(rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
+
+
+class _Parser(nats.protocol.parser.Parser):
+    """The client's parser with these two expressions in place of its own, for our connections only."""
+
+    parse = FunctionType(
+        nats.protocol.parser.Parser.parse.__code__,
+        vars(nats.protocol.parser) | {"MSG_RE": _MSG, "HMSG_RE": _HMSG},
+        argdefs=nats.protocol.parser.Parser.parse.__defaults__,
+    )
 
 
 Receiver: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
@@ -138,11 +149,14 @@ class RawClient(Client):
 
     requires_tls = False
 
-    def __init__(self, on_failure: OnFailure | None = None) -> None:
+    def __init__(self) -> None:
         """Begin without a connection."""
         super().__init__()
-        self._on_failure = on_failure
+        self._ps = _Parser(self)
+        self._failure_listeners: list[OnFailure] = []
         self._receivers: dict[int, Receiver] = {}
+        self.api = self.jetstream(timeout=_ANSWERED_S)
+        """The JetStream API."""
 
     @property
     def server_info(self) -> dict[str, Any]:
@@ -162,13 +176,23 @@ class RawClient(Client):
         for answer in list(self._resp_map.values()):
             if not answer.done():
                 answer.set_exception(error)
-        if self._on_failure is not None:
-            self._on_failure(error)
+        for listener in self._failure_listeners:
+            listener(error)
 
-    async def subscribe_raw(self, subject: str, receiver: Receiver) -> None:
-        """Subscribe, and have what comes handed over as it comes."""
+    def on_failure(self, listener: OnFailure) -> None:
+        """Call a listener when the connection is lost, or when a subject is not permitted."""
+        self._failure_listeners.append(listener)
+
+    async def subscribe_raw(self, subject: str, receiver: Receiver) -> Subscription:
+        """Subscribe, and pass messages to a receiver as they arrive."""
         subscription = await self.subscribe(subject)
         self._receivers[subscription._id] = receiver  # noqa: SLF001 - it has no public name
+        return subscription
+
+    async def unsubscribe_raw(self, subscription: Subscription) -> None:
+        """Unsubscribe; messages that are still under way are dropped."""
+        del self._receivers[subscription._id]  # noqa: SLF001 - it has no public name
+        await subscription.unsubscribe()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receiver = self._receivers.get(sid)
@@ -198,7 +222,7 @@ class RawClient(Client):
         await super()._process_info(info, initial_connection)
 
 
-async def connect(broker: Broker, *, name: str, on_failure: OnFailure | None = None) -> RawClient:
+async def connect(broker: Broker, *, name: str) -> RawClient:
     """Connect to NATS.
 
     The client does not reconnect by itself: whoever uses it begins anew,
@@ -209,7 +233,7 @@ async def connect(broker: Broker, *, name: str, on_failure: OnFailure | None = N
         BrokerRefusedError: they will not let us in.
         SettingError: a file that the settings name cannot be used.
     """
-    client = RawClient(on_failure)
+    client = RawClient()
     client.requires_tls = broker.requires_tls
     login = broker.login()
     if broker.requires_tls:
@@ -252,6 +276,16 @@ _MAY_PASS = frozenset(
     }
 )
 """Codes of the errors that JetStream calls bad requests (status 400) though the same request may work the next time."""
+
+
+@asynccontextmanager
+async def connected(broker: Broker, *, name: str) -> AsyncIterator[RawClient]:
+    """Connect for the length of a block; see `connect`."""
+    client = await connect(broker, name=name)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 @asynccontextmanager

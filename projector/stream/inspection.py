@@ -20,9 +20,10 @@ import nats.errors
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
-from projector.stream.connection import Broker, RawClient, connect, translated
+from projector.stream.connection import Broker, RawClient, connected, translated
+from projector.stream.consumers import CONSUMER_DESCRIPTION
 from projector.stream.coverage import coverage
-from projector.stream.source import CONSUMER_DESCRIPTION, NANOSECOND, unix_ms
+from projector.stream.units import NS_PER_S, unix_ms
 
 _TIMEOUT_S = 5.0
 _NO_SUCH_STREAM = 10059
@@ -80,12 +81,9 @@ async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = No
         BrokerUnavailableError, BrokerRefusedError: as their names say.
     """
     complaints: list[ProjectorError] = []
-    client = await connect(broker, name="projector doctor", on_failure=complaints.append)
-    try:
-        async with translated():
-            return await _Inspection(client, wanted, complaints).run(monitoring)
-    finally:
-        await client.close()
+    async with connected(broker, name="projector doctor") as client, translated():
+        client.on_failure(complaints.append)
+        return await _Inspection(client, wanted, complaints).run(monitoring)
 
 
 class _Inspection:
@@ -212,7 +210,7 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
         replicas=config["num_replicas"],
         clustered="name" in info.get("cluster", {}),
         refuses_when_full=config.get("discard") == "new",
-        max_age_s=max_age / NANOSECOND if max_age else None,
+        max_age_s=max_age / NS_PER_S if max_age else None,
         max_messages=limit("max_msgs"),
         max_bytes=limit("max_bytes"),
         max_messages_per_subject=limit("max_msgs_per_subject"),
@@ -240,4 +238,4 @@ async def _sync_every_s(monitoring: str | None) -> tuple[float | None, tuple[str
         return 0, ()
     if "sync_interval" not in config:
         return None, (f"{what}: {monitoring} does not tell, as servers before 2.10 do not",)
-    return config["sync_interval"] / NANOSECOND, ()
+    return config["sync_interval"] / NS_PER_S, ()

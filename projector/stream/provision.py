@@ -4,7 +4,7 @@ from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
 from projector.stream import subjects
-from projector.stream.connection import Broker, connect, translated
+from projector.stream.connection import Broker, connected, translated
 
 
 async def create_stream(broker: Broker, stream: str) -> bool:
@@ -15,17 +15,11 @@ async def create_stream(broker: Broker, stream: str) -> bool:
     Raises:
         BrokerUnavailableError, BrokerRefusedError: as their names say.
     """
-    client = await connect(broker, name="projector init")
-    try:
-        async with translated():
-            jetstream = client.jetstream()
-            try:
-                await jetstream.stream_info(stream)
-            except NotFoundError:
-                await jetstream.add_stream(
-                    StreamConfig(name=stream, subjects=list(subjects.filters()), storage=StorageType.FILE)
-                )
-                return True
-            return False
-    finally:
-        await client.close()
+    config = StreamConfig(name=stream, subjects=list(subjects.filters()), storage=StorageType.FILE)
+    async with connected(broker, name="projector init") as client, translated():
+        try:
+            await client.api.stream_info(stream)
+        except NotFoundError:
+            await client.api.add_stream(config)
+            return True
+        return False

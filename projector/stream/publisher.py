@@ -3,14 +3,13 @@
 import asyncio
 from typing import Any
 
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
 from projector.errors import ProjectorError
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from projector.stream.connection import Broker, connect, translated
+from projector.stream.connection import Broker, RawClient, connect, translated
 
 _IN_FLIGHT = 2000
 _STORED_WITHIN_S = 30.0
@@ -23,7 +22,7 @@ class Publisher:
         """Remember where to publish: nothing is opened yet."""
         self._broker = broker
         self._codec = codec
-        self._client: Client | None = None
+        self._client: RawClient | None = None
         self._jetstream: JetStreamContext | None = None
         self._acknowledgements: list[asyncio.Future[PubAck]] = []
 
@@ -33,7 +32,8 @@ class Publisher:
         Raises:
             BrokerUnavailableError, BrokerRefusedError: as their names say.
         """
-        self._client = await connect(self._broker, name="projector simulate", on_failure=self._fail)
+        self._client = await connect(self._broker, name="projector simulate")
+        self._client.on_failure(self._fail)
         self._jetstream = self._client.jetstream(publish_async_max_pending=2 * _IN_FLIGHT)
 
     async def close(self) -> None:

@@ -15,13 +15,13 @@ import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from projector.app import live as live_module
-from projector.app.projection import Folded, Projection
+from projector.app import supervisor as supervisor_module
+from projector.app.projection import FoldedBatch, Projection
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.monitoring import counting as counting_module
 from projector.monitoring import sampler as sampler_module
 from projector.monitoring import server as server_module
-from projector.stream import source as source_module
+from projector.stream import pull as pull_module
 from projector.stream import subjects
 from tests.support.fixtures import Event
 from tests.support.monitored import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, watched
@@ -34,9 +34,9 @@ SLACK_S = 2.0  # of a machine that does other things as well
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything beat and ask more often, as the periods of the tests are shorter."""
-    monkeypatch.setattr(source_module, "_IDLE_S", 0.05)
-    monkeypatch.setattr(live_module, "_STANDBY_POLL_S", 0.05)
-    monkeypatch.setattr(live_module, "_PULSE_S", 0.05)
+    monkeypatch.setattr(pull_module, "_IDLE_S", 0.05)
+    monkeypatch.setattr(supervisor_module, "_STANDBY_POLL_S", 0.05)
+    monkeypatch.setattr(supervisor_module, "_HEARTBEAT_S", 0.05)
     monkeypatch.setattr(sampler_module, "_COUNT_EVERY_S", 0.05)
     monkeypatch.setattr(counting_module, "_REST_S", 0.05)
     monkeypatch.setattr(server_module, "BIND_AGAIN_S", 0.05)
@@ -93,10 +93,10 @@ async def test_a_blocked_loop_is_not_ready_and_named_first_among_the_problems(id
 async def test_a_batch_that_is_never_folded_is_red_although_everything_else_goes_round(
     idle: Watched, scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*_: object) -> Folded:
+    async def never(*_: object) -> FoldedBatch:
         return await asyncio.Future()
 
-    monkeypatch.setattr(Projection, "fold", never)
+    monkeypatch.setattr(Projection, "fold_ahead", never)
     await scene.publish(event("connectivity.connected", "e"))
     began = time.monotonic()
     await idle.says("/healthz", is_red)

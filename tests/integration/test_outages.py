@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from projector.app import live as live_module
+from projector.app import supervisor as supervisor_module
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.errors import BrokerUnavailableError, CheckpointMovedError, DatabaseUnavailableError
 from projector.storage import store as store_module
@@ -157,7 +157,7 @@ async def test_an_idle_daemon_folds_what_comes_and_stops_at_once(scene: Scene, e
 async def test_of_two_daemons_one_works_and_the_other_takes_over(
     scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_module, "_STANDBY_POLL_S", 0.05)
+    monkeypatch.setattr(supervisor_module, "_STANDBY_POLL_S", 0.05)
     first = scene.follow()
     await first.hears("active")
     second = scene.follow()

@@ -11,7 +11,9 @@ from nats.js import JetStreamContext
 from sqlalchemy import BigInteger, Column, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projector.app.rebuild import Replay, Report
+from projector.app.ports import Source
+from projector.app.rebuild import Report
+from projector.app.replay import Replay
 from projector.dev.fleet import Fleet
 from projector.errors import (
     DamagedRowError,
@@ -26,8 +28,9 @@ from projector.settings import load
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from projector.stream.connection import Broker
-from projector.stream.source import JetStreamSource
+from projector.stream.connection import Broker, connect
+from projector.stream.consumers import ReplayConsumer
+from projector.stream.view import StreamView
 from tests.support.fixtures import Event, Eventually, Publish, Rows, Wire
 from tests.support.scene import PATIENCE_S, Daemon, Recorder, Scene
 
@@ -726,18 +729,18 @@ async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone
 @pytest.fixture
 def purged_meanwhile(
     world: World, stream: str, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str, Callable[[], int]], None]:
+) -> Callable[[type[Any], str, Callable[[], int]], None]:
     """Has the stream purged up to a position whenever a method of a rebuild's source was called."""
 
-    def purge(method: str, before: Callable[[], int]) -> None:
-        original = getattr(JetStreamSource, method)
+    def purge(kind: type[Any], method: str, before: Callable[[], int]) -> None:
+        original = getattr(kind, method)
 
-        async def overtaken(source: JetStreamSource, *arguments: Any) -> Any:
+        async def overtaken(source: Any, *arguments: Any) -> Any:
             answer = await original(source, *arguments)
             await world.jetstream.purge_stream(stream, seq=before())
             return answer
 
-        monkeypatch.setattr(JetStreamSource, method, overtaken)
+        monkeypatch.setattr(kind, method, overtaken)
 
     return purge
 
@@ -748,7 +751,7 @@ async def test_a_stream_trimmed_while_a_rebuild_begins_is_refused(
     await publish(*life("a", "b"))
     await world.fold()
     right = await world.table()
-    purged_meanwhile("state", lambda: 9)
+    purged_meanwhile(StreamView, "state", lambda: 9)
     with pytest.raises(StreamTrimmedError):
         await world.rebuild()
     assert await world.table() == right
@@ -761,7 +764,7 @@ async def test_what_leaves_a_trimmed_stream_while_a_rebuild_begins_is_still_know
     await world.fold()
     right = await world.table()
     await world.jetstream.purge_stream(stream, seq=4)
-    purged_meanwhile("state", lambda: 14)
+    purged_meanwhile(StreamView, "state", lambda: 14)
     assert (await world.rebuild(batch_size=5, accept_trimmed=True)).clean
     assert await world.table() == right
 
@@ -773,7 +776,7 @@ async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebu
     await world.fold()
     right = await world.table()
     purges = iter([1, 1, 150])
-    purged_meanwhile("next", lambda: next(purges, 150))
+    purged_meanwhile(ReplayConsumer, "next", lambda: next(purges, 150))
     with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
         await world.rebuild(batch_size=10)
     assert await world.table() == right
@@ -786,7 +789,7 @@ async def test_a_stream_that_is_emptied_while_it_is_replayed_ends_the_rebuild(
     await world.fold()
     right = await world.table()
     purges = iter([1, 1, 201])
-    purged_meanwhile("next", lambda: next(purges, 201))
+    purged_meanwhile(ReplayConsumer, "next", lambda: next(purges, 201))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
             await world.rebuild(batch_size=10)
@@ -798,15 +801,15 @@ async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_a
 ) -> None:
     await publish(*fleet(200))
     await world.fold()
-    original, left = JetStreamSource.next, iter(range(2, 201))
+    original, left = ReplayConsumer.next, iter(range(2, 201))
 
-    async def overtaken(source: JetStreamSource, linger_s: float) -> Any:
+    async def overtaken(source: ReplayConsumer, linger_s: float) -> Any:
         answer = await original(source, linger_s)
         for position in left:
             await world.jetstream.delete_msg(stream, position)
         return answer
 
-    monkeypatch.setattr(JetStreamSource, "next", overtaken)
+    monkeypatch.setattr(ReplayConsumer, "next", overtaken)
     async with asyncio.timeout(PATIENCE_S):
         assert (await world.verify(batch_size=10)).replayed < 100  # those that had been sent by then
 
@@ -816,18 +819,16 @@ async def test_messages_that_come_and_go_behind_the_end_of_a_replay_are_missed(
 ) -> None:
     messages = fleet(20)
     await publish(*messages[:10])
-    source = JetStreamSource(
-        Broker(urls=(world.scene.nats_url,)), stream=stream, consumer=None, filters=subjects.filters(), batch_size=10
-    )
-    await source.open()
-    replay = Replay(source)
+    client, filters = await connect(Broker(urls=(world.scene.nats_url,)), name="test"), subjects.filters()
+    consumer = ReplayConsumer(client, stream, filters, batch_size=10)
+    replay = Replay(Source(view=StreamView(client, stream, filters), consumer=consumer))
     await replay.begin(0)
-    assert [message.position async for batch in replay.until(10) for message in batch] == list(range(1, 11))
+    assert [message.position async for batch in replay.batches_through(10) for message in batch] == list(range(1, 11))
     await publish(*messages[10:])
     await world.jetstream.purge_stream(stream)
     with pytest.raises(DeliveryInterruptedError, match="left the stream before they were read"):
-        await anext(replay.until(20))
-    await source.close()
+        await anext(replay.batches_through(20))
+    await client.close()
 
 
 async def recreate(world: World) -> None:

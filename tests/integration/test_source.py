@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,10 +22,11 @@ from projector.errors import (
     StreamMissingError,
 )
 from projector.stream import connection as connection_module
-from projector.stream import source as source_module
+from projector.stream import pull as pull_module
 from projector.stream import subjects
-from projector.stream.connection import Broker, connect
-from projector.stream.source import JetStreamSource
+from projector.stream.connection import Broker, RawClient, connect
+from projector.stream.consumers import DurableConsumer
+from projector.stream.view import StreamView
 from tests.support.fixtures import Eventually, Publish, Wire
 
 CONSUMER = "test"
@@ -32,7 +34,16 @@ CONSUMER = "test"
 SUBJECT = "kaa.v1.events.kpc.endpoint.connectivity.connected"
 PATIENCE_S = 10
 
-OpenSource = Callable[..., Awaitable[JetStreamSource]]
+
+class Opened(NamedTuple):
+    """A connection with a view of the stream and the durable consumer."""
+
+    client: RawClient
+    view: StreamView
+    consumer: DurableConsumer
+
+
+OpenSource = Callable[..., Awaitable[Opened]]
 RawPublish = Callable[[bytes], Awaitable[None]]
 
 
@@ -43,20 +54,18 @@ def jetstream(nats_client: Client) -> JetStreamContext:
 
 @pytest.fixture
 async def open_source(nats_url: str, stream: str) -> AsyncIterator[OpenSource]:
-    opened = []
+    opened: list[Opened] = []
 
-    async def open_source(*originators: str, batch_size: int = 100) -> JetStreamSource:
+    async def open_source(*originators: str, batch_size: int = 100) -> Opened:
         filters = subjects.filters(originators)
-        source = JetStreamSource(
-            Broker(urls=(nats_url,)), stream=stream, consumer=CONSUMER, filters=filters, batch_size=batch_size
-        )
-        opened.append(source)
-        await source.open()
-        return source
+        client = await connect(Broker(urls=(nats_url,)), name="test")
+        consumer = DurableConsumer(client, stream, CONSUMER, filters, batch_size=batch_size)
+        opened.append(Opened(client, StreamView(client, stream, filters), consumer))
+        return opened[-1]
 
     yield open_source
     for source in opened:
-        await source.close()
+        await source.client.close()
 
 
 @pytest.fixture
@@ -79,29 +88,29 @@ async def raw_publish(nats_url: str) -> AsyncIterator[RawPublish]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that expire, and heartbeats that are overdue, in a fraction of a second."""
-    monkeypatch.setattr(source_module, "_HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(source_module, "_PULL_EXPIRES_S", 0.3)
-    monkeypatch.setattr(source_module, "_OVERDUE_S", 2.0)
+    monkeypatch.setattr(pull_module, "_HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(pull_module, "PULL_EXPIRES_S", 0.3)
+    monkeypatch.setattr(pull_module, "_OVERDUE_S", 2.0)
 
 
 def numbered(first: int, last: int) -> list[Wire]:
     return [(SUBJECT, b"%d" % number) for number in range(first, last + 1)]
 
 
-async def delivered(source: JetStreamSource, wait_s: float) -> Delivery:
-    delivery = await source.next(wait_s)
+async def delivered(source: Opened, wait_s: float) -> Delivery:
+    delivery = await source.consumer.next(wait_s)
     assert delivery is not None
     return delivery
 
 
-async def take(source: JetStreamSource, count: int) -> list[Message]:
+async def take(source: Opened, count: int) -> list[Message]:
     """The next messages, acknowledged."""
     taken: list[Message] = []
     async with asyncio.timeout(PATIENCE_S):
         while len(taken) < count:
             delivery = await delivered(source, 0)
             taken += delivery.messages
-            await source.acknowledge(delivery)
+            await source.consumer.acknowledge(delivery)
     return taken
 
 
@@ -114,7 +123,7 @@ async def test_messages_come_in_order_with_the_time_at_which_the_broker_stored_t
 ) -> None:
     await publish(*numbered(1, 250))
     source = await open_source(batch_size=100)
-    assert await source.position(0) == 250
+    assert await source.consumer.seek(0) == 250
     taken = await take(source, 250)
     assert [(message.position, message.payload) for message in taken] == [(n, b"%d" % n) for n in range(1, 251)]
     for message in taken[::20]:
@@ -131,10 +140,10 @@ async def test_a_message_that_is_fetched_is_the_one_that_was_delivered(
     await publish((SUBJECT, b""), *numbered(1, 3))
     await publish((SUBJECT, b"\0\xff"), headers={"Nats-Msg-Id": "x", "Other": "y: z"})
     source = await open_source()
-    await source.position(0)
+    await source.consumer.seek(0)
     for message in await take(source, 5):
-        assert await source.message(message.position) == message
-    assert await source.message(6) is None
+        assert await source.view.message(message.position) == message
+    assert await source.view.message(6) is None
 
 
 async def test_a_batch_is_never_larger_than_it_may_be_and_says_how_many_wait_behind_it(
@@ -142,7 +151,7 @@ async def test_a_batch_is_never_larger_than_it_may_be_and_says_how_many_wait_beh
 ) -> None:
     await publish(*numbered(1, 45))
     source = await open_source(batch_size=20)
-    await source.position(0)
+    await source.consumer.seek(0)
     deliveries = [await delivered(source, 60) for _ in range(2)]
     deliveries.append(await delivered(source, 0.01))
     assert [len(delivery.messages) for delivery in deliveries] == [20, 20, 5]
@@ -153,12 +162,12 @@ async def test_a_batch_that_is_not_full_waits_no_longer_than_it_may(
     open_source: OpenSource, publish: Publish, eventually: Eventually
 ) -> None:
     source = await open_source(batch_size=3)
-    await source.position(0)
+    await source.consumer.seek(0)
     waiting = asyncio.create_task(delivered(source, 3600))
     await publish(*numbered(1, 2))
 
     async def both_arrived() -> bool:
-        return len(source._buffer) == 2
+        return len(source.consumer._buffer) == 2
 
     await eventually(both_arrived)
     assert not waiting.done()
@@ -174,9 +183,9 @@ async def test_an_acknowledgement_moves_the_consumer_over_everything_before_it(
 ) -> None:
     await publish(*numbered(1, 45))
     source = await open_source(batch_size=20)
-    await source.position(0)
-    await source.next(60)
-    await source.acknowledge(await delivered(source, 60))
+    await source.consumer.seek(0)
+    await source.consumer.next(60)
+    await source.consumer.acknowledge(await delivered(source, 60))
 
     async def floor_is_at_40() -> bool:
         info = await jetstream.consumer_info(stream, CONSUMER)
@@ -193,12 +202,12 @@ async def test_a_consumer_that_is_elsewhere_is_moved_to_the_checkpoint(
 ) -> None:
     await publish(*numbered(1, 50))
     first = await open_source(batch_size=15)
-    await first.position(0)
+    await first.consumer.seek(0)
     await take(first, 30)
-    await first.close()
+    await first.client.close()
 
     source = await open_source(batch_size=3)
-    assert await source.position(checkpoint) == 50 - checkpoint
+    assert await source.consumer.seek(checkpoint) == 50 - checkpoint
     if following:
         assert positions(await take(source, 3)) == following
     await publish(*numbered(51, 51))
@@ -210,11 +219,11 @@ async def test_a_consumer_that_stands_at_the_checkpoint_is_kept(
 ) -> None:
     await publish(*numbered(1, 50))
     first = await open_source()
-    await first.position(0)
+    await first.consumer.seek(0)
     await take(first, 50)
-    await first.close()
+    await first.client.close()
     before = await jetstream.consumer_info(stream, CONSUMER)
-    assert await (await open_source()).position(50) == 0
+    assert await (await open_source()).consumer.seek(50) == 0
     assert (await jetstream.consumer_info(stream, CONSUMER)).created == before.created
 
 
@@ -223,11 +232,11 @@ async def test_what_was_delivered_but_never_acknowledged_is_not_delivered_again_
 ) -> None:
     await publish(*numbered(1, 50))
     first = await open_source()
-    await first.position(0)
-    await first.next(0.1)
-    await first.close()
+    await first.consumer.seek(0)
+    await first.consumer.next(0.1)
+    await first.client.close()
     source = await open_source()
-    assert await source.position(50) == 0
+    assert await source.consumer.seek(50) == 0
     assert (await jetstream.consumer_info(stream, CONSUMER)).num_ack_pending == 0
     await publish(*numbered(51, 51))
     assert positions(await take(source, 1)) == [51]
@@ -250,7 +259,7 @@ async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
     await publish(("kaa.v1.events.epr.endpoint.lifecycle.registered", b"1"), *numbered(2, 3))
     await jetstream.add_consumer(stream, config, durable_name=CONSUMER)
     source = await open_source()
-    assert await source.position(0) == 3
+    assert await source.consumer.seek(0) == 3
     first, *_ = messages = await take(source, 3)
     assert (positions(messages), first.payload) == ([1, 2, 3], b"1")
     assert (await jetstream.consumer_info(stream, CONSUMER)).config.replay_policy == ReplayPolicy.INSTANT
@@ -260,13 +269,13 @@ async def test_only_the_events_of_the_named_originators_come(open_source: OpenSo
     names = ["a", "b", "c", "ab", "b", "a"]
     await publish(*((subjects.build(name, "config.updated"), b"") for name in names))
     source = await open_source("a", "c")
-    assert await source.behind(0) == 3
-    assert await source.behind(1) == 2
-    assert await source.position(0) == 3
+    assert await source.view.count_after(0) == 3
+    assert await source.view.count_after(1) == 2
+    assert await source.consumer.seek(0) == 3
     assert positions(await take(source, 3)) == [1, 3, 6]
-    await source.close()
+    await source.client.close()
     again = await open_source("a", "c")
-    assert await again.position(3) == 1
+    assert await again.consumer.seek(3) == 1
     assert positions(await take(again, 1)) == [6]
 
 
@@ -274,9 +283,9 @@ async def test_changed_originators_change_what_an_existing_consumer_selects(
     open_source: OpenSource, publish: Publish
 ) -> None:
     await publish(*((subjects.build(name, "config.updated"), b"") for name in "abc"))
-    await (await open_source("a")).position(0)
+    await (await open_source("a")).consumer.seek(0)
     source = await open_source("b", "c")
-    assert await source.position(0) == 2
+    assert await source.consumer.seek(0) == 2
     assert positions(await take(source, 2)) == [2, 3]
 
 
@@ -287,11 +296,12 @@ async def test_the_oldest_message_behind_a_position_is_the_first_of_ours_whateve
         await publish((subjects.build(originator, "connectivity.connected"), b""))
     await jetstream.delete_msg(stream, 2)
     everybodys, ours = await open_source(), await open_source("a", "c")
-    messages = [await everybodys.message(position) for position in (1, 3, 4)]
+    messages = [await everybodys.view.message(position) for position in (1, 3, 4)]
     first, third, fourth = (message.stored_at for message in messages if message)
-    assert [await everybodys.oldest_behind(position) for position in range(5)] == [first, third, third, fourth, None]
-    assert [await ours.oldest_behind(position) for position in range(5)] == [first, third, third, fourth, None]
-    assert await (await open_source("d")).oldest_behind(0) is None
+    oldest = [first, third, third, fourth, None]
+    assert [await everybodys.view.oldest_after(position) for position in range(5)] == oldest
+    assert [await ours.view.oldest_after(position) for position in range(5)] == oldest
+    assert await (await open_source("d")).view.oldest_after(0) is None
 
 
 async def test_counting_what_waits_leaves_no_consumer_behind(
@@ -299,7 +309,7 @@ async def test_counting_what_waits_leaves_no_consumer_behind(
 ) -> None:
     await publish(*numbered(1, 9))
     source = await open_source()
-    assert [await source.behind(position) for position in (0, 4, 9, 20)] == [9, 5, 0, 0]
+    assert [await source.view.count_after(position) for position in (0, 4, 9, 20)] == [9, 5, 0, 0]
     assert await jetstream.consumers_info(stream) == []
 
 
@@ -309,19 +319,19 @@ async def test_what_waits_behind_the_last_delivery_is_counted_by_the_durable_con
     """The permissions that only the daemon needs allow no other consumer."""
     await publish(*numbered(1, 20))
     source = await open_source(batch_size=2)
-    await source.position(0)
+    await source.consumer.seek(0)
     created = await nats_client.subscribe(f"$JS.API.CONSUMER.CREATE.{stream}")
     await nats_client.flush()
-    assert await source.behind(0) == 20
+    assert await source.consumer.count_pending() == 20
     await take(source, 2)
-    assert await source.behind(2) == 18
+    assert await source.consumer.count_pending() == 18
     for position in range(11, 21):
         await jetstream.delete_msg(stream, position)
-    assert await source.behind(2) == 8
+    assert await source.consumer.count_pending() == 8
     await take(source, 8)
-    assert await source.behind(10) == 0
+    assert await source.consumer.count_pending() == 0
     await publish(*numbered(21, 21))
-    assert await source.behind(10) == 1
+    assert await source.consumer.count_pending() == 1
     await nats_client.flush()
     assert created.pending_msgs == 0
 
@@ -329,7 +339,7 @@ async def test_what_waits_behind_the_last_delivery_is_counted_by_the_durable_con
 async def test_a_request_that_makes_no_sense_is_refused_for_good(open_source: OpenSource) -> None:
     source = await open_source()
     with pytest.raises(BrokerRefusedError, match=r"NATS refused a request.*bad request"):
-        await source.message(0)
+        await source.view.message(0)
 
 
 async def test_a_limit_of_consumers_that_is_reached_may_pass(
@@ -342,23 +352,23 @@ async def test_a_limit_of_consumers_that_is_reached_may_pass(
     await jetstream.add_consumer(stream, ConsumerConfig(durable_name="other", ack_policy=AckPolicy.EXPLICIT))
     source = await open_source()
     with pytest.raises(BrokerUnavailableError, match="maximum consumers limit"):
-        await source.position(0)
+        await source.consumer.seek(0)
     await jetstream.delete_consumer(stream, "other")
-    assert await source.position(0) == 9
+    assert await source.consumer.seek(0) == 9
 
 
 async def test_the_state_of_a_stream_says_what_it_holds(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     source = await open_source()
-    empty = await source.state()
+    empty = await source.view.state()
     assert (empty.first, empty.last) == (1, 0)
     await publish(*numbered(1, 5))
-    assert await source.state() == empty._replace(last=5)
+    assert await source.view.state() == empty._replace(last=5)
     await jetstream.purge_stream(stream, seq=4)
-    assert await source.state() == empty._replace(first=4, last=5)
+    assert await source.view.state() == empty._replace(first=4, last=5)
     await jetstream.purge_stream(stream)
-    assert await source.state() == empty._replace(first=6, last=5)
+    assert await source.view.state() == empty._replace(first=6, last=5)
 
 
 async def test_a_stream_that_does_not_exist_is_fatal_and_says_how_to_create_it(
@@ -366,7 +376,7 @@ async def test_a_stream_that_does_not_exist_is_fatal_and_says_how_to_create_it(
 ) -> None:
     source = await open_source()
     await jetstream.delete_stream(stream)
-    for question in (source.state(), source.position(0), source.behind(0)):
+    for question in (source.view.state(), source.consumer.seek(0), source.view.count_after(0)):
         with pytest.raises(StreamMissingError, match=r"KAA_ENDPOINT_EVENTS.*projector init"):
             await question
 
@@ -375,15 +385,15 @@ async def test_a_consumer_that_is_deleted_interrupts_delivery_until_the_source_i
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     source = await open_source()
-    await source.position(0)
-    waiting = asyncio.create_task(source.next(0))
+    await source.consumer.seek(0)
+    waiting = asyncio.create_task(source.consumer.next(0))
     await jetstream.delete_consumer(stream, CONSUMER)
     with pytest.raises(DeliveryInterruptedError, match=CONSUMER):
         await waiting
     await publish(*numbered(1, 2))
     with pytest.raises(DeliveryInterruptedError, match=CONSUMER):
-        await source.next(0)
-    assert await source.position(0) == 2
+        await source.consumer.next(0)
+    assert await source.consumer.seek(0) == 2
     assert positions(await take(source, 2)) == [1, 2]
 
 
@@ -391,7 +401,7 @@ async def test_a_hole_that_another_client_of_the_consumer_leaves_interrupts_deli
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str, eventually: Eventually
 ) -> None:
     source = await open_source()
-    await source.position(0)
+    await source.consumer.seek(0)
     thief = await jetstream.pull_subscribe_bind(CONSUMER, stream)
     stealing = asyncio.create_task(thief.fetch(1, timeout=PATIENCE_S))
 
@@ -408,12 +418,12 @@ async def test_a_hole_that_another_client_of_the_consumer_leaves_interrupts_deli
 
 async def test_a_redelivery_interrupts_delivery(open_source: OpenSource, publish: Publish, nats_client: Client) -> None:
     source = await open_source(batch_size=2)
-    await source.position(0)
+    await source.consumer.seek(0)
     await publish(*numbered(1, 2))
     delivery = await delivered(source, 60)
     await nats_client.publish(delivery.acknowledge_to, b"-NAK")
     with pytest.raises(DeliveryInterruptedError, match="delivery 2"):
-        await source.next(0)
+        await source.consumer.next(0)
 
 
 async def test_a_broker_that_dies_is_noticed_at_once_and_the_source_goes_on_when_it_is_back(
@@ -421,19 +431,20 @@ async def test_a_broker_that_dies_is_noticed_at_once_and_the_source_goes_on_when
 ) -> None:
     await publish(*numbered(1, 10))
     source = await open_source(batch_size=5)
-    await source.position(0)
+    await source.consumer.seek(0)
     await take(source, 10)
-    waiting = asyncio.create_task(source.next(0))
+    waiting = asyncio.create_task(source.consumer.next(0))
     nats_server.kill()
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(BrokerUnavailableError):
             await waiting
-    for question in (source.next(0), source.state(), source.message(1), source.position(0), source.open()):
+    consumer, view = source.consumer, source.view
+    for question in (consumer.next(0), view.state(), view.message(1), consumer.seek(0), open_source()):
         with pytest.raises(BrokerUnavailableError):
             await question
     nats_server.start()
-    await source.open()
-    assert await source.position(8) == 2
+    source = await open_source(batch_size=5)
+    assert await source.consumer.seek(8) == 2
     assert positions(await take(source, 2)) == [9, 10]
 
 
@@ -441,12 +452,12 @@ async def test_a_broker_that_dies_is_noticed_at_once_and_the_source_goes_on_when
 async def test_a_broker_that_hangs_is_noticed_by_its_silence(
     open_source: OpenSource, nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "_OVERDUE_S", 0.3)
+    monkeypatch.setattr(pull_module, "_OVERDUE_S", 0.3)
     source = await open_source()
-    await source.position(0)
+    await source.consumer.seek(0)
     nats_server.pause()
     with pytest.raises(DeliveryInterruptedError, match="nothing was heard"):
-        await source.next(0)
+        await source.consumer.next(0)
     nats_server.resume()
 
 
@@ -471,7 +482,7 @@ async def test_a_request_that_is_under_way_when_the_connection_is_lost_fails_at_
 ) -> None:
     source = await open_source()
     nats_server.pause()
-    asking = asyncio.create_task(source.state())
+    asking = asyncio.create_task(source.view.state())
     await asyncio.sleep(0)
     nats_server.kill()
     async with asyncio.timeout(1):  # the client would wait for longer
@@ -486,7 +497,7 @@ async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
     requests = await nats_client.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}")
     await nats_client.flush()
     source = await open_source(batch_size=5)
-    await source.position(0)
+    await source.consumer.seek(0)
     waiting = asyncio.create_task(delivered(source, 0.05))
     for _ in range(4):
         await requests.next_msg(timeout=PATIENCE_S)
@@ -498,10 +509,10 @@ async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
 async def test_messages_too_large_for_one_request_come_all_the_same(
     open_source: OpenSource, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "_PULL_MAX_BYTES", 1)  # so that twice the largest message is the limit
+    monkeypatch.setattr(pull_module, "_PULL_MAX_BYTES", 1)  # so that twice the largest message is the limit
     await publish(*((SUBJECT, b"%d" % number * 900_000) for number in range(9)))
     source = await open_source(batch_size=10)
-    await source.position(0)
+    await source.consumer.seek(0)
     assert [(message.position, message.payload[:1]) for message in await take(source, 9)] == [
         (number + 1, b"%d" % number) for number in range(9)
     ]
@@ -539,20 +550,20 @@ async def test_no_message_that_somebody_manages_to_store_stops_the_source(
     open_source: OpenSource, publish: Publish, raw_publish: RawPublish, line: bytes
 ) -> None:
     source = await open_source()
-    await source.position(0)
+    await source.consumer.seek(0)
     await raw_publish(line)
     await publish(*numbered(2, 2))
     odd, following = await take(source, 2)
     assert (odd.position, odd.payload) == (1, b"x")
     assert (following.position, following.payload) == (2, b"2")
-    fetched = await source.message(1)
+    fetched = await source.view.message(1)
     assert fetched is not None
     assert (fetched.stored_at, fetched.payload) == (odd.stored_at, odd.payload)
 
 
 async def test_bytes_of_a_subject_that_are_not_text_survive(open_source: OpenSource, raw_publish: RawPublish) -> None:
     source = await open_source()
-    await source.position(0)
+    await source.consumer.seek(0)
     await raw_publish(b"PUB kaa.v1.events.k\xffpc.endpoint.a.b 1\r\nx")
     (odd,) = await take(source, 1)
     assert odd.subject.encode("utf-8", "surrogateescape") == b"kaa.v1.events.k\xffpc.endpoint.a.b"
@@ -560,7 +571,7 @@ async def test_bytes_of_a_subject_that_are_not_text_survive(open_source: OpenSou
 
 async def test_a_message_keeps_its_headers(open_source: OpenSource, publish: Publish) -> None:
     source = await open_source()
-    await source.position(0)
+    await source.consumer.seek(0)
     await publish((SUBJECT, b"x"), headers={"Nats-Msg-Id": "7", "Status": "503", "Trace": "a: b"})
     (message,) = await take(source, 1)
     assert message.headers == {"Nats-Msg-Id": "7", "Status": "503", "Trace": "a: b"}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from projector.app.live import Live
 from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
 from projector.app.observers import Observer, Observers
+from projector.app.supervisor import Supervisor
 from projector.errors import TransientError
 from projector.runtime import Runtime
 from projector.settings import load
@@ -55,7 +55,7 @@ class Recorder(Observer):
 class Daemon:
     """One run of the daemon's loop."""
 
-    def __init__(self, live: Live, recorder: Recorder) -> None:
+    def __init__(self, live: Supervisor, recorder: Recorder) -> None:
         self.recorder = recorder
         self._live = live
         self._running = asyncio.create_task(live.run())

@@ -1,0 +1,123 @@
+"""Reading a stream from a position on, in order, so that no loss goes unnoticed.
+
+Retention, a purge or a limit can remove messages before they are delivered.
+The reader tells such a gap from the holes that messages of other subjects leave, and the caller decides what it means.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+from projector.app.ports import Source
+from projector.domain.messages import Delivery
+
+
+class Gap(NamedTuple):
+    """Positions that left the stream before they were delivered."""
+
+    after: int
+    """The last position before the gap."""
+    first: int
+    """The first position behind it."""
+
+
+class Idle(NamedTuple):
+    """Nothing arrived for about a second."""
+
+    pending: int
+    """Matching messages that were not delivered yet; 0 at the end of the stream."""
+
+
+Reading: TypeAlias = Delivery | Gap | Idle
+
+
+class Reader:
+    """Reads what follows a position.
+
+    Every method raises TransientError if the source cannot be relied on any more.
+    """
+
+    def __init__(self, source: Source, *, linger_s: float) -> None:
+        """Read from an open source; `linger_s` is how long a delivery waits for more messages after its first."""
+        self._source = source
+        self._linger_s = linger_s
+        self._ready: deque[Delivery | Gap] = deque()
+        self._first = 0
+        """Where the stream began when the reader was idle last; 0 if it has not been since the last delivery."""
+        self.position = 0
+        """Everything up to here was read."""
+        self.pending = 0
+        """Matching messages after that, as far as is known."""
+
+    async def seek(self, after: int) -> Gap | None:
+        """Continue after a position; return the gap that is there, if there is one."""
+        self.pending = await self._source.consumer.seek(after)
+        self.position = after
+        self._ready.clear()
+        self._first = 0
+        first = (await self._source.view.state()).first
+        return self._skip_to(first) if first > after + 1 else None
+
+    async def next(self) -> Reading:
+        """Wait for messages, and return them, a gap before them, or that nothing arrived."""
+        if not self._ready:
+            delivery = await self._source.consumer.next(self._linger_s)
+            if delivery is None:
+                return await self._idle()
+            self._ready += await self._with_gaps(delivery)
+        reading = self._ready.popleft()
+        if isinstance(reading, Gap):
+            return self._skip_to(reading.first)
+        self._first = 0
+        self.position, self.pending = reading.messages[-1].position, reading.pending
+        return reading
+
+    async def recount(self) -> int:
+        """Ask how many matching messages follow, and return it."""
+        self.pending = await self._source.consumer.count_pending()
+        return self.pending
+
+    async def _idle(self) -> Idle | Gap:
+        if self.pending:
+            # What was known to be in the stream did not arrive. It would have, if it had still been there
+            # when `_first` was asked for: that was before the wait.
+            if self._first > self.position + 1:
+                return self._skip_to(self._first)
+            pending = await self._source.consumer.count_pending()
+            self._first = (await self._source.view.state()).first
+            if self._first <= self.position + 1:
+                self.pending = pending
+        return Idle(self.pending)
+
+    async def _with_gaps(self, delivery: Delivery) -> list[Delivery | Gap]:
+        """Return a delivery, in parts if there are gaps in it."""
+        messages = delivery.messages
+        if messages[-1].position == self.position + len(messages):
+            return [delivery]
+        first = (await self._source.view.state()).first
+        return list(_split(delivery, self.position, first))
+
+    def _skip_to(self, first: int) -> Gap:
+        gap = Gap(self.position, first)
+        self.position = first - 1
+        self._first = 0
+        return gap
+
+
+def _split(delivery: Delivery, after: int, first: int) -> Iterator[Delivery | Gap]:
+    """Yield the parts of a delivery, with a gap before each that follows positions which left the stream.
+
+    `after` is the position before the delivery, and `first` where the stream begins now.
+    Other subjects leave holes too, but what was in a hole before `first` is unknown, so it counts as a gap.
+    """
+    messages = delivery.messages
+    begin = 0
+    for index, message in enumerate(messages):
+        if first > after + 1 < message.position:
+            if index > begin:
+                pending = delivery.pending + len(messages) - index
+                yield Delivery(messages=messages[begin:index], pending=pending, acknowledge_to="")
+            yield Gap(after, message.position)
+            begin = index
+        after = message.position
+    yield delivery._replace(messages=messages[begin:])

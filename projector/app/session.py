@@ -1,0 +1,169 @@
+"""One session: from the checkpoint on, until an error, a stop or the end of the stream.
+
+A session verifies that the stream is the one that was folded, puts the consumer where the checkpoint is, and folds.
+It begins as the leader, with a new connection to the stream, and knows nothing of the session before it:
+the way to recover is the way to start.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from projector.app.notifications import Active, CaughtUp, Committed, Heartbeat, Received
+from projector.app.observers import Observer
+from projector.app.pipeline import Processed, run_pipeline
+from projector.app.ports import Decoder, Source, Store
+from projector.app.projection import Batch, Projection
+from projector.app.reader import Gap, Idle, Reader
+from projector.app.stages import Seconds, timed
+from projector.app.trust import check_stream
+from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.messages import Delivery
+from projector.errors import EventsLostError, RulesChangedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions:
+    """How to follow a stream."""
+
+    rules: Rules
+    stream: str
+    linger_s: float
+    """How long a batch waits for more messages after its first."""
+    accept_gap: bool = False
+    """Whether to go on where events left the stream before they were folded."""
+    until_caught_up: bool = False
+    """Whether to end at the end of the stream."""
+
+
+class Session:
+    """Follows the stream as the leader."""
+
+    def __init__(
+        self, decoder: Decoder, source: Source, store: Store, observer: Observer, options: LiveOptions
+    ) -> None:
+        """Take an open source, and a store that leads."""
+        self._decoder = decoder
+        self._source = source
+        self._store = store
+        self._observer = observer
+        self._options = options
+        self._reader = Reader(source, linger_s=options.linger_s)
+        self._projection: Projection | None = None
+        self._under_way = 0
+        """Batches that are not committed yet."""
+        self._uncommitted = 0
+        """Messages in them."""
+        self._caught_up = False
+        self._stopping = False
+        self.progressed = False
+        """Whether a batch was committed."""
+
+    @property
+    def committing(self) -> bool:
+        """Whether a transaction is under way, which should be let finish."""
+        return self._projection is not None and self._projection.committing
+
+    def stop(self) -> None:
+        """Let `run` return after the batch that is being committed."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Fold until stopped, or until the end of the stream if the options say so.
+
+        Raises:
+            TransientError: the session is over, and another one may work.
+            FatalError: going on would be wrong.
+        """
+        checkpoint = await self._begin()
+        projection = self._projection = Projection(self._decoder, self._store, checkpoint)
+        gap = await self._reader.seek(checkpoint.position)
+        if gap is not None:
+            await projection.process(self._across(gap))
+        await self._announce(projection.checkpoint)
+        # Left early, the pipeline must let go of its batches at once.
+        async with aclosing(run_pipeline(projection, self._store, self._batches(projection))) as pipeline:
+            async for processed in pipeline:
+                await self._finish(processed, projection.checkpoint)
+                del processed  # its messages may be large, and the next batch is waited for
+                if self._stopping:
+                    return
+
+    async def _begin(self) -> Checkpoint:
+        """Return a checkpoint that can be relied on, a new one if nothing was ever folded."""
+        checkpoint = await self._store.checkpoint()
+        if checkpoint is None:
+            state = await self._source.view.state()
+            checkpoint = Checkpoint(
+                stream=self._options.stream, stream_created_at=state.created_at, rules=self._options.rules
+            )
+            await self._store.begin(checkpoint)
+            return checkpoint
+        if checkpoint.stream != self._options.stream:
+            raise RulesChangedError(what="stream", built_with=checkpoint.stream, now=self._options.stream)
+        checkpoint.rules.check(self._options.rules)
+        await check_stream(self._source.view, checkpoint)
+        return checkpoint
+
+    async def _announce(self, checkpoint: Checkpoint) -> None:
+        self._store.note_lag(self._lag)
+        await self._store.write_lag()
+        self._observer.notify(Active(checkpoint=checkpoint))
+        self._note_lag(checkpoint)
+
+    async def _batches(self, projection: Projection) -> AsyncGenerator[Batch, None]:
+        while self._reader.pending or not self._options.until_caught_up:
+            seconds = Seconds()
+            with timed(seconds, "fetch"):
+                reading = await self._reader.next()
+            match reading:
+                case Delivery(messages=messages):
+                    self._under_way += 1
+                    self._uncommitted += len(messages)
+                    self._observer.notify(Received(messages=messages))
+                    yield await projection.decode(messages, delivery=reading, seconds=seconds)
+                case Gap():
+                    self._under_way += 1
+                    yield self._across(reading)
+                case Idle():
+                    self._rest(projection.checkpoint)
+
+    def _across(self, gap: Gap) -> Batch:
+        """Return a batch that moves the checkpoint across a gap.
+
+        Raises:
+            EventsLostError: the options do not accept it.
+        """
+        if not self._options.accept_gap:
+            raise EventsLostError(self._options.stream, checkpoint=gap.after, first=gap.first)
+        return Batch(position=gap.first - 1)
+
+    def _rest(self, checkpoint: Checkpoint) -> None:
+        self._note_lag(checkpoint)
+        # Batches are read ahead: that nothing arrives says nothing about the ones under way.
+        if not self._under_way:
+            self._observer.notify(Heartbeat())
+
+    async def _finish(self, processed: Processed, checkpoint: Checkpoint) -> None:
+        """Acknowledge a batch that is committed, and tell of it."""
+        self.progressed = True
+        self._under_way -= 1
+        delivery = processed.batch.delivery
+        if delivery is not None:
+            await self._source.consumer.acknowledge(delivery)
+            self._uncommitted -= len(delivery.messages)
+            self._observer.notify(Heartbeat())
+            self._observer.notify(Committed(checkpoint=checkpoint, outcome=processed.outcome, pending=delivery.pending))
+        self._note_lag(checkpoint)
+
+    @property
+    def _lag(self) -> int:
+        """Matching messages that are not committed, as far as is known."""
+        return self._reader.pending + self._uncommitted
+
+    def _note_lag(self, checkpoint: Checkpoint) -> None:
+        self._store.note_lag(self._lag)
+        caught_up = not self._lag and not self._under_way
+        if caught_up and not self._caught_up:
+            self._observer.notify(CaughtUp(checkpoint=checkpoint))
+        self._caught_up = caught_up

@@ -1,0 +1,130 @@
+"""The daemon: it leads or stands by, holds one session after the other, and stops when it is told to.
+
+An error that may pass ends a session, and the next one starts from the beginning, after a pause that grows
+until a session commits something.
+"""
+
+import asyncio
+
+import stamina
+
+from projector.app.notifications import Heartbeat, Retrying, StandingBy
+from projector.app.observers import Observer
+from projector.app.ports import Decoder, OpenSource, Store
+from projector.app.session import LiveOptions, Session
+from projector.errors import TransientError
+
+_STANDBY_POLL_S = 1.0
+_PAUSE_AFTER_PROGRESS_S = 0.1
+_HEARTBEAT_S = 1.0
+
+
+class Supervisor:
+    """Runs sessions."""
+
+    def __init__(
+        self, decoder: Decoder, open_source: OpenSource, store: Store, observer: Observer, options: LiveOptions
+    ) -> None:
+        """Take the parts: nothing is opened yet."""
+        self._decoder = decoder
+        self._open_source = open_source
+        self._store = store
+        self._observer = observer
+        self._options = options
+        self._work: asyncio.Task[None] | None = None
+        self._session: Session | None = None
+        self._stopping = False
+
+    @property
+    def _progressed(self) -> bool:
+        return self._session is not None and self._session.progressed
+
+    def stop(self) -> None:
+        """Finish the transaction that is under way, and let `run` return."""
+        self._stopping = True
+        if self._session is not None:
+            self._session.stop()
+        if self._work is not None and not (self._session and self._session.committing):
+            self._work.cancel()
+
+    async def run(self) -> None:
+        """Follow the stream until stopped, or until its end if the options say so.
+
+        Raises:
+            FatalError: going on would be wrong or pointless.
+        """
+        if self._stopping:
+            return
+        self._work = asyncio.create_task(self._hold_sessions())
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self._work.cancel()
+                raise
+        finally:
+            await self._store.close()
+
+    async def _hold_sessions(self) -> None:
+        """Hold sessions until one comes to its end."""
+        ended = False
+        while not ended:
+            async for attempt in stamina.retry_context(
+                on=TransientError, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0, wait_jitter=0.2
+            ):
+                with attempt:
+                    ended = await self._hold_session()
+
+    async def _hold_session(self) -> bool:
+        """Hold one session; return whether it came to its end."""
+        self._session = None
+        try:
+            await self._lead()
+            await self._work_while_leading()
+        except TransientError as error:
+            if self._stopping:
+                return True  # the transaction came to nothing, and the next start folds the batch
+            self._observer.notify(Retrying(error=error))
+            if not self._progressed:
+                raise
+            await asyncio.sleep(_PAUSE_AFTER_PROGRESS_S)  # what fails after every batch must not spin
+            return False
+        return True
+
+    async def _lead(self) -> None:
+        """Connect to the database, and become the leader."""
+        await self._store.open()
+        if await self._store.lead():
+            return
+        self._observer.notify(StandingBy())
+        while not await self._store.lead():
+            self._observer.notify(Heartbeat())
+            await asyncio.sleep(_STANDBY_POLL_S)
+            # A new connection each time, so that the age of the connection is that of the lead.
+            await self._store.open()
+
+    async def _work_while_leading(self) -> None:
+        """Run a session; it ends with the lead."""
+        working = asyncio.create_task(self._run_session())
+        watch = asyncio.create_task(self._store.watch())
+        heartbeat = asyncio.create_task(self._beat_while_waiting())
+        try:
+            await asyncio.wait((working, watch), return_when=asyncio.FIRST_COMPLETED)
+            await (working if working.done() else watch)
+            await self._store.write_lag()
+        finally:
+            for task in (working, watch, heartbeat):
+                task.cancel()
+            await asyncio.gather(working, watch, heartbeat, return_exceptions=True)
+
+    async def _run_session(self) -> None:
+        async with self._open_source() as source:
+            self._session = Session(self._decoder, source, self._store, self._observer, self._options)
+            await self._session.run()
+
+    async def _beat_while_waiting(self) -> None:
+        """Send heartbeats while a query runs: a slow query is not a stuck loop."""
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            if self._store.waiting:
+                self._observer.notify(Heartbeat())

@@ -1,0 +1,77 @@
+"""A view of one stream: what it holds, single messages, and how many match the subject filters."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from nats.js.errors import NotFoundError
+
+from projector.domain.messages import Message, StreamState
+from projector.errors import BrokerUnavailableError, StreamMissingError
+from projector.stream.connection import RawClient, translated
+from projector.stream.consumers import count_after
+from projector.stream.units import unix_ms
+
+
+class StreamView:
+    """Reads a stream without following it.
+
+    Every method raises BrokerUnavailableError if NATS does not answer.
+    """
+
+    def __init__(self, client: RawClient, stream: str, filters: Sequence[str]) -> None:
+        """Use a connected client; `filters` select the messages that are counted."""
+        self._client = client
+        self._stream = stream
+        self._filters = tuple(filters)
+
+    async def state(self) -> StreamState:
+        """Return what the stream holds now.
+
+        Raises:
+            StreamMissingError: the stream does not exist.
+        """
+        async with translated():
+            try:
+                info = await self._client.api.stream_info(self._stream)
+            except NotFoundError as error:
+                raise StreamMissingError(self._stream) from error
+        if info.created is None:
+            raise BrokerUnavailableError("NATS did not say when the stream was created")
+        return StreamState(
+            created_at=unix_ms(info.created),
+            first=max(info.state.first_seq, 1),
+            last=info.state.last_seq,
+        )
+
+    async def message(self, position: int) -> Message | None:
+        """Return the message at a position, or None if the stream no longer holds it."""
+        async with translated():
+            try:
+                raw = await self._client.api.get_msg(self._stream, position)
+            except NotFoundError:
+                return None
+        if raw.time is None:
+            raise BrokerUnavailableError("NATS did not say when a message was stored")
+        return Message(position, unix_ms(raw.time), raw.subject or "", raw.data or b"", raw.headers)
+
+    async def count_after(self, position: int) -> int:
+        """Return how many messages after a position match the filters.
+
+        Only a consumer can count them, so one is created and deleted again.
+
+        Raises:
+            StreamMissingError: the stream does not exist.
+        """
+        async with translated():
+            return await count_after(self._client, self._stream, self._filters, position)
+
+    async def oldest_after(self, position: int) -> int | None:
+        """Return when the first matching message after a position was stored, in Unix ms; None if there is none."""
+        stored = []
+        async with translated():
+            for subject in self._filters:
+                with suppress(NotFoundError):
+                    found = await self._client.api.get_msg(self._stream, position + 1, subject, next=True)
+                    if found.time is not None:
+                        stored.append(unix_ms(found.time))
+        return min(stored, default=None)
