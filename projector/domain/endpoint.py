@@ -1,12 +1,13 @@
 """The endpoint: its facets together, and the fold of events over endpoints."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from projector.domain import application, configuration, connectivity, metadata
 from projector.domain.events import Event
 from projector.domain.facets import FENCED, LATE, Facet, Verdict
+from projector.domain.stamps import Stamp
 
 FACETS: tuple[Facet[Any], ...] = (connectivity.FACET, application.FACET, metadata.FACET, configuration.FACET)
 """Every facet; its index here is its index in `Endpoint.states` and its bit in a facet set."""
@@ -60,6 +61,22 @@ class Endpoint:
         """Take the states that are not known from another working copy."""
         self.states = [theirs if ours is None else ours for ours, theirs in zip(self.states, other.states, strict=True)]
 
+    def before(self, position: int) -> "Endpoint | None":
+        """Return what is known from before a position, all of it as changed; None if that is nothing.
+
+        Every state has to be known. A value that was overwritten at the position or later is lost.
+        """
+        states = [facet.before(state, position) for facet, state in zip(FACETS, self.states, strict=True)]
+        changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)
+        if not changed:
+            return None
+        endpoint = Endpoint(states, self.last_event_seq, self.last_event_at)
+        if self.last_event_seq >= position:
+            latest = max(_stamps(states), key=lambda stamp: stamp.position)
+            endpoint.last_event_seq, endpoint.last_event_at = latest.position, latest.occurred_at
+        endpoint.changed = changed
+        return endpoint
+
     @classmethod
     def unseen(cls) -> "Endpoint":
         """Return an endpoint that no event has named yet."""
@@ -92,6 +109,17 @@ def completed(
         if endpoint_id in loaded:
             copy.complete(loaded[endpoint_id])
     return endpoints
+
+
+def _stamps(value: object) -> Iterator[Stamp]:
+    """Yield every stamp in states, at any depth."""
+    if isinstance(value, Stamp):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _stamps(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _stamps(part)
 
 
 def fold(events: Iterable[Event], endpoints: Mapping[str, Endpoint]) -> Counter[tuple[type[Any], Verdict]]:

@@ -5,7 +5,7 @@ They object to what the live table objects to, since they have its constraints a
 """
 
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,6 @@ from msgspec import DecodeError
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import DifferenceKind, Differences, RowDifference
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
-from projector.domain.stamps import Stamp
 from projector.errors import DamagedRowError
 from projector.storage import checkpoints, locks, migrate, statements
 from projector.storage.columns import FACET_COLUMNS
@@ -249,7 +248,9 @@ class Staging:
             )
             seeds: dict[str, Endpoint] = {}
             async for endpoint_id, last_event_seq, last_event_at, *values in cursor:
-                seed = _seed(endpoint_id, values, first, last_event_seq, last_event_at)
+                # The replay comes to a latest event in the stream and says so again,
+                # unless that was deleted or its originator is not folded any more.
+                seed = _read_back(endpoint_id, values, last_event_seq, last_event_at).before(first)
                 if seed is not None:
                     seeds[endpoint_id] = seed
                 if len(seeds) >= _SEEDED_AT_ONCE:
@@ -324,38 +325,16 @@ class FinalTransaction:
         await checkpoints.replace(self._connection, checkpoint)
 
 
-def _seed(
-    endpoint_id: str, values: Sequence[str | None], first: int, last_event_seq: int, last_event_at: int
-) -> Endpoint | None:
-    """Return what is known of an endpoint from before a position; None if that is nothing."""
+def _read_back(endpoint_id: str, values: Sequence[str | None], last_event_seq: int, last_event_at: int) -> Endpoint:
+    """Return an endpoint as the live table knows it."""
     states: list[Any] = []
     for facet, decoder, value in zip(FACETS, REGISTER_DECODERS, values, strict=True):
         try:
-            states.append(facet.initial if value is None else facet.before(decoder.decode(value), first))
+            states.append(facet.initial if value is None else decoder.decode(value))
         except DecodeError as error:
             evidence = f"{error}; the stream no longer says what they were: first restore them, or set them to null"
             raise DamagedRowError(endpoint_id, facet.name, evidence) from error
-    changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)
-    if not changed:
-        return None
-    if last_event_seq >= first:
-        # The replay comes to that event and says so again, unless it left the stream or is nobody's of ours any more.
-        latest = max(_stamps(states), key=lambda stamp: stamp.position)
-        last_event_seq, last_event_at = latest.position, latest.occurred_at
-    seed = Endpoint(states, last_event_seq, last_event_at)
-    seed.changed = changed
-    return seed
-
-
-def _stamps(value: object) -> Iterator[Stamp]:
-    """Yield every stamp in states, whatever holds it."""
-    if isinstance(value, Stamp):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _stamps(tuple(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _stamps(part)
+    return Endpoint(states, last_event_seq, last_event_at)
 
 
 def _row_difference(

@@ -280,3 +280,36 @@ def test_positions_guard_redelivery_since_a_holder_of_unknown_replica_fences_nob
     assert endpoints["e"].states[0].rests_on == ("connected", history[2].stamp)
     fold(history[1:], endpoints)
     assert endpoints["e"].states[0].rests_on == ("disconnected", history[1].stamp)
+
+
+# What is left of an endpoint before a position.
+
+
+def test_before_a_position_an_endpoint_keeps_its_earlier_registers_and_the_latest_event_they_are_from() -> None:
+    endpoint = folded(
+        [
+            Connected(stamp(1, at=100), E, "v1"),
+            ConfigAvailable(stamp(2, at=300), E, "c1"),
+            ConfigAvailable(stamp(3, at=400), E, "c2"),
+            AppVersionUpdated(stamp(4, at=500), E, "v2", "v1"),
+            Disconnected(stamp(5, at=600), E),
+        ]
+    )["e"]
+    known = endpoint.before(3)
+    assert known is not None
+    connectivity, application, metadata, configuration = known.states
+    assert (connectivity.connected, connectivity.disconnected) == (stamp(1, at=100), None)
+    assert (application, metadata, configuration) == tuple(Endpoint.unseen().states[1:])
+    assert (known.changed, known.last_event_seq, known.last_event_at) == (0b0001, 1, 100)
+
+
+def test_before_a_position_that_no_event_has_reached_the_latest_event_stays() -> None:
+    endpoint = folded([Connected(stamp(1, at=100), E, ""), Disconnected(stamp(2, at=50), E)])["e"]
+    known = endpoint.before(3)
+    assert known is not None
+    assert (known.changed, known.last_event_seq, known.last_event_at) == (0b0001, 2, 50)
+
+
+def test_nothing_is_known_from_before_the_first_event() -> None:
+    assert folded(ONE_OF_EACH)["e"].before(1) is None
+    assert Endpoint.unseen().before(9) is None
