@@ -8,29 +8,50 @@ from typing import Any, NamedTuple, cast, get_args
 
 import typer
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic.fields import FieldInfo
 
 from projector import errors
-from projector.app.doctor.examination import CHECKS as CHECKS
-from projector.app.doctor.known_faults import NATS_FAULTS as NATS_FAULTS
-from projector.app.doctor.known_faults import POSTGRES_FAULTS as POSTGRES_FAULTS
+from projector.app.doctor import examination
+from projector.app.doctor.findings import Check
+from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS
 from projector.app.doctor.known_faults import written as version_text
 from projector.app.status import Status
-from projector.cli import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
-from projector.errors import FatalError as FatalError
-from projector.errors import PoisonReason
-from projector.errors import ProjectorError as ProjectorError
+from projector.cli.main import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
+from projector.errors import FatalError, PoisonReason, ProjectorError
 from projector.monitoring.about import About
 from projector.monitoring.metrics import Metrics
-from projector.settings import ENVIRONMENT_PREFIX as ENVIRONMENT_PREFIX
-from projector.settings import Settings
-from projector.storage.tables import STATUS_COMMENTS as STATUS_COMMENTS
-from projector.storage.tables import metadata
+from projector.settings import ENVIRONMENT_PREFIX, Settings
+from projector.storage.tables import STATUS_COMMENTS, metadata
+
+__all__ = [
+    "CHECKS",
+    "ENVIRONMENT_PREFIX",
+    "EXIT_CODES",
+    "NATS_FAULTS",
+    "POISON_REASONS",
+    "POSTGRES_FAULTS",
+    "STATUS_COMMENTS",
+    "STATUS_FIELDS",
+    "TABLES",
+    "FatalError",
+    "Metric",
+    "ProjectorError",
+    "command_line",
+    "families",
+    "http_endpoints",
+    "log_events",
+    "metrics",
+    "settings",
+    "subclasses",
+    "version_text",
+]
 
 ROOT = Path(__file__).parents[2]
-JOURNAL = ROOT / "projector" / "journal.py"
+LOG = ROOT / "projector" / "cli" / "log.py"
 HTTP_SERVER = ROOT / "projector" / "monitoring" / "server.py"
 
+CHECKS = cast("Sequence[Check[Any]]", examination.CHECKS)
 EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL)
 POISON_REASONS: tuple[str, ...] = get_args(PoisonReason)
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
@@ -59,12 +80,13 @@ def command_line() -> Any:
 def metrics() -> Iterator[Metric]:
     """Yield the metrics of the daemon in the order in which they are registered."""
     about = About(version="", revision="", rules="", stream="")
-    # The heartbeat and the health are read at a scrape only.
-    registry: CollectorRegistry = Metrics(about, cast(Any, None), cast(Any, None))._registry  # noqa: SLF001
+    unused: Any = None  # liveness and health are read at a scrape only
+    registry: CollectorRegistry = Metrics(about, unused, unused)._registry  # noqa: SLF001
     for collector in dict.fromkeys(registry._collector_to_names):  # noqa: SLF001
-        if hasattr(collector, "_documentation"):
-            name = f"{collector._name}_total" if collector._type == "counter" else collector._name  # noqa: SLF001
-            yield Metric(name, collector._type, collector._labelnames, collector._documentation)  # noqa: SLF001
+        if isinstance(collector, MetricWrapperBase):
+            kind = str(collector._type)  # noqa: SLF001
+            name = f"{collector._name}_total" if kind == "counter" else collector._name  # noqa: SLF001
+            yield Metric(name, kind, collector._labelnames, collector._documentation)  # noqa: SLF001
             continue
         for family in collector.collect():
             name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -86,7 +108,7 @@ def families() -> Sequence[type[Exception]]:
 
 def log_events() -> Sequence[str]:
     """Return the events that the daemon's log can name."""
-    return re.findall(r'log\.(?:info|warning|error)\(\s*"([^"]+)"', JOURNAL.read_text(encoding="utf-8"))
+    return re.findall(r'log\.(?:info|warning|error)\(\s*"([^"]+)"', LOG.read_text(encoding="utf-8"))
 
 
 def http_endpoints() -> Sequence[str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import program
+from pydantic.fields import FieldInfo
 
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->\n", flags=re.MULTILINE)
-_SETTINGS_OPTIONS = "config"
+_URL = re.compile(r"(\S+://\S*[\w\]/])")
+_CONFIG_OPTION = "config"
 _SQL_TYPES = {
     "TEXT": "text",
     "TEXT[]": "text[]",
@@ -64,38 +66,37 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _settings() -> str:
-    heads = ("flag", "environment", "default", "meaning")
-    return table(heads, ((*names(name), default_of(field), _meaning(field)) for name, field in program.settings().items()))
+    rows = [
+        (
+            f"`--{name.replace('_', '-')}`",
+            f"`{program.ENVIRONMENT_PREFIX}{name.upper()}`",
+            _default(field),
+            _meaning(field),
+        )
+        for name, field in program.settings().items()
+    ]
+    return table(("flag", "environment", "default", "meaning"), rows)
 
 
-def names(setting: str) -> tuple[str, str]:
-    """Return the flag and the variable of a setting."""
-    return f"`--{setting.replace('_', '-')}`", f"`{program.ENVIRONMENT_PREFIX}{setting.upper()}`"
-
-
-def default_of(field: Any) -> str:
-    """Return the default of a setting as the table has it."""
+def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default()
-    if value is None or value == ():
+    if value is None:
         return "none"
+    if value == ():
+        return "all"
     shown = getattr(value, "get_secret_value", lambda: value)()
     return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
 
 
-def _meaning(field: Any) -> str:
+def _meaning(field: FieldInfo) -> str:
     limits = {type(one).__name__: one for one in field.metadata}
     low, high = limits.get("Ge"), limits.get("Le")
-    text = _escaped(field.description)
+    text = _URL.sub(r"`\1`", field.description or "")  # Markdown would take the brackets of its pattern for a link
     if low and high:
         return f"{text} {low.ge:,} to {high.le:,}."
     return f"{text} At least {low.ge:,}." if low else text
-
-
-def _escaped(text: str) -> str:
-    """Keep what looks like a URL pattern or markup as it is."""
-    return re.sub(r"(\S+://\S*[\w\]/])", r"`\1`", text)
 
 
 # The command line.
@@ -133,7 +134,7 @@ def _is_help(parameter: Any) -> bool:
 
 
 def _is_global(parameter: Any) -> bool:
-    return parameter.name == _SETTINGS_OPTIONS or _is_help(parameter)
+    return parameter.name == _CONFIG_OPTION or _is_help(parameter)
 
 
 def _usage(name: str, arguments: Sequence[Any], options: Sequence[Any], *, takes_settings: bool) -> str:
@@ -173,8 +174,7 @@ def _metrics() -> str:
     return table(("metric", "type", "labels", "meaning"), rows)
 
 
-def sql_type(column: Any) -> str:
-    """Return the type of a column as Postgres names it."""
+def _sql_type(column: Any) -> str:
     text = _SQL_TYPES[str(column.type)]
     if column.primary_key:
         return f"{text}, primary key"
@@ -184,7 +184,7 @@ def sql_type(column: Any) -> str:
 def _tables() -> str:
     parts = []
     for name, one in program.TABLES.items():
-        rows = [(f"`{column.name}`", sql_type(column), str(column.comment)) for column in one.columns]
+        rows = [(f"`{column.name}`", _sql_type(column), str(column.comment)) for column in one.columns]
         parts.append(f"## {name}\n\n{one.comment}.\n\n{table(('column', 'type', 'meaning'), rows)}")
     return "\n".join(parts)
 

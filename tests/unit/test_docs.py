@@ -1,4 +1,4 @@
-"""Documents that fail the build when they lie."""
+"""Documents that fail the build when they lie; what is generated from the code is tested in test_reference.py."""
 
 import importlib
 import json
@@ -6,40 +6,36 @@ import pkgutil
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
+import program
 import pytest
-import typer
-from prometheus_client.metrics import MetricWrapperBase
+import reference
 
 import projector
-from projector import errors
-from projector.app.doctor.examination import CHECKS
-from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS, written
-from projector.app.status import Status
-from projector.cli.main import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
 from projector.domain.endpoint import Endpoint, fold
 from projector.domain.messages import Message, Skipped
-from projector.errors import FatalError, PoisonReason
-from projector.runtime import Runtime
-from projector.settings import Settings, load
 from projector.storage.columns import FACET_COLUMNS
-from projector.storage.tables import STATUS_COMMENTS, endpoint_state, metadata
+from projector.storage.tables import endpoint_state, metadata
 from projector.storage.wire import encode_json
 from projector.stream import subjects
 from projector.stream.codec import REVISIONS, Codec
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
-METRICS = ROOT / "docs" / "metrics.md"
-SEMANTICS = ROOT / "docs" / "semantics.md"
-DOCUMENTS = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+COMMAND_LINE = DOCS / "reference" / "command-line.md"
+HTTP = DOCS / "reference" / "http.md"
+LOG = DOCS / "reference" / "log.md"
+TROUBLESHOOT = DOCS / "how-to" / "troubleshoot.md"
+DEAD_LETTERS = DOCS / "how-to" / "dead-letters.md"
+ALERTS = DOCS / "how-to" / "alerts.md"
+SEMANTICS = DOCS / "explanation" / "semantics.md"
+DOCUMENTS = (README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -77,60 +73,21 @@ def names_in(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def subclasses(kind: type[Exception]) -> Iterator[str]:
-    for subclass in kind.__subclasses__():
-        if subclass.__module__ == errors.__name__:
-            yield subclass.__name__
-            yield from subclasses(subclass)
+# The command line.
 
 
-# The command line and its settings.
-
-
-def default_of(name: str) -> str:
-    """Return a default as the table writes it."""
-    if Settings.model_fields[name].is_required():
-        return "required"
-    value = Settings.model_fields[name].get_default()
-    if value is None:
-        return "none"
-    if value == ():
-        return "all"
-    shown = getattr(value, "get_secret_value", lambda: value)()
-    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
-
-
-def test_every_setting_is_documented_with_its_flag_its_variable_and_its_default_and_no_other_is() -> None:
-    documented = [row[:3] for row in table(OPERATIONS, "flag", "environment", "default", "meaning")]
-    assert documented == [
-        [f"`--{name.replace('_', '-')}`", f"`PROJECTOR_{name.upper()}`", default_of(name)]
-        for name in Settings.model_fields
-    ]
-
-
-def commands(command: Any, name: str) -> Iterator[str]:
-    """Yield the whole names of a command's own commands, or its own where it has none."""
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        yield name
-        return
-    for own_name, own in inner.items():
-        yield from commands(own, f"{name} {own_name}")
-
-
-def test_every_command_is_documented_and_no_other_is() -> None:
-    documented = {name for row in table(OPERATIONS, "command", "what it does") for name in names_in(row[0])}
-    assert documented == set(commands(typer.main.get_command(app), "projector"))
+def commands() -> set[str]:
+    return {name for name, _ in reference.leaves(program.command_line(), "projector")}
 
 
 @every_document
 def test_every_command_and_every_option_that_is_named_exists(path: Path) -> None:
-    known = set(commands(typer.main.get_command(app), "projector")) | {"projector dead-letters", "projector COMMAND"}
+    known = commands() | {"projector dead-letters", "projector COMMAND"}
     written = text(path)
     named = re.findall(r"(?<![\w/-])projector (?:(dead-letters) )?([a-z][a-z-]*)(?=[ `\n])", "\n".join(shell(written)))
     assert {f"projector {f'{group} ' if group else ''}{name}" for group, name in named} <= known
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", written)) - {"--help"}
-    assert options <= set(known_options(typer.main.get_command(app)))
+    assert options <= set(known_options(program.command_line()))
 
 
 def shell(written: str) -> Iterator[str]:
@@ -147,111 +104,71 @@ def known_options(command: Any) -> Iterator[str]:
         yield from known_options(own)
 
 
-def test_the_exit_codes_are_those_of_the_command_line() -> None:
-    for path in (README, OPERATIONS):
-        codes = [int(code) for code, _ in table(path, "exit code", "meaning")]
-        assert codes == [0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL]
+@every_document
+def test_every_setting_that_is_named_exists(path: Path) -> None:
+    known = {f"{program.ENVIRONMENT_PREFIX}{name.upper()}" for name in program.settings()} | {"PROJECTOR_CONFIG"}
+    assert set(re.findall(r"\bPROJECTOR_[A-Z_]+\b", text(path))) <= known
 
 
-def test_every_field_of_the_status_is_documented_and_no_other_is() -> None:
-    documented = [name for row in table(OPERATIONS, "field", "meaning") for name in names_in(row[0])]
-    assert documented == [field.name for field in fields(Status)]
+@pytest.mark.parametrize("path", [README, COMMAND_LINE, TROUBLESHOOT], ids=lambda path: path.name)
+def test_the_exit_codes_are_those_of_the_command_line(path: Path) -> None:
+    codes = [int(code) for code, _ in table(path, "exit code", "meaning")]
+    assert codes == list(program.EXIT_CODES)
 
 
-def test_every_event_of_the_log_is_documented_and_no_other_is() -> None:
-    logged = re.findall(r'log\.(?:info|warning|error)\(\s*"([^"]+)"', text(ROOT / "projector" / "cli" / "log.py"))
-    documented = [name for row in table(OPERATIONS, "event", "what happened") for name in names_in(row[0])]
-    assert sorted(documented) == sorted(set(logged))
+def test_the_status_fields_in_the_docs_are_those_of_the_code() -> None:
+    documented = [name for row in table(COMMAND_LINE, "field", "meaning") for name in names_in(row[0])]
+    assert documented == list(program.STATUS_FIELDS)
 
 
-def test_every_endpoint_is_documented_and_no_other_is() -> None:
-    served = re.findall(r'web\.get\("([^"]+)"', text(ROOT / "projector" / "monitoring" / "server.py"))
-    assert [names_in(row[0]) for row in table(OPERATIONS, "endpoint", "answer")] == [[path] for path in served]
+def test_the_log_events_in_the_docs_are_those_of_the_code() -> None:
+    documented = [name for row in table(LOG, "event", "meaning") for name in names_in(row[0])]
+    assert sorted(documented) == sorted(set(program.log_events()))
 
 
-def test_every_metric_is_documented_with_its_type_and_its_labels_and_no_other_is() -> None:
-    documented = [
-        (*names_in(name), kind, tuple(names_in(labels)))
-        for name, kind, labels, _ in table(METRICS, "metric", "type", "labels", "meaning")
-    ]
-    settings = load({"database_url": "postgresql:///x"}, config=None, fallback=None)
-    monitor = Runtime(settings).monitor(listening=print, refused=print)
-    assert monitor is not None
-    registry = monitor._metrics._registry
-    labels = {
-        collector._name: collector._labelnames
-        for collector in registry._collector_to_names
-        if isinstance(collector, MetricWrapperBase)
-    }
-    found = [
-        (f"{family.name}_total" if family.type == "counter" else family.name, family.type, labels.get(family.name, ()))
-        for family in registry.collect()
-    ]
-    assert sorted(documented) == sorted(found)
+def test_the_http_endpoints_in_the_docs_are_those_of_the_code() -> None:
+    documented = [name for row in table(HTTP, "endpoint", "answer") for name in names_in(row[0])]
+    assert documented == list(program.http_endpoints())
 
 
-def test_every_column_of_the_view_is_documented_and_no_other_is() -> None:
-    documented = [name for row in table(OPERATIONS, "column", "meaning") for name in names_in(row[0])]
-    assert documented == list(STATUS_COMMENTS)
+# Errors.
 
 
-# What can go wrong.
+def test_every_fatal_error_has_a_section_on_what_to_do() -> None:
+    headings = re.findall(r"^### (\w+Error)$", text(TROUBLESHOOT), flags=re.MULTILINE)
+    assert headings == [kind.__name__ for kind in program.subclasses(program.FatalError)]
 
 
-def test_every_finding_of_the_doctor_is_documented_and_no_other_is() -> None:
-    documented = [row[:2] for row in table(OPERATIONS, "finding", "severity", "what it means", "remedy")]
-    assert documented == [[f"`{check.name}`", check.severity] for check in CHECKS]
+def test_every_reason_to_park_a_message_is_documented() -> None:
+    documented = [row[0].strip("`") for row in table(DEAD_LETTERS, "reason", "cause")]
+    assert documented == list(program.POISON_REASONS)
 
 
-def test_every_fault_of_a_server_is_documented_and_no_other_is() -> None:
-    documented = table(OPERATIONS, "server", "versions", "fault", "source")
-    assert documented == [
-        [
-            f"{server} in a cluster" if fault.only_in_clusters else server,
-            f"{written(fault.first)} to before {written(fault.fixed)}",
-            fault.what,
-            fault.source,
-        ]
-        for server, faults in (("NATS", NATS_FAULTS), ("Postgres", POSTGRES_FAULTS))
-        for fault in faults
-    ]
-
-
-def test_every_fatal_error_is_documented_and_no_other_is() -> None:
-    documented = [row[0].strip("`") for row in table(OPERATIONS, "error", "what it means", "what to do")]
-    assert documented == list(subclasses(FatalError))
-
-
-def test_every_reason_to_park_a_message_is_documented_and_no_other_is() -> None:
-    documented = [row[0].strip("`") for row in table(OPERATIONS, "reason", "what is wrong")]
-    assert documented == list(get_args(PoisonReason))
+def test_every_alert_has_a_section_on_what_to_do() -> None:
+    headings = re.findall(r"^### (.+)$", text(ALERTS), flags=re.MULTILINE)
+    assert headings == re.findall(r"^ +- alert: (\w+)$", text(DOCS / "deploy" / "alerts.yaml"), flags=re.MULTILINE)
 
 
 @every_document
 def test_every_error_that_is_named_exists(path: Path) -> None:
-    known = {*subclasses(errors.ProjectorError)}
+    known = {"ProjectorError", *(kind.__name__ for kind in program.subclasses(program.ProjectorError))}
     assert set(re.findall(r"\b[A-Z]\w+Error\b", text(path))) <= known
 
 
-# What the columns mean.
+# The columns.
 
 
-def documented_type(column: Any) -> str:
-    words = {"TEXT": "text", "JSONB": "jsonb", "TIMESTAMP": "timestamptz", "BIGINT": "bigint"}[str(column.type)]
-    if column.primary_key:
-        return f"{words}, primary key"
-    return words if column.nullable else f"{words}, not null"
+def test_semantics_says_which_events_set_every_column() -> None:
+    documented = [name for row in table(SEMANTICS, "column", "set by") for name in names_in(row[0])]
+    registers = [facet.registers.name for facet in FACET_COLUMNS]
+    columns = [column.name for column in endpoint_state.columns if column.name not in registers]
+    assert sorted(documented) == sorted(columns)
+    assert all(f"`{name}`" in text(SEMANTICS) for name in registers)
 
 
-def test_every_column_is_documented_with_its_type_and_no_other_is() -> None:
-    documented = [
-        row[:2]
-        for row in (
-            *table(SEMANTICS, "column", "type", "meaning", "taken from"),
-            *table(SEMANTICS, "column", "type", "meaning"),
-        )
-    ]
-    assert documented == [[f"`{column.name}`", documented_type(column)] for column in endpoint_state.columns]
+def test_semantics_names_every_event_type() -> None:
+    named = {name for row in table(SEMANTICS, "column", "set by") for name in names_in(row[1])}
+    assert named == set(REVISIONS["kaa-2017-04"].event_types)
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -268,7 +185,7 @@ def example() -> list[tuple[Message, str]]:
     codec = Codec("kaa-2017-04", ROOT / "schemas")
     found = []
     stored_at = 0
-    heads = ("position", "type", "originator", "replica", "time", "says", "what came of it")
+    heads = ("position", "type", "originator", "replica", "time", "fields", "verdict")
     for position, type_, originator, replica, time, says, verdict in table(SEMANTICS, *heads):
         record: dict[str, Any] = {"timestamp": unix_ms(time), "originatorReplicaId": replica}
         record |= {"removed": [], "added": [], "updated": [], "endpointId": "meter-7", "endpointIds": ["meter-7"]}
@@ -335,7 +252,8 @@ def slug(heading: str) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", outside_blocks(path), flags=re.MULTILINE)}
+    headings = re.findall(r"^#+ (.+)$", reference.fill(outside_blocks(path)), flags=re.MULTILINE)
+    return {slug(heading) for heading in headings}
 
 
 @every_document
