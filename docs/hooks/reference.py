@@ -139,13 +139,18 @@ def _is_global(parameter: Any) -> bool:
 
 def _usage(name: str, arguments: Sequence[Any], options: Sequence[Any], *, takes_settings: bool) -> str:
     words = [name]
-    words += [one.name.upper() + (" …" if one.nargs == -1 else "") for one in arguments]
+    words += [_argument(one) for one in arguments]
     words += [f"{one.opts[0]} VALUE" for one in options if one.required]
     if any(not one.required for one in options):
         words.append("[OPTIONS]")
     if takes_settings:
         words.append("[SETTINGS]")
     return " ".join(words)
+
+
+def _argument(argument: Any) -> str:
+    word = f"{argument.name.upper()} …" if argument.nargs == -1 else argument.name.upper()
+    return word if argument.required else f"[{word}]"
 
 
 def _parameter(parameter: Any) -> str:

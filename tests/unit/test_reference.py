@@ -56,7 +56,7 @@ def test_a_required_option_and_an_argument_are_in_the_usage() -> None:
     written = reference.PARTS["commands"]()
     assert "projector wait --seq VALUE [OPTIONS] [SETTINGS]" in written
     assert "projector sql STATEMENT [SETTINGS]" in written
-    assert "projector dead-letters retry POSITIONS … [OPTIONS] [SETTINGS]" in written
+    assert "projector dead-letters retry [POSITIONS …] [OPTIONS] [SETTINGS]" in written
 
 
 def test_a_command_without_settings_does_not_claim_to_take_them() -> None:
