@@ -129,7 +129,7 @@ class NotPermittedError(BrokerRefusedError):
 
     def __init__(self, doing: str, subject: str) -> None:
         super().__init__(
-            f"NATS does not let us {doing} {subject!r}; give the user the permissions that docs/operations.md lists"
+            f"NATS does not let us {doing} {subject!r}; give the user the permissions that docs/how-to/connect.md lists"
         )
         self.doing = doing
         self.subject = subject

@@ -1,4 +1,4 @@
-"""The metrics, as docs/metrics.md has them: counted where the daemon is heard, set where a sample is taken."""
+"""The metrics: counted where the daemon is heard, set where a sample is taken."""
 
 import re
 from itertools import product

@@ -73,7 +73,7 @@ def _remedy(sqlstate: str) -> str:
     if sqlstate == "3D000":
         return "create the database, or correct its name in PROJECTOR_DATABASE_URL"
     if sqlstate == "42501":
-        return "grant the privileges that docs/operations.md lists"
+        return "grant the privileges that docs/how-to/connect.md lists"
     if sqlstate.startswith("42"):
         return "the tables are not those of this version: run `projector init`"
     return "mend it and start the projector again"

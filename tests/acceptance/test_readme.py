@@ -1,4 +1,4 @@
-"""What README.md and docs/operations.md give people to paste, run on real servers."""
+"""What README.md and docs/how-to/connect.md give people to paste, run on real servers."""
 
 import asyncio
 import re
@@ -25,7 +25,8 @@ from tests.support.fixtures import Eventually, Publish, Query
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+CONNECT = (ROOT / "docs" / "how-to" / "connect.md").read_text(encoding="utf-8")
+MONITOR = (ROOT / "docs" / "how-to" / "monitor.md").read_text(encoding="utf-8")
 
 
 def blocks(written: str, language: str) -> list[str]:
@@ -71,7 +72,7 @@ async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Runti
 
 async def test_the_first_query_of_the_readme_is_the_one_that_the_demo_shows(fleet: Runtime) -> None:
     (statement,) = re.findall(r'^projector sql "(.*)"$', README, flags=re.MULTILINE)
-    assert f'"{statement}"' in (ROOT / "projector" / "view.py").read_text(encoding="utf-8")
+    assert f'"{statement}"' in (ROOT / "projector" / "dev" / "view.py").read_text(encoding="utf-8")
     answer = await fleet.sql(statement)
     assert sum(count for _, count in answer.rows) == 50
 
@@ -89,8 +90,8 @@ FOREIGN = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_a
 
 @pytest.fixture
 def guarded_nats_url(server_folder: Path) -> Iterator[str]:
-    """A server with the user that docs/operations.md describes, and one who may do everything."""
-    (permissions,) = [block for block in blocks(OPERATIONS, "text") if block.startswith("permissions")]
+    """A server with the user that docs/how-to/connect.md describes, and one who may do everything."""
+    (permissions,) = [block for block in blocks(CONNECT, "text") if block.startswith("permissions")]
     users = f"{{user: admin, password: a}}, {{user: projector, password: p, {permissions}}}"
     config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
     with EmbeddedNats(server_folder / "nats", config=config) as server:
@@ -99,7 +100,7 @@ def guarded_nats_url(server_folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def grant(empty_database_url: str, query: Query) -> AsyncIterator[Callable[[], Awaitable[tuple[str, str]]]]:
-    """Makes the two roles that docs/operations.md describes, and returns how they reach the database."""
+    """Makes the two roles that docs/how-to/connect.md describes, and returns how they reach the database."""
     suffix = secrets.token_hex(4)
     database = empty_database_url.partition("?")[0].rpartition("/")[2]
     roles = {name: f"{name}_{suffix}" for name in ("projector", "fleet_reader")}
@@ -107,7 +108,7 @@ async def grant(empty_database_url: str, query: Query) -> AsyncIterator[Callable
     async def grant() -> tuple[str, str]:
         await query(empty_database_url, f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
         await query(empty_database_url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
-        for block in blocks(OPERATIONS, "sql"):
+        for block in [*blocks(CONNECT, "sql"), *blocks(MONITOR, "sql")]:
             statements = block.replace("DATABASE fleet ", f"DATABASE {database} ")
             for name, role in roles.items():
                 statements = re.sub(rf"(ROLE|TO) {name}\b", rf"\1 {role}", statements)

@@ -1,4 +1,4 @@
-"""What the stream implies, once more: docs/semantics.md read as text and written down in the plainest way.
+"""What the stream implies, once more: docs/explanation/semantics.md read as text and written down in the plainest way.
 
 It shares no code with the projector, not even the Avro reader, and folds one message at a time.
 So a rule that the projector has wrong shows here, which folding with the projector's own rules would repeat.

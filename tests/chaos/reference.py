@@ -64,7 +64,7 @@ def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[i
 
 
 def independent_fold(messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
-    """Fold with the rules as docs/semantics.md states them; see `model`. Registers are the projector's own affair."""
+    """Fold with the rules of docs/explanation/semantics.md, see `model`; registers are internal to the projector."""
     model = Model(refused=REFUSED)
     dead_letters: dict[int, Row] = {}
     position = 0

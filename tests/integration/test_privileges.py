@@ -1,4 +1,4 @@
-"""The daemon works with these privileges, and without any one of them it does not; docs/operations.md repeats them."""
+"""The daemon works with these privileges, and fails without any one of them; docs/how-to/connect.md lists them."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from tests.support.scene import Scene
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
 
-OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+CONNECT = (Path(__file__).parents[2] / "docs" / "how-to" / "connect.md").read_text(encoding="utf-8")
 
 GRANTS = """
 GRANT CONNECT ON DATABASE fleet TO projector;
@@ -73,8 +73,8 @@ def one_by_one(grants: str) -> list[str]:
 
 
 def test_the_documents_name_these_privileges() -> None:
-    assert set(one_by_one(OPERATIONS)) == set(one_by_one(GRANTS + ONLY_FOR_REBUILD))
-    block = re.search(r"permissions: \{.*?\n\}", OPERATIONS, re.DOTALL)
+    assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + ONLY_FOR_REBUILD))
+    block = re.search(r"permissions: \{.*?\n\}", CONNECT, re.DOTALL)
     assert block
     documented = re.findall(r'"(\$JS[^"]+)"', block[0])
     # A rebuild uses consumers whose names the server makes up.
@@ -141,7 +141,7 @@ async def test_the_daemon_does_not_work_without_any_one_of_them(
     url = await grant([one for one in one_by_one(GRANTS) if one != missing])
     # Where the schema may not be used it looks as if there were no tables.
     refusal: type[FatalError] = DatabaseRefusedError
-    said = "docs/operations.md"
+    said = "docs/how-to/connect.md"
     if "USAGE" in missing:
         refusal, said = (NotMigratedError, "projector init")
     with pytest.raises(refusal, match=said):
@@ -206,7 +206,7 @@ async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
             daemon = scene.follow(nats_url=url(f"without-{number}"))
             with pytest.raises(NotPermittedError, match=re.escape(missing.removesuffix(">"))) as refused:
                 await daemon.end()
-            assert str(refused.value).endswith("docs/operations.md lists")
+            assert str(refused.value).endswith("docs/how-to/connect.md lists")
 
 
 async def simulate(runtime: Runtime) -> None:

@@ -11,6 +11,7 @@ from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
 
+import program
 import pytest
 import typer
 import yaml
@@ -25,8 +26,7 @@ DEPLOY = ROOT / "docs" / "deploy"
 ALERTS = DEPLOY / "alerts.yaml"
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 DOCKERFILE = DEPLOY / "Dockerfile"
-METRICS = ROOT / "docs" / "metrics.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
+RUNBOOK = ROOT / "docs" / "how-to" / "alerts.md"
 
 VARIABLES = {CONFIG_VARIABLE} | {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
 
@@ -80,24 +80,24 @@ def named_metrics() -> set[str]:
 
 
 def test_every_metric_that_is_asked_for_is_documented() -> None:
-    documented = set(re.findall(r"`((?:projector|process)_[a-z_]+)", METRICS.read_text(encoding="utf-8")))
+    documented = {metric.name for metric in program.metrics()}
     assert len(named_metrics()) > 20
     assert named_metrics() <= documented
 
 
 def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on() -> None:
-    headings = re.findall(r"^### (.+)$", OPERATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    headings = re.findall(r"^### (.+)$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for rule in rules():
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
         file, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert (ROOT / file) == OPERATIONS
+        assert (ROOT / file) == RUNBOOK
         assert rule["alert"] in headings
         assert anchor == rule["alert"].lower()
 
 
 def test_every_alert_that_is_explained_exists() -> None:
-    explained = re.findall(r"^### (Projector\w+)$", OPERATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    explained = re.findall(r"^### (Projector\w+)$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert explained == [rule["alert"] for rule in rules()]
 
 

@@ -33,7 +33,6 @@ HTTP = DOCS / "reference" / "http.md"
 LOG = DOCS / "reference" / "log.md"
 TROUBLESHOOT = DOCS / "how-to" / "troubleshoot.md"
 DEAD_LETTERS = DOCS / "how-to" / "dead-letters.md"
-ALERTS = DOCS / "how-to" / "alerts.md"
 SEMANTICS = DOCS / "explanation" / "semantics.md"
 DOCUMENTS = (README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 
@@ -142,11 +141,6 @@ def test_every_fatal_error_has_a_section_on_what_to_do() -> None:
 def test_every_reason_to_park_a_message_is_documented() -> None:
     documented = [row[0].strip("`") for row in table(DEAD_LETTERS, "reason", "cause")]
     assert documented == list(program.POISON_REASONS)
-
-
-def test_every_alert_has_a_section_on_what_to_do() -> None:
-    headings = re.findall(r"^### (.+)$", text(ALERTS), flags=re.MULTILINE)
-    assert headings == re.findall(r"^ +- alert: (\w+)$", text(DOCS / "deploy" / "alerts.yaml"), flags=re.MULTILINE)
 
 
 @every_document

@@ -133,7 +133,7 @@ BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
         "nats-permissions",
         "error",
         _forbidden,
-        "grant the NATS user the permissions that docs/operations.md lists",
+        "grant the NATS user the permissions that docs/how-to/connect.md lists",
     ),
     Check(
         "nats-permissions-to-replay",

@@ -135,7 +135,7 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "without them a paused daemon keeps the lead, and statements may get slow plans",
     ),
     Check("not-migrated", "error", _unmigrated, "`projector init`; if the tables are newer, run the newer version"),
-    Check("privileges", "error", _privileges, "grant the privileges that docs/operations.md lists"),
+    Check("privileges", "error", _privileges, "grant the privileges that docs/how-to/connect.md lists"),
     Check(
         "privileges-to-rebuild",
         "warning",
