@@ -11,9 +11,10 @@ from benchmarks.program import Task, run, say
 from projector import resources
 from projector.app.projection import Projection
 from projector.cli.process import collect_garbage_less_often
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message
+from projector.domain.rules import Rules
 from projector.settings import Settings
 from projector.storage.store import Store
 from projector.stream import subjects
@@ -86,7 +87,7 @@ async def _deliveries(task: Task, *, announce: bool = True) -> AsyncIterator[Del
 
 def _projection(task: Task) -> Projection:
     """Return a projection that can decode, and has nowhere to write to."""
-    rules = Rules(version="", revision=_REVISION, originators=())
+    rules = Rules(version=1, revision=_REVISION, originators=())
     checkpoint = Checkpoint(stream=task.stream, stream_created_at=0, rules=rules)
     return Projection(Codec(_REVISION, resources.folder("schemas")), Store(task.database_url), checkpoint)
 

@@ -175,11 +175,9 @@ class EventsLostError(FatalError):
 class RulesChangedError(FatalError):
     """The rows were built by other rules than those of this version and these settings."""
 
-    def __init__(self, *, what: str, built_with: str, now: str) -> None:
-        super().__init__(
-            f"the rows were built with {what} {built_with!r}, this projector has {now!r}; "
-            "run `projector rebuild` to build them anew"
-        )
+    def __init__(self, *, what: str, built_with: str | int, now: str | int, note: str = "") -> None:
+        self.evidence = f"the rows were built with {what} {built_with!r}{note}, this projector has {now!r}"
+        super().__init__(f"{self.evidence}; run `projector rebuild` to build them anew")
         self.what = what
         self.built_with = built_with
         self.now = now

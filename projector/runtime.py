@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from projector import __version__, resources, rules
+from projector import __version__, resources
 from projector.app.dead_letters import Retried, retry
 from projector.app.doctor.examination import Examination, examine
 from projector.app.observers import Observer
@@ -26,9 +26,9 @@ from projector.cli.process import (
     terminated_like_interrupted,
 )
 from projector.dev.simulation import Simulation, publish_life
-from projector.domain.checkpoint import Rules
 from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.domain.messages import Selection
+from projector.domain.rules import RULES_VERSION, Rules
 from projector.domain.summary import Census
 from projector.monitoring.about import About
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
@@ -75,7 +75,7 @@ class Runtime:
         self._codec = Codec(settings.revision, schemas)
         self._filters = subjects.filters(settings.originators)
         self._rules = Rules(
-            version=rules.version(settings.revision, schemas),
+            version=RULES_VERSION,
             revision=settings.revision,
             originators=settings.originators,
         )

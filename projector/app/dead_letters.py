@@ -5,8 +5,9 @@ from typing import NamedTuple, Protocol
 
 from projector.app.ports import Decoder, Transactions
 from projector.app.projection import Projection
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message, Selection
+from projector.domain.rules import Rules
 from projector.errors import NoDeadLetterError
 
 

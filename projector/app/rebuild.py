@@ -21,10 +21,11 @@ from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
 from projector.app.replay import Replay
 from projector.app.write_behind import WriteBehindCache
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
 from projector.domain.events import Event
 from projector.domain.messages import Message
+from projector.domain.rules import Rules
 from projector.errors import HeldRowsRefusedError, StreamTrimmedError
 
 _NEAR_ENOUGH = 2000

@@ -17,8 +17,9 @@ from projector.app.projection import Batch, Projection
 from projector.app.reader import Gap, Idle, Reader
 from projector.app.stages import Seconds, timed
 from projector.app.trust import check_stream
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Delivery
+from projector.domain.rules import Rules
 from projector.errors import EventsLostError, RulesChangedError
 
 

@@ -43,13 +43,13 @@ class Status:
     dead_letters: int
     dead_letters_by_reason: Mapping[str, int]
     skipped: Mapping[str, int]
-    projection_version: str
+    projection_version: int
     active: Mapping[str, Any] | None
     rebuild: Mapping[str, Any] | None
 
 
 async def status(
-    stream: str, stats: StreamStats, summarise: Callable[[], Awaitable[Summary]], *, rules_version: str
+    stream: str, stats: StreamStats, summarise: Callable[[], Awaitable[Summary]], *, rules_version: int
 ) -> Status:
     """Ask the database and the stream.
 
@@ -72,7 +72,7 @@ async def status(
         dead_letters=sum(summary.dead_letters.values()),
         dead_letters_by_reason=summary.dead_letters,
         skipped=summary.skipped,
-        projection_version=summary.rules_version or rules_version,
+        projection_version=rules_version if summary.rules_version is None else summary.rules_version,
         active=summary.active,
         rebuild=summary.rebuild,
     )

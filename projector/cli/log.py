@@ -13,7 +13,7 @@ from projector import __version__
 from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
 from projector.app.observers import Observer
 from projector.cli.tables import visible_lines
-from projector.domain.checkpoint import Rules
+from projector.domain.rules import Rules
 from projector.errors import TransientError, one_line
 from projector.settings import Settings, masked
 

@@ -10,7 +10,7 @@ class Summary(NamedTuple):
 
     position: int
     """Last position folded; 0 if there is no checkpoint."""
-    rules_version: str | None
+    rules_version: int | None
     """Version of the rules that built the rows; None if there is no checkpoint."""
     skipped: Mapping[str, int]
     """Messages of unknown types, by type."""

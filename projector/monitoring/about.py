@@ -10,6 +10,6 @@ class About:
     version: str
     revision: str
     """Of the protocol."""
-    rules: str
+    rules: int
     """Version of the rules."""
     stream: str

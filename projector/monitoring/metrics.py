@@ -89,7 +89,7 @@ class Metrics(Observer):
         gauge("ready", "Whether the table is fresh, or it stands by").set_function(lambda: health.ready().yes)
         gauge("heartbeat_timestamp_seconds", "Last beat of the loop").set_function(lambda: time() - liveness.age_s)
         gauge("info", "Which projector this is", "version", "revision", "rules").labels(
-            about.version, about.revision, about.rules
+            about.version, about.revision, str(about.rules)
         ).set(1)
 
     def _begin_at_zero(self) -> None:

@@ -36,7 +36,7 @@ class Sampler:
         database: Database,
         *,
         name: str,
-        rules_version: str,
+        rules_version: int,
         period_s: float = SAMPLE_PERIOD_S,
     ) -> None:
         """Remember whom to ask about the stream of this name: nothing is opened yet."""

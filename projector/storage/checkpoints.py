@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from projector.domain.checkpoint import Anchor, Checkpoint, Rules
+from projector.domain.checkpoint import Anchor, Checkpoint
+from projector.domain.rules import Rules
 from projector.storage.wire import decode_json
 
 PROJECTION = "endpoint_state"

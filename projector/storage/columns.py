@@ -1,7 +1,7 @@
-"""The columns of each facet in `endpoint_state`, and how a state fills them.
+"""The columns of each facet in `endpoint_state`, and how they derive from its state.
 
-A facet has the columns people query, all derived,
-and one column of registers: its whole state as JSON, which is what is loaded to fold on.
+A facet has derived columns, which people query,
+and one column of registers: its whole state as JSON, loaded to fold on.
 """
 
 from collections.abc import Callable
@@ -32,21 +32,21 @@ class FacetColumns:
     facet: Facet[Any]
     columns: tuple[Column[Any], ...]
     values: Callable[[Any], Row]
-    """The values of `columns` for a state, in their order; times in Unix ms."""
+    """Returns the values of `columns` for a state, in their order; times in Unix ms."""
     registers: Column[Any]
 
     @property
     def all_columns(self) -> tuple[Column[Any], ...]:
-        """The columns that people query, then the one that they rest on."""
+        """The derived columns, then the registers."""
         return (*self.columns, self.registers)
 
 
 def _registers(facet: Facet[Any]) -> Column[Any]:
     return Column(
         f"{facet.name}_registers",
-        Text,  # not JSONB: it is only read and written as a whole, and taking it apart costs more than keeping it
-        comment=f"Internal: the {facet.name} columns rest on it. Each value with its stamp: "
-        "[stream sequence, Unix ms, originator, replica]",
+        Text,  # not JSONB: it is read and written as a whole, so parsing it would only cost time
+        comment=f"Internal: the registers from which the {facet.name} columns derive. "
+        "Each value with its stamp: [stream sequence, Unix ms, originator, replica]",
     )
 
 
@@ -82,12 +82,12 @@ _CONNECTIVITY = FacetColumns(
         Column(
             "connectivity_changed_at",
             TIME,
-            comment="Time of the connect or disconnect that the status rests on",
+            comment="Time of the connect or disconnect that decides the status",
         ),
         Column("connected_at", TIME, comment="Time of the latest connect"),
-        Column("disconnected_at", TIME, comment="Time of the latest disconnect that counted"),
+        Column("disconnected_at", TIME, comment="Time of the latest disconnect that was applied"),
         Column("connected_originator", Text, comment="Service instance that holds the latest session"),
-        Column("connected_replica", Text, comment="Replica of it that holds the latest session; null: unknown"),
+        Column("connected_replica", Text, comment="Replica of that instance; null: unknown"),
     ),
     values=_connectivity,
     registers=_registers(connectivity.FACET),
@@ -129,7 +129,7 @@ _METADATA = FacetColumns(
             JSONB,
             nullable=False,
             server_default=text("'{}'::jsonb"),
-            comment="Present metadata keys and their values; null where the protocol carries none",
+            comment="Metadata keys and their values; null where the protocol carries no value",
         ),
         Column("metadata_changed_at", TIME, comment="Time of the latest metadata event"),
     ),
@@ -160,9 +160,9 @@ _CONFIGURATION = FacetColumns(
             server_default=text("'none'"),
             comment="none, pending (the available configuration is not the applied one) or applied",
         ),
-        Column("config_available_id", Text, comment="Configuration announced latest"),
+        Column("config_available_id", Text, comment="Latest announced configuration"),
         Column("config_available_at", TIME, comment="Time of its announcement"),
-        Column("config_applied_id", Text, comment="Configuration confirmed latest"),
+        Column("config_applied_id", Text, comment="Latest confirmed configuration"),
         Column("config_applied_at", TIME, comment="Time of its confirmation"),
         Column("config_pending_id", Text, comment="The available configuration while it is pending, else null"),
     ),
@@ -176,14 +176,14 @@ FACET_COLUMNS = (_CONNECTIVITY, _APPLICATION, _METADATA, _CONFIGURATION)
 if tuple(columns.facet for columns in FACET_COLUMNS) != FACETS:
     raise AssertionError("every facet of the domain needs its columns, in the same order")
 
-ENDPOINT_ID = Column("endpoint_id", Text, primary_key=True, comment="Endpoint, as its events name it")
+ENDPOINT_ID = Column("endpoint_id", Text, primary_key=True, comment="Endpoint id, as its events name it")
 
 LAST_EVENT = (
     Column(
         "last_event_seq",
         BigInteger,
         nullable=False,
-        comment="Stream sequence of the latest event that named the endpoint, whatever came of it",
+        comment="Stream sequence of the latest event that named the endpoint, applied or not",
     ),
     Column("last_event_at", TIME, nullable=False, comment="Time of that event"),
 )

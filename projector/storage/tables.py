@@ -1,4 +1,4 @@
-"""The tables and the view, defined once: migrations must come to the same, and a test compares them."""
+"""The tables and the view. Migrations must create the same; a test compares them."""
 
 from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -16,7 +16,7 @@ endpoint_state = Table(
     *(column for facet in FACET_COLUMNS for column in facet.columns),
     *LAST_EVENT,
     *(facet.registers for facet in FACET_COLUMNS),
-    comment="The present state of every endpoint, as the event stream implies it. "
+    comment="Current state of every endpoint, as the event stream implies it. "
     "Written by the projector only; rebuilt with `projector rebuild`",
     # Room on each page for the new version of a row, which then needs no change of an index.
     postgresql_with={"fillfactor": "80"},
@@ -25,27 +25,38 @@ endpoint_state = Table(
 projector_checkpoint = Table(
     "projector_checkpoint",
     metadata,
-    Column("projection", Text, primary_key=True, comment="Name of the projection, which is that of its table"),
+    Column("projection", Text, primary_key=True, comment="Name of the projection, which is the name of its table"),
     Column(
         "shard",
         Integer,
         primary_key=True,
         autoincrement=False,
         server_default="0",
-        comment="Share of the endpoints that this projector folds; 0 as long as there is one",
+        comment="Shard of the endpoints; 0 if there is only one",
     ),
     Column("stream", Text, nullable=False, comment="JetStream stream that is folded"),
-    Column("stream_created_at", TIME, nullable=False, comment="When that stream was created, to recognise it by"),
+    Column(
+        "stream_created_at", TIME, nullable=False, comment="Creation time of the stream, to detect that it was replaced"
+    ),
     Column(
         "position",
         BigInteger,
         nullable=False,
         comment="Stream sequence up to which every message is folded, parked or skipped",
     ),
-    Column("anchor_stored_at", TIME, comment="When the message at the position was stored, to recognise it by"),
+    Column(
+        "anchor_stored_at",
+        TIME,
+        comment="When the message at the position was stored, to detect that the stream was replaced",
+    ),
     Column("anchor_hash", LargeBinary, comment="SHA-256 of the payload of that message"),
-    Column("rules_version", Text, nullable=False, comment="Fingerprint of the rules that built the rows"),
-    Column("revision", Text, nullable=False, comment="Protocol revision that the messages were read in"),
+    Column(
+        "rules_version",
+        Integer,
+        nullable=False,
+        comment="Version of the rules that built the rows; 0: from before versions were numbers",
+    ),
+    Column("revision", Text, nullable=False, comment="Protocol revision of the messages"),
     Column(
         "originators",
         ARRAY(Text),
@@ -65,7 +76,7 @@ projector_checkpoint = Table(
         BigInteger,
         nullable=False,
         server_default="0",
-        comment="How often rows were changed other than by folding on, by a rebuild or a retry",
+        comment="Incremented when a rebuild or retry changes rows; invalidates prefetched state",
     ),
     Column(
         "advanced_at",
@@ -74,12 +85,12 @@ projector_checkpoint = Table(
         server_default=text("now()"),
         comment="When the position last moved",
     ),
-    Column("lag_messages", BigInteger, comment="Messages that were not folded, as the projector that works last saw"),
-    Column("lag_seen_at", TIME, comment="When it saw that, every few seconds while it works"),
+    Column("lag_messages", BigInteger, comment="Messages not yet folded, as the leader last saw"),
+    Column("lag_seen_at", TIME, comment="When the leader saw that; updated every few seconds"),
     Column(
-        "active_since", TIME, comment="Since when the projector works; where none does, since when the last one worked"
+        "active_since", TIME, comment="When the present leader took the lead; without a leader, when the last one did"
     ),
-    comment="How far each projection has folded its stream; moves in the transaction that changes the rows",
+    comment="How far each projection has folded its stream; changes in the same transaction as the rows",
 )
 
 dead_letter = Table(
@@ -93,18 +104,20 @@ dead_letter = Table(
         autoincrement=False,
         comment="Stream sequence of the message",
     ),
-    Column("subject", Text, nullable=False, comment="Subject; bytes that are not text are written as escapes"),
-    Column("headers", JSONB, comment="Headers, if it had any"),
-    Column("payload", LargeBinary, nullable=False, comment="Payload as it was received"),
-    Column("stored_at", TIME, nullable=False, comment="When the broker stored it"),
-    Column("reason", Text, nullable=False, comment="Kind of fault"),
-    Column("detail", Text, nullable=False, comment="What exactly is wrong"),
+    Column("subject", Text, nullable=False, comment="Subject; bytes that are not UTF-8 are written as escapes"),
+    Column("headers", JSONB, comment="Headers; null if there were none"),
+    Column("payload", LargeBinary, nullable=False, comment="Payload as received"),
+    Column("stored_at", TIME, nullable=False, comment="When the broker stored the message"),
+    Column("reason", Text, nullable=False, comment="Kind of error"),
+    Column("detail", Text, nullable=False, comment="What is wrong with the message"),
     Column("state", Text, nullable=False, server_default="parked", comment="parked, resolved or discarded"),
-    Column("attempts", Integer, nullable=False, server_default="1", comment="How often folding it was tried"),
-    Column("parked_at", TIME, nullable=False, server_default=text("now()"), comment="When it was first parked"),
-    Column("closed_at", TIME, comment="When it was resolved or discarded"),
-    Column("note", Text, comment="Why it was discarded"),
-    comment="Messages that could not be folded: nothing is skipped in silence",
+    Column("attempts", Integer, nullable=False, server_default="1", comment="Number of attempts to fold the message"),
+    Column(
+        "parked_at", TIME, nullable=False, server_default=text("now()"), comment="When the message was first parked"
+    ),
+    Column("closed_at", TIME, comment="When the message was resolved or discarded"),
+    Column("note", Text, comment="Why the message was discarded"),
+    comment="Messages that could not be folded",
 )
 
 Index("dead_letter_parked_idx", dead_letter.c.reason, postgresql_where=dead_letter.c.state == "parked")
@@ -130,25 +143,25 @@ CROSS JOIN LATERAL (
     ) AS active
 ) AS leader
 """
-"""The lock is that of `locks.LEADER_LOCK`."""
+"""Looks for the lock `locks.LEADER_LOCK`."""
 
 STATUS_COMMENTS = {
-    "projection": "Name of the projection, which is that of its table",
-    "shard": "Share of the endpoints that the projector folds; 0 as long as there is one",
+    "projection": "Name of the projection, which is the name of its table",
+    "shard": "Shard of the endpoints; 0 if there is only one",
     "stream": "JetStream stream that is folded",
     "position": "Stream sequence up to which every message is folded, parked or skipped",
     "last_event_stored_at": "When the broker stored the message at the position",
     "last_commit_at": "When the position last moved",
-    "lag_messages": "Messages that were not folded, as the projector that works last saw",
-    "lag_seen_at": "When it saw that, every few seconds while it works",
-    "active": "Whether a projector works",
-    "active_since": "Since when; null: none does",
+    "lag_messages": "Messages not yet folded, as the leader last saw",
+    "lag_seen_at": "When the leader saw that; updated every few seconds",
+    "active": "Whether there is a leader",
+    "active_since": "When the leader took the lead; null: there is none",
     "dead_letters": "Dead letters neither resolved nor discarded",
 }
 
 for _statement in (
     _STATUS_VIEW,
-    "COMMENT ON VIEW projector_status IS 'How far and how fresh the projection is'",
+    "COMMENT ON VIEW projector_status IS 'Progress and freshness of the projection'",
     *(f"COMMENT ON COLUMN projector_status.{name} IS '{comment}'" for name, comment in STATUS_COMMENTS.items()),
 ):
     event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ from nats.js import JetStreamContext
 
 import projector
 from projector.dev.simulation import Simulation
+from projector.domain.rules import RULES_VERSION
 from projector.runtime import Runtime
 from projector.settings import load
 from tests.support.command_line import CommandLine, Running
@@ -153,10 +154,10 @@ async def test_rows_of_other_rules_are_not_folded_on_until_they_are_rebuilt(
 ) -> None:
     await publish(*kettles(3))
     await world.fold()
-    await world.sql("UPDATE projector_checkpoint SET rules_version = 'former'")
+    await world.sql("UPDATE projector_checkpoint SET rules_version = 7")
     refused = await world.command("run", "--until-caught-up")
     assert refused.code == 3
-    assert "rules version 'former'" in refused.err
+    assert "rules version 7" in refused.err
     assert "projector rebuild" in refused.err
     assert (await world.command("rebuild")).code == 0
     await world.fold()
@@ -164,7 +165,7 @@ async def test_rows_of_other_rules_are_not_folded_on_until_they_are_rebuilt(
 
 @pytest.fixture
 def other_rules(tmp_path: Path) -> Path:
-    """A copy of the code in which a connect does not take the version."""
+    """A copy of the code in which a connect does not take the version, with a version of the rules of its own."""
     code = tmp_path / "other"
     for name in ("projector", "migrations", "schemas"):
         shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -174,6 +175,10 @@ def other_rules(tmp_path: Path) -> Path:
     changed = source[start:].replace("_take_version(state, event.app_version, event.stamp)", "state.version", 1)
     assert changed != source[start:]
     module.write_text(source[:start] + changed)
+    rules = code / "projector" / "domain" / "rules.py"
+    source = rules.read_text()
+    rules.write_text(source.replace(f"RULES_VERSION = {RULES_VERSION}\n", f"RULES_VERSION = {RULES_VERSION + 1}\n"))
+    assert rules.read_text() != source
     return code
 
 

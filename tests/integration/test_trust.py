@@ -13,8 +13,9 @@ from nats.js import JetStreamContext
 
 from projector.app import supervisor as supervisor_module
 from projector.app.projection import Projection
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Message
+from projector.domain.rules import Rules
 from projector.errors import (
     EventsLostError,
     FatalError,
@@ -104,7 +105,7 @@ async def test_a_database_of_another_version_is_refused(folded: Scene) -> None:
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("rules_version", "'other'"),
+        ("rules_version", "7"),
         ("revision", "'kaa-2031-01'"),
         ("originators", "'{kpc,epr}'"),
         ("stream", "'OTHER'"),
@@ -347,7 +348,7 @@ async def test_a_batch_that_comes_again_is_not_folded_again_even_where_a_clock_h
     store = Store(scene.database_url)
     await store.open()
     checkpoint = Checkpoint(
-        stream="S", stream_created_at=1, rules=Rules(version="r", revision="kaa-2017-04", originators=())
+        stream="S", stream_created_at=1, rules=Rules(version=1, revision="kaa-2017-04", originators=())
     )
     await store.begin(checkpoint)
     projection = Projection(codec, store, checkpoint)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from projector.domain.application import Application
-from projector.domain.checkpoint import Anchor, Checkpoint, Rules
+from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.configuration import Configuration
 from projector.domain.connectivity import Connectivity
 from projector.domain.endpoint import FACETS, Endpoint
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.metadata import Key, Metadata
+from projector.domain.rules import Rules
 from projector.domain.stamps import Register, Stamp
 from projector.errors import CheckpointMovedError, PoisonError
 from projector.storage.columns import FACET_COLUMNS
@@ -295,7 +296,7 @@ async def test_parking_a_message_again_counts_the_attempt_and_renews_the_reason(
 
 
 CHECKPOINT = Checkpoint(
-    stream="S", stream_created_at=T, rules=Rules(version="r1", revision="kaa-2017-04", originators=("epr", "kpc"))
+    stream="S", stream_created_at=T, rules=Rules(version=1, revision="kaa-2017-04", originators=("epr", "kpc"))
 )
 
 

@@ -16,6 +16,7 @@ from projector.storage import migrate
 from projector.storage.connection import engine_connection
 from projector.storage.tables import metadata
 from tests.support.fixtures import Eventually, Query, Rows
+from tests.support.migrations import migrate_to
 
 ROW = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('e', 1, now())"
 ADVISORY_LOCK = 4_150_913_071  # of migrations/env.py, the same in every version
@@ -117,6 +118,22 @@ async def test_migrating_twice_changes_nothing(database_url: str, query: Query, 
     await migrate.upgrade(database_url)
     assert await catalogue(database_url) == before
     assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == [("e",)]
+
+
+async def test_rows_that_a_fingerprint_of_the_rules_built_become_those_of_version_0(
+    empty_database_url: str, query: Query
+) -> None:
+    await migrate_to(empty_database_url, "0003")
+    await query(
+        empty_database_url,
+        """
+        INSERT INTO projector_checkpoint (projection, stream, stream_created_at, position, rules_version, revision)
+        VALUES ('endpoint_state', 'S', now(), 5, '1a801dfeadd6', 'kaa-2017-04')
+        """,
+    )
+    await migrate.upgrade(empty_database_url)
+    found = await query(empty_database_url, "SELECT position, rules_version, revision FROM projector_checkpoint")
+    assert found == [(5, 0, "kaa-2017-04")]
 
 
 async def test_a_downgrade_removes_everything_and_the_next_upgrade_brings_it_back(

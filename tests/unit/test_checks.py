@@ -7,8 +7,9 @@ import pytest
 
 from projector.app.doctor.examination import CHECKS, examine
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import BackendInfo, DatabaseInfo
+from projector.domain.rules import Rules
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -19,7 +20,7 @@ from projector.errors import (
 )
 from projector.stream.coverage import coverage
 
-RULES = Rules(version="r1", revision="kaa-2017-04", originators=())
+RULES = Rules(version=2, revision="kaa-2017-04", originators=())
 FILTER = "kaa.v1.events.*.endpoint.>"
 SUBJECTS = ("kaa.v1.events.*.endpoint.config.updated", "kaa.v1.events.*.endpoint.connectivity.connected")
 
@@ -92,7 +93,7 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (stream(created_at=2), {"stream-replaced"}),
     (stream(last=4), {"stream-replaced"}),
     (stream(first=7), {"events-lost", "beginning-gone"}),
-    (checkpoint(rules=replace(RULES, version="r0")), {"rules-changed"}),
+    (checkpoint(rules=replace(RULES, version=1)), {"rules-changed"}),
     (checkpoint(rules=replace(RULES, originators=("kpc",))), {"rules-changed"}),
     (checkpoint(rules=replace(RULES, revision="kaa-0")), {"rules-changed"}),
     (checkpoint(stream="T", stream_created_at=2), {"rules-changed"}),

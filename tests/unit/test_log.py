@@ -11,12 +11,13 @@ from projector.app.notifications import Active, CaughtUp, Committed, Retrying
 from projector.app.projection import Outcome
 from projector.cli import log as journal_module
 from projector.cli.log import Journal
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message
+from projector.domain.rules import Rules
 from projector.errors import DatabaseUnavailableError
 from projector.settings import load
 
-RULES = Rules(version="r1", revision="kaa-2017-04", originators=())
+RULES = Rules(version=3, revision="kaa-2017-04", originators=())
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=0, rules=RULES, position=7)
 
 
@@ -46,7 +47,7 @@ def test_the_start_shows_the_settings_and_no_secret() -> None:
     (line,) = logged
     assert line["event"] == "starting"
     assert line["database"] == "postgresql://fleet:***@127.0.0.1/fleet"
-    assert (line["originators"], line["http"], line["rules"]) == ("epr, kpc", "127.0.0.1:9464", "r1")
+    assert (line["originators"], line["http"], line["rules"]) == ("epr, kpc", "127.0.0.1:9464", 3)
     assert "s3cret" not in str(line)
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from projector.app.notifications import Active, Heartbeat, Received, Retrying, StandingBy
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.rules import Rules
 from projector.errors import BrokerUnavailableError
 from projector.monitoring import service as service_module
 from projector.monitoring.service import ServiceManager
 
 CHECKPOINT = Checkpoint(
-    stream="S", stream_created_at=0, rules=Rules(version="", revision="", originators=()), position=7
+    stream="S", stream_created_at=0, rules=Rules(version=1, revision="", originators=()), position=7
 )
 
 Hear = Callable[[], list[str]]

@@ -9,8 +9,8 @@ from projector.app.doctor.database import DATABASE_CHECKS
 from projector.app.doctor.findings import Check, Finding, Inspection, found
 from projector.app.doctor.setup import SETUP_CHECKS
 from projector.domain.broker_info import BrokerInfo
-from projector.domain.checkpoint import Rules
 from projector.domain.database_info import DatabaseInfo
+from projector.domain.rules import Rules
 from projector.errors import ProjectorError, SettingError
 
 T = TypeVar("T")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
-from projector.domain.checkpoint import Checkpoint, Rules
+from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import DatabaseInfo
+from projector.domain.rules import Rules
 from projector.errors import ProjectorError
 
 Severity = Literal["error", "warning"]

@@ -75,7 +75,7 @@ def _rules_changed(inspection: Inspection) -> str | None:
     try:
         checkpoint.rules.check(inspection.rules)
     except RulesChangedError as error:
-        return f"the rows were built with {error.what} {error.built_with!r}, this projector has {error.now!r}"
+        return error.evidence
     return None
 
 

@@ -1,0 +1,68 @@
+"""The version of the rules is raised whenever the rules make something else of a large corpus."""
+
+from functools import cache
+
+import pytest
+
+from projector.domain.endpoint import EVENT_TYPES
+from projector.domain.events import Disconnected
+from projector.domain.facets import Verdict
+from projector.domain.rules import RULES_VERSION
+from projector.stream import limits
+from projector.stream.codec import REVISIONS
+from tests.support import golden_rules
+from tests.support.corpus import CORPORA
+
+result = cache(golden_rules.result)
+
+
+def test_every_revision_has_a_corpus() -> None:
+    assert CORPORA.keys() == REVISIONS.keys()
+
+
+@pytest.mark.parametrize("revision", CORPORA)
+def test_what_the_rules_make_of_the_corpus_changes_only_with_their_version(revision: str) -> None:
+    now = golden_rules.golden(revision, result(revision))
+    on_record = [one for one in golden_rules.recorded() if (one.version, one.revision) == (now.version, revision)]
+    assert on_record, f"version {RULES_VERSION} of the rules is new: record it with `{golden_rules.COMMAND}`"
+    (before,) = on_record
+    assert before.corpus == now.corpus, f"the corpus changed: record it with `{golden_rules.COMMAND}`"
+    assert not before.changed(now), (
+        f"the rules make other {', '.join(before.changed(now))} of the corpus: if that is intended, "
+        f"raise RULES_VERSION in projector/domain/rules.py and record it with `{golden_rules.COMMAND}`"
+    )
+
+
+@pytest.mark.parametrize("revision", CORPORA)
+def test_the_corpus_comes_to_every_verdict(revision: str) -> None:
+    expected = {(kind, verdict) for kind in EVENT_TYPES for verdict in (Verdict.APPLIED, Verdict.LATE)}
+    assert result(revision).verdicts.keys() == expected | {(Disconnected, Verdict.FENCED)}
+
+
+def test_the_corpus_comes_to_every_reason_to_park_and_to_unknown_types() -> None:
+    found = result("kaa-2017-04")
+    assert {reason for _, reason in found.parked} == {
+        "malformed-payload",
+        "trailing-bytes",
+        "empty-endpoint-id",
+        "empty-config-id",
+        "endpoint-id-too-long",
+        "unstorable-text",
+    }
+    assert len(found.skipped) > 5
+
+
+@pytest.mark.parametrize("revision", CORPORA)
+def test_the_corpus_sets_each_endpoint_many_times_and_leaves_some_alone(revision: str) -> None:
+    found = result(revision)
+    assert len(found.endpoints) > 250
+    assert sum(found.verdicts.values()) > 15_000
+
+
+def test_a_version_on_record_is_not_recorded_anew_for_other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = golden_rules.RECORD.read_bytes()
+    monkeypatch.setattr(limits, "MAX_ENDPOINT_ID_BYTES", 2000)
+    refusal = golden_rules.record()
+    assert refusal is not None
+    assert "parked" in refusal
+    assert golden_rules.RECORD.read_bytes() == before
