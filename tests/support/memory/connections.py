@@ -1,0 +1,46 @@
+"""Connections to a server in memory."""
+
+import asyncio
+
+from projector.errors import TransientError
+
+
+class Connection:
+    """One connection. Once it is lost, whatever uses it fails."""
+
+    def __init__(self, error: type[TransientError]) -> None:
+        """Take what a lost connection raises."""
+        self._error = error
+        self.lost = asyncio.Event()
+
+    async def turn(self) -> None:
+        """Give other tasks a turn, as waiting for a server does."""
+        await asyncio.sleep(0)
+        if self.lost.is_set():
+            raise self._error("the connection is lost")
+
+
+class Connections:
+    """The connections to one server."""
+
+    def __init__(self, error: type[TransientError]) -> None:
+        self._error = error
+        self._open: set[Connection] = set()
+        self.reachable = True
+
+    async def connect(self) -> Connection:
+        await asyncio.sleep(0)
+        if not self.reachable:
+            raise self._error("the server is not reachable")
+        connection = Connection(self._error)
+        self._open.add(connection)
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        connection.lost.set()
+        self._open.discard(connection)
+
+    def lose(self) -> None:
+        """Cut every connection; new ones can be made while the server is reachable."""
+        for connection in tuple(self._open):
+            self.disconnect(connection)
