@@ -151,7 +151,8 @@ class StreamReplacedError(FatalError):
     def __init__(self, stream: str, evidence: str) -> None:
         super().__init__(
             f"stream {stream!r} is not the one that was folded: {evidence}; "
-            "restore the original stream, or run `projector rebuild` to accept this one"
+            "restore the original stream, or run `projector rebuild` to accept this one: "
+            "what only the original stream said is lost then"
         )
         self.stream = stream
         self.evidence = evidence
@@ -197,15 +198,22 @@ class DamagedRowError(FatalError):
 
 
 class StreamTrimmedError(FatalError):
-    """The beginning of the stream is gone, so that a replay does not see everything."""
+    """Messages have left the stream, so that a replay does not see everything."""
 
-    def __init__(self, stream: str, *, first: int) -> None:
+    def __init__(self, stream: str, *, first: int, gone: int, known: bool) -> None:
+        consequence = (
+            "what only they said is kept from the table"
+            if known
+            else "what only they said is lost: the table was not built from this stream"
+        )
         super().__init__(
-            f"stream {stream!r} begins at position {first}, {first - 1} are gone; with --accept-trimmed "
-            "the rows rest on what the table knows from before, and on the stream from there on"
+            f"stream {stream!r} begins at position {first}, and {gone} messages before that are gone; "
+            f"with --accept-trimmed the stream is replayed from there, and {consequence}"
         )
         self.stream = stream
         self.first = first
+        self.gone = gone
+        self.known = known
 
 
 class RebuildRunningError(FatalError):

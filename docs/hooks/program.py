@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 
 import typer
 from prometheus_client import CollectorRegistry
@@ -51,7 +51,7 @@ ROOT = Path(__file__).parents[2]
 LOG = ROOT / "projector" / "cli" / "log.py"
 HTTP_SERVER = ROOT / "projector" / "monitoring" / "server.py"
 
-CHECKS = cast("Sequence[Check[Any]]", examination.CHECKS)
+CHECKS: Sequence[Check[Any]] = examination.CHECKS
 EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL)
 POISON_REASONS: tuple[str, ...] = get_args(PoisonReason)
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
@@ -79,7 +79,7 @@ def command_line() -> Any:
 
 def metrics() -> Iterator[Metric]:
     """Yield the metrics of the daemon in the order in which they are registered."""
-    about = About(version="", revision="", rules="", stream="")
+    about = About(version="", revision="", rules=0, stream="")
     unused: Any = None  # liveness and health are read at a scrape only
     registry: CollectorRegistry = Metrics(about, unused, unused)._registry  # noqa: SLF001
     for collector in dict.fromkeys(registry._collector_to_names):  # noqa: SLF001

@@ -58,5 +58,17 @@ class Retrying:
     error: TransientError
 
 
-Notification: TypeAlias = Heartbeat | StandingBy | Active | Received | Committed | CaughtUp | Retrying
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRecognized:
+    """NATS has changed the creation time of the stream; the message at the checkpoint shows that it is the same."""
+
+    checkpoint: Checkpoint
+    """With the new creation time."""
+    created_before: int
+    """The creation time until now, in Unix ms."""
+
+
+Notification: TypeAlias = (
+    Heartbeat | StandingBy | Active | Received | Committed | CaughtUp | Retrying | StreamRecognized
+)
 """New kinds may be added: an observer ignores the ones it does not know."""

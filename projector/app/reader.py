@@ -52,11 +52,11 @@ class Reader:
     async def seek(self, after: int) -> Gap | None:
         """Continue after a position; return the gap that is there, if there is one."""
         self.pending = await self._source.consumer.seek(after)
-        self.position = after
+        state = await self._source.view.state()
+        self.position = max(after, state.began - 1)
         self._ready.clear()
         self._first = 0
-        first = (await self._source.view.state()).first
-        return self._skip_to(first) if first > after + 1 else None
+        return self._skip_to(state.first) if state.first > self.position + 1 else None
 
     async def next(self) -> Reading:
         """Wait for messages, and return them, a gap before them, or that nothing arrived."""

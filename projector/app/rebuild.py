@@ -20,6 +20,7 @@ from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
 from projector.app.replay import Replay
+from projector.app.trust import is_same_stream
 from projector.app.write_behind import WriteBehindCache
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
@@ -162,12 +163,19 @@ class _Attempt:
         """Fetch the first messages, and decide where the replay starts."""
         await self._messages.begin((await self._source.view.state()).first - 1)
         state = await self._source.view.state()
-        if state.first > 1:
-            if not self._options.accept_trimmed:
-                raise StreamTrimmedError(self._options.stream, first=state.first)
+        if state.first > state.began:
             live = await self._staging.checkpoint()
             # In another stream, or in an earlier one of the same name, positions mean something else.
-            if live is not None and (live.stream, live.stream_created_at) == (self._options.stream, state.created_at):
+            known = (
+                live is not None
+                and live.stream == self._options.stream
+                and await is_same_stream(self._source.view, state, live)
+            )
+            if not self._options.accept_trimmed:
+                raise StreamTrimmedError(
+                    self._options.stream, first=state.first, gone=state.first - state.began, known=known
+                )
+            if known:
                 await self._staging.seed(state.first)
         origin = Checkpoint(
             stream=self._options.stream,

@@ -7,9 +7,9 @@ the way to recover is the way to start.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from projector.app.notifications import Active, CaughtUp, Committed, Heartbeat, Received
+from projector.app.notifications import Active, CaughtUp, Committed, Heartbeat, Received, StreamRecognized
 from projector.app.observers import Observer
 from projector.app.pipeline import Processed, run_pipeline
 from projector.app.ports import Decoder, Source, Store
@@ -103,8 +103,19 @@ class Session:
         if checkpoint.stream != self._options.stream:
             raise RulesChangedError(what="stream", built_with=checkpoint.stream, now=self._options.stream)
         checkpoint.rules.check(self._options.rules)
-        await check_stream(self._source.view, checkpoint)
-        return checkpoint
+        state = await check_stream(self._source.view, checkpoint)
+        if state.created_at == checkpoint.stream_created_at:
+            return checkpoint
+        return await self._adopt(checkpoint, state.created_at)
+
+    async def _adopt(self, checkpoint: Checkpoint, created_at: int) -> Checkpoint:
+        """Take over the creation time of the stream, which is the same one although NATS has changed it."""
+        adopted = replace(checkpoint, stream_created_at=created_at)
+        async with self._store.transaction() as work:
+            await work.hold(checkpoint)
+            await work.advance(checkpoint, adopted)
+        self._observer.notify(StreamRecognized(checkpoint=adopted, created_before=checkpoint.stream_created_at))
+        return adopted
 
     async def _announce(self, checkpoint: Checkpoint) -> None:
         self._store.note_lag(self._lag)

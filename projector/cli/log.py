@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from math import inf
 from time import monotonic
 
@@ -10,7 +11,15 @@ import structlog
 from structlog.typing import EventDict
 
 from projector import __version__
-from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
+from projector.app.notifications import (
+    Active,
+    CaughtUp,
+    Committed,
+    Notification,
+    Retrying,
+    StandingBy,
+    StreamRecognized,
+)
 from projector.app.observers import Observer
 from projector.cli.tables import visible_lines
 from projector.domain.rules import Rules
@@ -100,6 +109,14 @@ class Journal(Observer):
                 if self._behind_since is not None and monotonic() - self._behind_since > _HARDLY_S:
                     log.info("caught up", checkpoint=checkpoint.position)
                 self._behind_since = None
+            case StreamRecognized(checkpoint=checkpoint, created_before=before):
+                log.warning(
+                    "stream recognized",
+                    stream=checkpoint.stream,
+                    created=_iso(checkpoint.stream_created_at),
+                    created_before=_iso(before),
+                    reason="NATS has changed its creation time; the message at the checkpoint is the one folded there",
+                )
             case Retrying(error=error):
                 self._retrying(error)
 
@@ -126,3 +143,7 @@ class Journal(Observer):
     def stopped(self, reason: str) -> None:
         """Say why nothing more is to be heard."""
         log.info("stopped", reason=reason)
+
+
+def _iso(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")

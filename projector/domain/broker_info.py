@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from projector.domain.messages import Message, StreamState
+
 
 class Coverage(Enum):
     """How much of a subject with wildcards a stream stores."""
@@ -17,11 +19,9 @@ class Coverage(Enum):
 class StreamInfo:
     """Configuration and state of the stream."""
 
-    created_at: int
-    """Unix ms."""
-    first: int
-    """Position of the oldest message; one past `last` if the stream is empty."""
-    last: int
+    state: StreamState
+    at_checkpoint: Message | None = None
+    """The message at the checkpoint, if there is a checkpoint and the stream still holds it."""
     stores: Mapping[str, Coverage]
     """Coverage of each subject of our events; empty if the stream is filled from other streams."""
     unmatched: tuple[str, ...] = ()

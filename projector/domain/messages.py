@@ -54,6 +54,10 @@ class StreamState(NamedTuple):
     """Position of the oldest message; one past `last` where there is none."""
     last: int
     """Position of the newest message there ever was; 0 for none."""
+    began: int = 1
+    """Position of its first message ever; a stream can be created so that it begins high."""
+    deleted: int = 0
+    """Positions between `first` and `last` whose messages were deleted."""
 
 
 class Delivery(NamedTuple):

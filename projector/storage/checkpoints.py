@@ -34,7 +34,7 @@ SET stream = excluded.stream,
 """
 _ADVANCE = """
 UPDATE projector_checkpoint
-SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, advanced_at = now()
+SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, stream_created_at = $9, advanced_at = now()
 WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
 """
 # Whoever holds the row must not be waited for: what is noted is only for people.
@@ -84,6 +84,7 @@ async def advance(connection: Any, before: Checkpoint, after: Checkpoint) -> boo
         stored_at,
         payload_hash,
         after.skipped,
+        after.stream_created_at,
     )
     return status == "UPDATE 1"
 

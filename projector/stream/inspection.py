@@ -18,12 +18,14 @@ from urllib.request import urlopen
 import nats.errors
 
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
+from projector.domain.messages import StreamState
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
 from projector.stream.connection import Broker, RawClient, connected, translated
 from projector.stream.consumers import CONSUMER_DESCRIPTION
 from projector.stream.coverage import coverage
 from projector.stream.units import NS_PER_S, unix_ms
+from projector.stream.view import StreamView
 
 _TIMEOUT_S = 5.0
 _NO_SUCH_STREAM = 10059
@@ -33,10 +35,11 @@ _MALFORMED = b"{"  # the API answers such a request with an error and does nothi
 _ANY = "doctor"  # stands for the wildcard of a permission; nothing has this name, and nothing would come of it
 
 _STREAM_INFO = "$JS.API.STREAM.INFO.{stream}"
+_MESSAGE_GET = "$JS.API.STREAM.MSG.GET.{stream}"
 _CONSUMER_INFO = "$JS.API.CONSUMER.INFO.{stream}.{consumer}"
 DAEMON_NEEDS = (
     _STREAM_INFO,
-    "$JS.API.STREAM.MSG.GET.{stream}",
+    _MESSAGE_GET,
     "$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}",
     _CONSUMER_INFO,
     "$JS.API.CONSUMER.DELETE.{stream}.{consumer}",
@@ -74,8 +77,10 @@ class Wanted(NamedTuple):
         )
 
 
-async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = None) -> BrokerInfo:
-    """Return what a server tells; `monitoring` is the URL of its monitoring endpoint.
+async def inspect(broker: Broker, wanted: Wanted, position: int, *, monitoring: str | None = None) -> BrokerInfo:
+    """Return what a server tells.
+
+    `position` is that of the checkpoint, and `monitoring` the URL of the server's monitoring endpoint.
 
     Raises:
         BrokerUnavailableError, BrokerRefusedError: as their names say.
@@ -83,7 +88,7 @@ async def inspect(broker: Broker, wanted: Wanted, *, monitoring: str | None = No
     complaints: list[ProjectorError] = []
     async with connected(broker, name="projector doctor") as client, translated():
         client.on_failure(complaints.append)
-        return await _Inspection(client, wanted, complaints).run(monitoring)
+        return await _Inspection(client, wanted, complaints).run(position, monitoring)
 
 
 class _Inspection:
@@ -96,7 +101,7 @@ class _Inspection:
         self._version = tuple(map(int, re.findall(r"\d+", client.server_info["version"])[:3]))
         self._clock: tuple[float, float, float] | None = None
 
-    async def run(self, monitoring: str | None) -> BrokerInfo:
+    async def run(self, position: int, monitoring: str | None) -> BrokerInfo:
         sync_every_s, unseen = await _sync_every_s(monitoring)
         seen = BrokerInfo(
             version=self._version,
@@ -108,6 +113,9 @@ class _Inspection:
         )
         if not {_INBOX, self._named(_STREAM_INFO)}.intersection(seen.forbidden):
             seen = await self._with_stream(seen)
+        if seen.stream is not None and position > 0 and self._named(_MESSAGE_GET) not in seen.forbidden:
+            view = StreamView(self._client, self._wanted.stream, self._wanted.filters)
+            seen = replace(seen, stream=replace(seen.stream, at_checkpoint=await view.message(position)))
         if seen.stream is not None and self._named(_CONSUMER_INFO) not in seen.forbidden:
             seen = replace(seen, consumer=await self._consumer())
         return replace(seen, clock=self._clock)
@@ -200,9 +208,13 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
     max_age = limit("max_age")
     filled_from_others = bool(config.get("mirror") or config.get("sources"))
     return StreamInfo(
-        created_at=unix_ms(datetime.fromisoformat(info["created"])),
-        first=max(state["first_seq"], 1),
-        last=state["last_seq"],
+        state=StreamState(
+            created_at=unix_ms(datetime.fromisoformat(info["created"])),
+            first=max(state["first_seq"], 1),
+            last=state["last_seq"],
+            began=config.get("first_seq") or 1,
+            deleted=state.get("num_deleted", 0),
+        ),
         stores={} if filled_from_others else {one: coverage(config.get("subjects", ()), one) for one in wanted},
         unmatched=tuple(unmatched),
         retention=config["retention"],

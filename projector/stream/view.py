@@ -41,6 +41,8 @@ class StreamView:
             created_at=unix_ms(info.created),
             first=max(info.state.first_seq, 1),
             last=info.state.last_seq,
+            began=info.config.first_seq or 1,
+            deleted=info.state.num_deleted or 0,
         )
 
     async def message(self, position: int) -> Message | None:

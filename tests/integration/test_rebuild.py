@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any, Never
 
@@ -635,7 +636,9 @@ async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
     await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'a'")
     before = await world.table()
     for replay in (world.rebuild, world.verify):
-        with pytest.raises(StreamTrimmedError, match="begins at position 4, 3 are gone; with --accept-trimmed"):
+        with pytest.raises(
+            StreamTrimmedError, match=r"begins at position 4, and 3 messages .* with --accept-trimmed .* kept"
+        ):
             await replay()
     assert await world.table() == before
 
@@ -683,6 +686,42 @@ async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_
     await world.sql("UPDATE endpoint_state SET application_registers = '[[1]]' WHERE endpoint_id = 'damaged'")
     with pytest.raises(DamagedRowError, match="damaged"):
         await world.rebuild(accept_trimmed=True)
+
+
+async def test_moved_creation_time_does_not_make_a_trimmed_stream_another_one(
+    world: World, publish: Publish, stream: str, life: Any
+) -> None:
+    await publish(*life("old", "both"))
+    await world.fold()
+    right = await world.table()
+    await world.jetstream.purge_stream(stream, seq=9)
+    await world.sql("UPDATE projector_checkpoint SET stream_created_at = stream_created_at - interval '1 hour'")
+    assert (await world.rebuild(accept_trimmed=True)).clean
+    assert await world.table() == right
+    assert commits(await world.fold()) == 0
+
+
+async def test_trimmed_stream_that_was_created_again_says_that_the_rows_of_the_one_before_are_lost(
+    world: World, publish: Publish, stream: str, life: Any
+) -> None:
+    await publish(*life("old"))
+    await world.fold()
+    config = (await world.jetstream.stream_info(stream)).config
+    await world.jetstream.delete_stream(stream)
+    await world.jetstream.add_stream(config)
+    await publish(*life("new"))
+    await world.jetstream.purge_stream(stream, seq=4)
+    with pytest.raises(StreamTrimmedError, match="is lost"):
+        await world.rebuild()
+
+
+async def test_stream_that_begins_high_is_not_trimmed(world: World, publish: Publish, stream: str, life: Any) -> None:
+    config = (await world.jetstream.stream_info(stream)).config
+    await world.jetstream.delete_stream(stream)
+    await world.jetstream.add_stream(replace(config, first_seq=1_000_000_000))
+    await publish(*life("a", "b"))
+    await world.fold()
+    assert (await world.verify()).clean
 
 
 async def test_a_trimmed_stream_that_was_created_again_keeps_nothing_of_the_one_before(

@@ -132,6 +132,10 @@ async def test_a_stream_that_was_recreated_is_refused_whatever_it_holds(
     await refuses(folded, StreamReplacedError, "created at another time")
 
 
+MOVED = "stream_created_at = stream_created_at - interval '1 hour'"
+"""What NATS makes of a stream whose configuration was edited between two restarts (nats-server issue 8470)."""
+
+
 @pytest.mark.parametrize(
     ("change", "evidence"),
     [
@@ -139,13 +143,60 @@ async def test_a_stream_that_was_recreated_is_refused_whatever_it_holds(
         ("anchor_stored_at = anchor_stored_at - interval '1 ms'", "another message"),
         ("position = 11", "ends at position 10"),
         ("position = 0", "position 0"),
-        ("stream_created_at = stream_created_at - interval '1 ms'", "another time"),
+        (f"{MOVED}, anchor_hash = sha256('other')", "created at another time, and it holds another message"),
+        (f"{MOVED}, position = 11", "created at another time, and it ends at position 10"),
+        (f"{MOVED}, anchor_hash = NULL, anchor_stored_at = NULL", "created at another time, .* is gone"),
     ],
-    ids=["other payload", "other time", "without its tail", "at no message", "created at another time"],
+    ids=[
+        "other payload",
+        "other time",
+        "without its tail",
+        "at no message",
+        "created again",
+        "created again and shorter",
+        "created again without an anchor",
+    ],
 )
 async def test_a_stream_that_was_restored_from_elsewhere_is_refused(folded: Scene, change: str, evidence: str) -> None:
     await folded.query(f"UPDATE projector_checkpoint SET {change}")
     await refuses(folded, StreamReplacedError, evidence)
+
+
+async def test_moved_creation_time_is_adopted_while_the_message_at_the_checkpoint_is_the_one_folded(
+    folded: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    created = (await jetstream.stream_info(folded.stream)).created
+    assert created is not None
+    await folded.query(f"UPDATE projector_checkpoint SET {MOVED}")
+    await folded.publish(*connects(11, 12))
+    heard = await folded.fold()
+    assert heard.heard["stream recognized"] == 1
+    assert await folded.position() == 12
+    ((remembered,),) = await folded.query("SELECT stream_created_at FROM projector_checkpoint")
+    assert remembered == created.replace(microsecond=created.microsecond // 1000 * 1000)
+    assert (await folded.fold()).heard["stream recognized"] == 0
+
+
+async def test_moved_creation_time_is_refused_once_the_message_at_the_checkpoint_is_gone(
+    folded: Scene, jetstream: JetStreamContext
+) -> None:
+    await folded.query(f"UPDATE projector_checkpoint SET {MOVED}")
+    await jetstream.purge_stream(folded.stream)
+    await refuses(folded, StreamReplacedError, "created at another time, .* is gone.*is lost then")
+
+
+async def test_stream_that_begins_high_has_lost_nothing(
+    scene: Scene, jetstream: JetStreamContext, connects: Connects
+) -> None:
+    config = (await jetstream.stream_info(scene.stream)).config
+    await jetstream.delete_stream(scene.stream)
+    await jetstream.add_stream(replace(config, first_seq=1_000_000_000))
+    await scene.fold()
+    last = await scene.publish(*connects(1, 3))
+    assert last == 1_000_000_002
+    await scene.fold()
+    assert await scene.position() == last
+    assert len(await scene.table()) == 3
 
 
 @asynccontextmanager

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from projector.app.notifications import Active, CaughtUp, Committed, Notification, Retrying, StandingBy
+from projector.app.notifications import (
+    Active,
+    CaughtUp,
+    Committed,
+    Notification,
+    Retrying,
+    StandingBy,
+    StreamRecognized,
+)
 from projector.app.observers import Observer, Observers
 from projector.app.supervisor import Supervisor
 from projector.errors import TransientError
@@ -38,6 +46,8 @@ class Recorder(Observer):
                 self._hear("committed")
             case CaughtUp(checkpoint=checkpoint):
                 self._hear(f"caught up at {checkpoint.position}")
+            case StreamRecognized():
+                self._hear("stream recognized")
             case Retrying(error=error):
                 self.errors.append(error)
                 self._hear("retrying")

@@ -9,6 +9,7 @@ from projector.app.doctor.examination import CHECKS, examine
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import BackendInfo, DatabaseInfo
+from projector.domain.messages import StreamState
 from projector.domain.rules import Rules
 from projector.errors import (
     BrokerRefusedError,
@@ -24,7 +25,7 @@ RULES = Rules(version=2, revision="kaa-2017-04", originators=())
 FILTER = "kaa.v1.events.*.endpoint.>"
 SUBJECTS = ("kaa.v1.events.*.endpoint.config.updated", "kaa.v1.events.*.endpoint.connectivity.connected")
 
-STREAM = StreamInfo(created_at=1, first=1, last=9, stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
+STREAM = StreamInfo(state=StreamState(created_at=1, first=1, last=9), stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
 CONSUMER = ConsumerInfo(name="ours", ours=True, filters=frozenset({FILTER}))
 BROKER = BrokerInfo(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
 BACKENDS = BackendInfo(announced=1, first=frozenset({1}), second=frozenset({2}))
@@ -50,7 +51,7 @@ async def names(
             raise what
         return what
 
-    examination = await examine(lambda: look(broker), lambda: look(database), stream="S", rules=RULES)
+    examination = await examine(lambda _: look(broker), lambda: look(database), stream="S", rules=RULES)
     assert examination.has_error == any(finding.severity == "error" for finding in examination.findings)
     assert all(finding.what and finding.remedy for finding in examination.findings)
     return {finding.name for finding in examination.findings}
@@ -62,6 +63,10 @@ def broker(**changes: Any) -> dict[str, Any]:
 
 def stream(**changes: Any) -> dict[str, Any]:
     return broker(stream=replace(STREAM, **changes))
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    return stream(state=STREAM.state._replace(**changes))
 
 
 def consumer(**changes: Any) -> dict[str, Any]:
@@ -90,9 +95,9 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     ({"database": DatabaseUnavailableError("away")}, {"postgres-unreachable"}),
     ({"database": DatabaseRefusedError("no")}, {"postgres-refused"}),
     (broker(stream=None, consumer=None, stream_missing=True), {"stream-missing"}),
-    (stream(created_at=2), {"stream-replaced"}),
-    (stream(last=4), {"stream-replaced"}),
-    (stream(first=7), {"events-lost", "beginning-gone"}),
+    (state(created_at=2), {"stream-replaced"}),
+    (state(last=4), {"stream-replaced"}),
+    (state(first=7), {"events-lost", "beginning-gone"}),
     (checkpoint(rules=replace(RULES, version=1)), {"rules-changed"}),
     (checkpoint(rules=replace(RULES, originators=("kpc",))), {"rules-changed"}),
     (checkpoint(rules=replace(RULES, revision="kaa-0")), {"rules-changed"}),
@@ -123,7 +128,8 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (stream(message_ttl=True), {"limits"}),
     (stream(max_bytes=10, refuses_when_full=True), {"fills-up"}),
     (stream(max_age_s=60.0, refuses_when_full=True), {"limits"}),
-    (stream(first=4), {"beginning-gone"}),
+    (state(first=4), {"beginning-gone"}),
+    (state(first=4, began=4), set()),
     (stream(clustered=True), {"one-replica"}),
     (stream(storage="memory"), {"in-memory"}),
     (consumer(ours=False, pushes=True), {"consumer-taken"}),
@@ -190,7 +196,7 @@ async def test_a_fault_of_clusters_is_not_found_in_a_single_server() -> None:
     async def told(clustered: bool) -> str:
         seen = replace(BROKER, version=(2, 10, 22), stream=replace(STREAM, clustered=clustered, replicas=3))
 
-        async def look_at_broker() -> BrokerInfo:
+        async def look_at_broker(_: int) -> BrokerInfo:
             return seen
 
         async def look_at_database() -> DatabaseInfo:
@@ -210,7 +216,7 @@ async def test_what_may_not_be_looked_at_is_not_said_to_be_missing() -> None:
 
 
 async def test_a_daemon_that_works_looks_for_lost_events_by_itself() -> None:
-    assert await names(**stream(first=7), **database(led=True)) == {"beginning-gone"}
+    assert await names(**state(first=7), **database(led=True)) == {"beginning-gone"}
 
 
 async def test_the_stream_is_looked_at_after_the_checkpoint() -> None:
@@ -221,12 +227,12 @@ async def test_the_stream_is_looked_at_after_the_checkpoint() -> None:
         looked.append(what)
         return what
 
-    await examine(lambda: look(BROKER), lambda: look(DATABASE), stream="S", rules=RULES)
+    await examine(lambda _: look(BROKER), lambda: look(DATABASE), stream="S", rules=RULES)
     assert looked == [DATABASE, BROKER]
 
 
 async def test_a_stream_whose_beginning_is_gone_stops_the_first_run() -> None:
-    first_run = {**stream(first=4), **database(checkpoint=None)}
+    first_run = {**state(first=4), **database(checkpoint=None)}
     assert await names(**first_run) == {"beginning-gone", "events-lost"}
     assert await names(**first_run | database(migration=None, checkpoint=None)) == {"beginning-gone", "not-migrated"}
 

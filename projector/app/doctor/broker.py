@@ -82,7 +82,8 @@ def _fills_up(stream: StreamInfo) -> str | None:
 
 
 def _beginning_gone(stream: StreamInfo) -> str | None:
-    return f"the stream begins at position {stream.first}" if stream.first > 1 else None
+    state = stream.state
+    return f"the stream begins at position {state.first}" if state.first > state.began else None
 
 
 def _one_replica(stream: StreamInfo) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from projector.app.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
@@ -34,7 +35,7 @@ class Examination:
 
 
 async def examine(
-    look_at_broker: Callable[[], Awaitable[BrokerInfo]],
+    look_at_broker: Callable[[int], Awaitable[BrokerInfo]],
     look_at_database: Callable[[], Awaitable[DatabaseInfo]],
     *,
     stream: str,
@@ -42,12 +43,15 @@ async def examine(
 ) -> Examination:
     """Look at both servers; one that cannot be looked at is a finding, and the other one is still examined.
 
+    `look_at_broker` takes the position of the checkpoint, 0 if it is not known.
+
     Raises:
         SettingError: as its name says.
     """
     # One after the other: beside a working daemon, the stream that is seen is then not older than the checkpoint.
     database = await _attempt(look_at_database)
-    broker = await _attempt(look_at_broker)
+    checkpoint = database.checkpoint if isinstance(database, DatabaseInfo) else None
+    broker = await _attempt(partial(look_at_broker, checkpoint.position if checkpoint else 0))
     inspection = Inspection(stream=stream, rules=rules, broker=broker, database=database)
     return Examination(findings=tuple(_findings(inspection)), unseen=tuple(_unseen(inspection)))
 

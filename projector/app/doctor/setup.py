@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from projector.app.doctor.findings import Check, Inspection
+from projector.app.trust import replacement_evidence
 from projector.errors import ProjectorError, RulesChangedError, TransientError
 
 _SKEW_S = 1.0
@@ -41,11 +42,8 @@ def _stream_replaced(inspection: Inspection) -> str | None:
     stream, checkpoint = inspection.seen_stream, inspection.checkpoint
     if stream is None or checkpoint is None or checkpoint.stream != inspection.stream:
         return None
-    if stream.created_at != checkpoint.stream_created_at:
-        return "the stream was created at another time than the one that was folded"
-    if stream.last < checkpoint.position:
-        return f"the stream ends at position {stream.last}, before the checkpoint at {checkpoint.position}"
-    return None
+    evidence = replacement_evidence(stream.state, checkpoint, stream.at_checkpoint)
+    return None if evidence is None else f"the stream is not the one that was folded: {evidence}"
 
 
 def _events_lost(inspection: Inspection) -> str | None:
@@ -61,9 +59,9 @@ def _events_lost(inspection: Inspection) -> str | None:
     if database.led:
         return None  # it has moved on since, and checks this itself
     position = database.checkpoint.position if database.checkpoint else 0
-    if stream.first <= position + 1:
+    if stream.state.first <= max(position + 1, stream.state.began):
         return None
-    return f"the stream begins at position {stream.first}, and the table is folded up to {position}"
+    return f"the stream begins at position {stream.state.first}, and the table is folded up to {position}"
 
 
 def _rules_changed(inspection: Inspection) -> str | None:
@@ -115,7 +113,8 @@ SETUP_CHECKS: Sequence[Check[Inspection]] = (
         "stream-replaced",
         "error",
         _stream_replaced,
-        "restore the original stream, or `projector rebuild` to accept this one",
+        "restore the original stream, or `projector rebuild` to accept this one: "
+        "what only the original stream said is lost then",
     ),
     Check("events-lost", "error", _events_lost, "`projector run --accept-gap`, once, goes on without what is gone"),
     Check("rules-changed", "error", _rules_changed, "`projector rebuild`; or go back to what built the rows"),
