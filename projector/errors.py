@@ -7,13 +7,16 @@ ProjectorError
 │   ├── CheckpointMovedError
 │   ├── RowsChangedError
 │   ├── DeliveryInterruptedError
+│   ├── LoginRefusedAgainError
 │   └── HeldRowsRefusedError
 ├── PoisonError             park this one message and go on
 └── FatalError              stop, say why, exit non-zero
     ├── SettingError
     ├── NotMigratedError
     ├── DatabaseRefusedError
+    │   └── DatabaseLoginError
     ├── BrokerRefusedError
+    │   ├── BrokerLoginError
     │   └── NotPermittedError
     ├── StreamMissingError
     ├── StreamReplacedError
@@ -81,6 +84,10 @@ class DeliveryInterruptedError(TransientError):
     """The consumer skipped, repeated or stopped delivering: what is buffered cannot be trusted."""
 
 
+class LoginRefusedAgainError(TransientError):
+    """A server refuses a daemon that it accepted before: a rotated password, an auth service that is not up yet."""
+
+
 class HeldRowsRefusedError(TransientError):
     """Postgres objects to some of many rows that were written together, long after the messages that made them."""
 
@@ -120,8 +127,16 @@ class DatabaseRefusedError(FatalError):
     """Postgres will not let us in, or not let us do what the projector needs."""
 
 
+class DatabaseLoginError(DatabaseRefusedError):
+    """Postgres refuses the login, or there is no such database."""
+
+
 class BrokerRefusedError(FatalError):
     """NATS will not let us in, or not let us do what the projector needs."""
+
+
+class BrokerLoginError(BrokerRefusedError):
+    """NATS refuses the login."""
 
 
 class NotPermittedError(BrokerRefusedError):

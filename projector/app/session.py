@@ -57,6 +57,8 @@ class Session:
         """Messages in them."""
         self._caught_up = False
         self._stopping = False
+        self.folding = False
+        """Whether it has begun to follow the stream."""
         self.progressed = False
         """Whether a batch was committed."""
 
@@ -82,6 +84,7 @@ class Session:
         if gap is not None:
             await projection.process(self._across(gap))
         await self._announce(projection.checkpoint)
+        self.folding = True
         # Left early, the pipeline must let go of its batches at once.
         async with aclosing(run_pipeline(projection, self._store, self._batches(projection))) as pipeline:
             async for processed in pipeline:

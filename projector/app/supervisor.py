@@ -12,7 +12,13 @@ from projector.app.notifications import Heartbeat, Retrying, StandingBy
 from projector.app.observers import Observer
 from projector.app.ports import Decoder, OpenSource, Store
 from projector.app.session import LiveOptions, Session
-from projector.errors import TransientError
+from projector.errors import (
+    BrokerLoginError,
+    DatabaseLoginError,
+    FatalError,
+    LoginRefusedAgainError,
+    TransientError,
+)
 
 _STANDBY_POLL_S = 1.0
 _PAUSE_AFTER_PROGRESS_S = 0.1
@@ -33,6 +39,8 @@ class Supervisor:
         self._options = options
         self._work: asyncio.Task[None] | None = None
         self._session: Session | None = None
+        self._accepted: set[type[FatalError]] = set()
+        """The refusals of logins that have succeeded before, which may pass."""
         self._stopping = False
 
     @property
@@ -56,6 +64,7 @@ class Supervisor:
         if self._stopping:
             return
         self._work = asyncio.create_task(self._hold_sessions())
+        heartbeat = asyncio.create_task(self._beat_while_waiting())
         try:
             await self._work
         except asyncio.CancelledError:
@@ -63,6 +72,7 @@ class Supervisor:
                 self._work.cancel()
                 raise
         finally:
+            heartbeat.cancel()
             await self._store.close()
 
     async def _hold_sessions(self) -> None:
@@ -79,8 +89,7 @@ class Supervisor:
         """Hold one session; return whether it came to its end."""
         self._session = None
         try:
-            await self._lead()
-            await self._work_while_leading()
+            await self._attempt()
         except TransientError as error:
             if self._stopping:
                 return True  # the transaction came to nothing, and the next start folds the batch
@@ -91,9 +100,24 @@ class Supervisor:
             return False
         return True
 
+    async def _attempt(self) -> None:
+        """Become the leader, and run a session.
+
+        Raises:
+            LoginRefusedAgainError: a server refuses the login, and has accepted it before.
+        """
+        try:
+            await self._lead()
+            await self._work_while_leading()
+        except (BrokerLoginError, DatabaseLoginError) as error:
+            if type(error) not in self._accepted:
+                raise
+            raise LoginRefusedAgainError(str(error)) from error
+
     async def _lead(self) -> None:
         """Connect to the database, and become the leader."""
         await self._store.open()
+        self._accepted.add(DatabaseLoginError)
         if await self._store.lead():
             return
         self._observer.notify(StandingBy())
@@ -107,24 +131,27 @@ class Supervisor:
         """Run a session; it ends with the lead."""
         working = asyncio.create_task(self._run_session())
         watch = asyncio.create_task(self._store.watch())
-        heartbeat = asyncio.create_task(self._beat_while_waiting())
         try:
             await asyncio.wait((working, watch), return_when=asyncio.FIRST_COMPLETED)
             await (working if working.done() else watch)
             await self._store.write_lag()
         finally:
-            for task in (working, watch, heartbeat):
+            for task in (working, watch):
                 task.cancel()
-            await asyncio.gather(working, watch, heartbeat, return_exceptions=True)
+            await asyncio.gather(working, watch, return_exceptions=True)
 
     async def _run_session(self) -> None:
         async with self._open_source() as source:
+            self._accepted.add(BrokerLoginError)
             self._session = Session(self._decoder, source, self._store, self._observer, self._options)
             await self._session.run()
 
     async def _beat_while_waiting(self) -> None:
-        """Send heartbeats while a query runs: a slow query is not a stuck loop."""
+        """Send heartbeats while a server is waited for: a slow server is not a stuck loop.
+
+        The drivers end each wait after some time. Once a session folds, it sends its own.
+        """
         while True:
             await asyncio.sleep(_HEARTBEAT_S)
-            if self._store.waiting:
+            if self._store.waiting or self._session is None or not self._session.folding:
                 self._observer.notify(Heartbeat())

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError, ProjectorError, one_line
+from projector.errors import (
+    DatabaseLoginError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    PoisonError,
+    ProjectorError,
+    one_line,
+)
 
 _POISON_CLASSES = {
     "22",  # data exception
@@ -26,6 +33,7 @@ _TRANSIENT_CLASSES = {
 }
 
 _PROTOCOL_VIOLATION = "08P01"
+_NO_SUCH_DATABASE = "3D000"
 
 
 def translate(error: BaseException) -> ProjectorError | None:
@@ -64,13 +72,14 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
         return DatabaseUnavailableError(f"Postgres cannot do it now: {text}")
     if sqlstate[:2] in _POISON_CLASSES:
         return PoisonError("database-rejected", text)
-    return DatabaseRefusedError(f"Postgres refuses: {text}; {_remedy(sqlstate)}")
+    refusal = DatabaseLoginError if sqlstate[:2] == "28" or sqlstate == _NO_SUCH_DATABASE else DatabaseRefusedError
+    return refusal(f"Postgres refuses: {text}; {_remedy(sqlstate)}")
 
 
 def _remedy(sqlstate: str) -> str:
     if sqlstate.startswith("28"):
         return "check user and password in PROJECTOR_DATABASE_URL"
-    if sqlstate == "3D000":
+    if sqlstate == _NO_SUCH_DATABASE:
         return "create the database, or correct its name in PROJECTOR_DATABASE_URL"
     if sqlstate == "42501":
         return "grant the privileges that docs/how-to/connect.md lists"

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from projector.errors import (
+    BrokerLoginError,
     BrokerRefusedError,
     BrokerUnavailableError,
     NotPermittedError,
@@ -300,7 +301,7 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
         reason = one_line(cause)
         refused = isinstance(cause, nats.errors.AuthorizationError | nats.errors.InvalidUserCredentialsError)
         if refused or "authorization" in reason.lower():
-            raise BrokerRefusedError(
+            raise BrokerLoginError(
                 f"NATS will not let us in: {reason}; check user and password in PROJECTOR_NATS_URL, "
                 "or PROJECTOR_NATS_CREDENTIALS"
             ) from error
