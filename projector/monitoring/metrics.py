@@ -24,6 +24,7 @@ from projector.domain.endpoint import EVENT_TYPES
 from projector.domain.facets import Verdict
 from projector.errors import DeliveryInterruptedError, PoisonReason, TransientError
 from projector.monitoring.about import About
+from projector.monitoring.counting import Counts
 from projector.monitoring.health import Health
 from projector.monitoring.liveness import Liveness
 from projector.monitoring.sampler import Sampler
@@ -170,9 +171,11 @@ class Metrics(Observer):
         rebuild = status.rebuild or {"position": 0, "target": 0}
         self._rebuild_position.set(rebuild["position"])
         self._rebuild_target.set(rebuild["target"])
-        if sampler.counting.latest is not None:
-            for name in ("unknown", "connected", "disconnected"):
-                self._endpoints.labels(name).set(sampler.counting.latest.by_status.get(name, 0))
+
+    def counted(self, counts: Counts) -> None:
+        """Set what a count of the table found."""
+        for name in ("unknown", "connected", "disconnected"):
+            self._endpoints.labels(name).set(counts.by_status.get(name, 0))
 
 
 def snake_case(name: str) -> str:

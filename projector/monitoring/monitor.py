@@ -89,7 +89,7 @@ class Monitor:
         self._started.set()
         options = self._options
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sampler.run(self._heard))
+            tasks.create_task(self._sampler.run(self._heard, self._metrics.counted))
             tasks.create_task(self._server.serve(options.address, listening=options.listening, refused=options.refused))
 
     def _heard(self, status: Status | None) -> None:

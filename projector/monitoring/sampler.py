@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from projector.app.status import Status, StreamStats, status
-from projector.monitoring.counting import Counting
+from projector.monitoring.counting import Counting, Counts
 from projector.monitoring.ports import Database, OpenStats
 
 SAMPLE_PERIOD_S = 5.0
@@ -59,8 +59,11 @@ class Sampler:
         """Whether the latest sample is recent enough to rely on."""
         return self._succeeded_at is not None and monotonic() - self._succeeded_at <= _FRESH_PERIODS * self._period_s
 
-    async def run(self, heard: Callable[[Status | None], None]) -> None:
-        """Sample until cancelled, and say each time what was found; None: it failed."""
+    async def run(self, heard: Callable[[Status | None], None], counted: Callable[[Counts], None]) -> None:
+        """Sample until cancelled.
+
+        `heard` is called after each sample, with None if it failed, and `counted` when a count is complete.
+        """
         try:
             while True:
                 due = monotonic() + self._period_s
@@ -69,7 +72,10 @@ class Sampler:
                 while (left := due - monotonic()) > 0:
                     await asyncio.sleep(min(_COUNT_EVERY_S, left))
                     if self._stats is not None:
+                        before = self.counting.latest
                         await self._attempt(self._count)
+                        if self.counting.latest is not None and self.counting.latest is not before:
+                            counted(self.counting.latest)
         finally:
             await self._close()
 
