@@ -1,10 +1,7 @@
 """Real servers: one Postgres for all tests with a database for each, and a NATS for each test."""
 
 import asyncio
-import secrets
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +16,20 @@ from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
+from tests.support import servers
 from tests.support.fixtures import Rows, Wire
-
-QUICK = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "max_connections": "200",
-    "shared_buffers": "64MB",
-}
-"""`synchronous_commit` stays on: a commit that was acknowledged survives even a killed Postgres."""
-
-# Short enough for a socket, and open to the user that Postgres becomes under root: `tmp_path` is neither.
-PARENT = "/tmp"  # noqa: S108 - each folder in it is made by tempfile
 
 
 @pytest.fixture
 def server_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pr-", dir=PARENT) as folder:
-        yield Path(folder)
+    with servers.server_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def nats_server(server_folder: Path) -> Iterator[EmbeddedNats]:
-    with EmbeddedNats(server_folder / "nats") as server:
+    """One for each test: it starts within 20 ms of processor time, and no account or stream of another is in it."""
+    with servers.nats_in(server_folder / "nats") as server:
         yield server
 
 
@@ -52,68 +40,33 @@ def nats_url(nats_server: EmbeddedNats) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
-    """For tests that leave it running; the others have `own_postgres`."""
-    with (
-        tempfile.TemporaryDirectory(prefix="pr-", dir=PARENT) as folder,
-        EmbeddedPostgres(Path(folder), QUICK) as server,
-    ):
+    """For tests that leave it running; the others have `own_postgres` or `spare_postgres`."""
+    with servers.server_folder() as folder, servers.postgres_in(folder) as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(server_folder / "postgres", QUICK) as server:
+    with servers.postgres_in(server_folder / "postgres") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def migrated_template(postgres_server: EmbeddedPostgres) -> str:
-    from projector.storage.migrate import upgrade  # noqa: PLC0415 - tests without a database do without Alembic
-
-    name = "migrated_template"
-
-    async def create() -> None:
-        await _execute(postgres_server, f"CREATE DATABASE {name}")
-        await upgrade(postgres_server.url_of(name))
-
-    asyncio.run(create())
-    return name
+@pytest.fixture
+async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+    async with servers.database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture
-async def database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> AsyncIterator[str]:
-    async with _database(postgres_server, template=migrated_template) as url:
+async def other_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A second migrated one, for whatever a result is compared with."""
+    async with servers.database(postgres_server) as url:
         yield url
 
 
 @pytest.fixture
 async def empty_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
-    async with _database(postgres_server, template="template0") as url:
-        yield url
-
-
-@asynccontextmanager
-async def _database(server: EmbeddedPostgres, *, template: str) -> AsyncIterator[str]:
-    name = f"test_{secrets.token_hex(4)}"
-    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    try:
-        yield server.url_of(name)
-    finally:
-        await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _execute(server: EmbeddedPostgres, statement: str) -> None:
-    connection = await asyncpg.connect(server.url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-@pytest.fixture
-async def other_database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> AsyncIterator[str]:
-    """A second migrated one, for whatever a result is compared with."""
-    async with _database(postgres_server, template=migrated_template) as url:
+    async with servers.database(postgres_server, template="template0") as url:
         yield url
 
 

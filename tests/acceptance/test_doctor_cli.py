@@ -7,13 +7,14 @@ import pytest
 from nats.aio.client import Client
 
 from projector.dev.embedded import EmbeddedPostgres
+from tests.support import servers
 from tests.support.command_line import CommandLine
 
 
 @pytest.fixture
 def careful_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     """As `projector dev` runs it, without what makes that of the tests quick."""
-    with EmbeddedPostgres(server_folder / "postgres") as server:
+    with servers.postgres_in(server_folder / "postgres", {}) as server:
         yield server
 
 

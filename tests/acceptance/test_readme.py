@@ -12,7 +12,6 @@ import nats
 import pytest
 
 from projector.cli.log import Journal
-from projector.dev.embedded import EmbeddedNats
 from projector.dev.fleet import Fleet
 from projector.dev.simulation import Simulation
 from projector.domain.messages import Selection
@@ -21,6 +20,7 @@ from projector.runtime import Runtime
 from projector.settings import load
 from projector.stream import subjects
 from projector.stream.codec import Codec
+from tests.support import servers
 from tests.support.fixtures import Eventually, Publish, Query
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def guarded_nats_url(server_folder: Path) -> Iterator[str]:
     (permissions,) = [block for block in blocks(CONNECT, "text") if block.startswith("permissions")]
     users = f"{{user: admin, password: a}}, {{user: projector, password: p, {permissions}}}"
     config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
-    with EmbeddedNats(server_folder / "nats", config=config) as server:
+    with servers.nats_in(server_folder / "nats", config=config) as server:
         yield server.url
 
 

@@ -10,7 +10,7 @@ import nats
 import nats.errors
 import nats.js.errors
 
-from projector.dev.embedded import EmbeddedNats
+from tests.support import servers
 
 SIZE = 3
 
@@ -26,7 +26,7 @@ class NatsCluster:
         ports = _free_ports(SIZE)
         routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
         self.servers = {
-            f"n{number}": EmbeddedNats(
+            f"n{number}": servers.nats_in(
                 folder / f"n{number}",
                 config=f"server_name: n{number}\ncluster: {{name: c, listen: '127.0.0.1:{port}', routes: [{routes}]}}",
             )

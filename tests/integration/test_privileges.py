@@ -22,6 +22,7 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query, Wire
 from tests.support.scene import Scene
 
@@ -155,7 +156,7 @@ def guarded_nats(server_folder: Path) -> Iterator[EmbeddedNats]:
     for number, missing in enumerate(PERMISSIONS):
         users.append(user(f"without-{number}", [one for one in PERMISSIONS if one != missing]))
     config = f"accounts: {{fleet: {{jetstream: enabled, users: [{', '.join(users)}]}}}}"
-    with EmbeddedNats(server_folder / "nats", config=config) as server:
+    with servers.nats_in(server_folder / "nats", config=config) as server:
         yield server
 
 
@@ -230,7 +231,7 @@ async def test_a_command_says_at_once_what_it_is_not_permitted(
 ) -> None:
     users = f"{{user: admin, password: p}}, {{user: guest, password: p, permissions: {{{permissions}}}}}"
     config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
-    with EmbeddedNats(server_folder / "nats", config=config) as server:
+    with servers.nats_in(server_folder / "nats", config=config) as server:
 
         def runtime(name: str) -> Runtime:
             flags = {"nats_url": server.url.replace("//", f"//{name}:p@"), "database_url": database_url}

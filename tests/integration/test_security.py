@@ -15,7 +15,7 @@ from typing import TypeAlias
 import pytest
 import trustme
 
-from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedPostgres
 from projector.dev.simulation import Simulation
 from projector.errors import (
     BrokerRefusedError,
@@ -25,6 +25,7 @@ from projector.errors import (
 from projector.runtime import Runtime
 from projector.settings import load
 from projector.stream.connection import Broker, connect
+from tests.support import servers
 from tests.support.fixtures import Query
 from tests.support.nats_keys import operated, public, user_key
 
@@ -57,7 +58,7 @@ def serve(server_folder: Path) -> Iterator[Callable[[str], str]]:
     with contextlib.ExitStack() as stack:
 
         def serve(config: str) -> str:
-            server = stack.enter_context(EmbeddedNats(server_folder / "nats", config=config))
+            server = stack.enter_context(servers.nats_in(server_folder / "nats", config=config))
             return server.url.removeprefix("nats://")
 
         yield serve

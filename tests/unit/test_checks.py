@@ -160,7 +160,9 @@ async def test_nothing_is_found_in_a_set_up_that_is_as_it_should_be() -> None:
     assert await names() == set()
 
 
-@pytest.mark.parametrize(("seen", "found"), BAD, ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else "")
+@pytest.mark.parametrize(
+    ("seen", "found"), BAD, ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else ""
+)
 async def test_what_is_bad_is_found_and_nothing_else(seen: dict[str, Any], found: set[str]) -> None:
     assert await names(**seen) == found
 
