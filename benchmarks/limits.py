@@ -10,7 +10,7 @@ from time import perf_counter
 from benchmarks.program import Task, run, say
 from projector import resources
 from projector.app.projection import Projection
-from projector.cli.process import collect_garbage_less_often
+from projector.cli.garbage_collection import collect_garbage_less_often
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message

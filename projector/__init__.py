@@ -1,3 +1,202 @@
-"""Keeps the present state of every endpoint in Postgres, exactly as its event stream implies."""
+"""Keeps the current state of every endpoint in Postgres, exactly as its event stream implies.
 
-__version__ = "0.1.0"
+This is the public API; no other name of the package is stable.
+Names are imported on first use, so `import projector` is cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from projector.version import __version__
+
+if TYPE_CHECKING:
+    from projector.app.dead_letters import Retried
+    from projector.app.doctor.examination import Examination
+    from projector.app.doctor.findings import Finding
+    from projector.app.notifications import (
+        Active,
+        CaughtUp,
+        Committed,
+        Heartbeat,
+        Listening,
+        Notification,
+        NotListening,
+        Received,
+        Retrying,
+        StandingBy,
+        StreamRecognized,
+    )
+    from projector.app.observers import Observer
+    from projector.app.projection import Outcome
+    from projector.app.rebuild import Mention, Report
+    from projector.app.status import Status
+    from projector.app.waiting import Waited
+    from projector.domain.checkpoint import Checkpoint
+    from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
+    from projector.domain.differences import Differences, RowDifference
+    from projector.domain.messages import DeadLetter, Message, Selection
+    from projector.domain.rules import Rules
+    from projector.domain.summary import Census
+    from projector.errors import (
+        BrokerRefusedError,
+        BrokerUnavailableError,
+        CheckpointMovedError,
+        DamagedRowError,
+        DatabaseRefusedError,
+        DatabaseUnavailableError,
+        DeliveryInterruptedError,
+        EventsLostError,
+        FatalError,
+        HeldRowsRefusedError,
+        NoDeadLetterError,
+        NotMigratedError,
+        NotPermittedError,
+        PoisonError,
+        ProjectorError,
+        QueryRefusedError,
+        RebuildRunningError,
+        RowsChangedError,
+        RulesChangedError,
+        SettingError,
+        StreamMissingError,
+        StreamReplacedError,
+        StreamTrimmedError,
+        TransientError,
+    )
+    from projector.runtime import Projector
+    from projector.settings import Settings
+    from projector.storage.query import Answer
+
+__all__ = [
+    "Active",
+    "Answer",
+    "BrokerRefusedError",
+    "BrokerUnavailableError",
+    "CaughtUp",
+    "Census",
+    "Checkpoint",
+    "CheckpointMovedError",
+    "Committed",
+    "DamagedRowError",
+    "DatabaseRefusedError",
+    "DatabaseUnavailableError",
+    "DeadLetter",
+    "DeliveryInterruptedError",
+    "Differences",
+    "EventsLostError",
+    "Examination",
+    "FatalError",
+    "Finding",
+    "Heartbeat",
+    "HeldRowsRefusedError",
+    "ListedDeadLetter",
+    "Listening",
+    "Mention",
+    "Message",
+    "NoDeadLetterError",
+    "NotListening",
+    "NotMigratedError",
+    "NotPermittedError",
+    "Notification",
+    "Observer",
+    "Outcome",
+    "PoisonError",
+    "Projector",
+    "ProjectorError",
+    "QueryRefusedError",
+    "RebuildRunningError",
+    "Received",
+    "Report",
+    "Retried",
+    "Retrying",
+    "RowDifference",
+    "RowsChangedError",
+    "Rules",
+    "RulesChangedError",
+    "Selection",
+    "SettingError",
+    "Settings",
+    "StandingBy",
+    "Status",
+    "StoredDeadLetter",
+    "StreamMissingError",
+    "StreamRecognized",
+    "StreamReplacedError",
+    "StreamTrimmedError",
+    "TransientError",
+    "Waited",
+    "__version__",
+]
+
+_MODULES = {
+    "projector.app.dead_letters": ("Retried",),
+    "projector.app.doctor.examination": ("Examination",),
+    "projector.app.doctor.findings": ("Finding",),
+    "projector.app.notifications": (
+        "Active",
+        "CaughtUp",
+        "Committed",
+        "Heartbeat",
+        "Listening",
+        "NotListening",
+        "Notification",
+        "Received",
+        "Retrying",
+        "StandingBy",
+        "StreamRecognized",
+    ),
+    "projector.app.observers": ("Observer",),
+    "projector.app.projection": ("Outcome",),
+    "projector.app.rebuild": ("Mention", "Report"),
+    "projector.app.status": ("Status",),
+    "projector.app.waiting": ("Waited",),
+    "projector.domain.checkpoint": ("Checkpoint",),
+    "projector.domain.dead_letters": ("ListedDeadLetter", "StoredDeadLetter"),
+    "projector.domain.differences": ("Differences", "RowDifference"),
+    "projector.domain.messages": ("DeadLetter", "Message", "Selection"),
+    "projector.domain.rules": ("Rules",),
+    "projector.domain.summary": ("Census",),
+    "projector.errors": (
+        "BrokerRefusedError",
+        "BrokerUnavailableError",
+        "CheckpointMovedError",
+        "DamagedRowError",
+        "DatabaseRefusedError",
+        "DatabaseUnavailableError",
+        "DeliveryInterruptedError",
+        "EventsLostError",
+        "FatalError",
+        "HeldRowsRefusedError",
+        "NoDeadLetterError",
+        "NotMigratedError",
+        "NotPermittedError",
+        "PoisonError",
+        "ProjectorError",
+        "QueryRefusedError",
+        "RebuildRunningError",
+        "RowsChangedError",
+        "RulesChangedError",
+        "SettingError",
+        "StreamMissingError",
+        "StreamReplacedError",
+        "StreamTrimmedError",
+        "TransientError",
+    ),
+    "projector.runtime": ("Projector",),
+    "projector.settings": ("Settings",),
+    "projector.storage.query": ("Answer",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,220 +1,201 @@
-"""Puts the pieces together: the only place that knows all rooms."""
+"""The composition root: the only module that knows every part of the package.
+
+Each operation imports the parts it uses, so that a short command does not load every driver.
+"""
+
+from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
+from contextlib import asynccontextmanager, nullcontext
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Self
 
-from projector import __version__, resources
-from projector.app.dead_letters import Retried, retry
-from projector.app.doctor.examination import Examination, examine
-from projector.app.observers import Observer
-from projector.app.ports import Source
-from projector.app.rebuild import Progress, Rebuild, RebuildOptions, Report
-from projector.app.session import LiveOptions
-from projector.app.status import Status
-from projector.app.status import status as app_status
-from projector.app.supervisor import Supervisor
-from projector.app.waiting import Waited, wait_for
-from projector.cli import daemon
-from projector.cli.log import Journal
-from projector.cli.process import (
-    collect_garbage_less_often,
-    no_garbage_collection,
-    stopped_by_signals,
-    terminated_like_interrupted,
-)
-from projector.dev.simulation import Simulation, publish_life
-from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
-from projector.domain.messages import Selection
+from projector.app.observers import Observer, Observers
 from projector.domain.rules import RULES_VERSION, Rules
-from projector.domain.summary import Census
-from projector.monitoring.about import About
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
-from projector.monitoring.monitor import Monitor, MonitorOptions
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
-from projector.monitoring.server import Address
+from projector.resources import folder
 from projector.settings import Settings, http_address, servers
-from projector.storage import dead_letters, migrate, query
-from projector.storage.inspection import inspect as look_at_database
-from projector.storage.probe import Probe
-from projector.storage.staging import Staging
-from projector.storage.store import Store
 from projector.stream import subjects
-from projector.stream.codec import Codec
-from projector.stream.connection import Broker, connected
-from projector.stream.consumers import DurableConsumer, ReplayConsumer
-from projector.stream.inspection import Wanted
-from projector.stream.inspection import inspect as look_at_broker
-from projector.stream.provision import create_stream
-from projector.stream.publisher import Publisher
-from projector.stream.view import StreamView
+from projector.stream.protocol import find_revision
+from projector.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from projector.app.dead_letters import Retried
+    from projector.app.doctor.examination import Examination
+    from projector.app.ports import Source
+    from projector.app.rebuild import Progress, Report
+    from projector.app.status import Status
+    from projector.app.supervisor import Supervisor
+    from projector.app.waiting import Waited
+    from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
+    from projector.domain.messages import Selection
+    from projector.domain.summary import Census
+    from projector.monitoring.monitor import Monitor
+    from projector.storage.probe import Probe
+    from projector.storage.query import Answer
+    from projector.stream.codec import Codec
+    from projector.stream.connection import Broker, RawClient
+    from projector.stream.view import StreamView
 
 
-class Runtime:
-    """Everything the command line can do, with one set of settings."""
+class Projector:
+    """The endpoint state projector, for use in a program of your own.
 
-    def __init__(self, settings: Settings) -> None:
-        """Open nothing yet.
+    ```python
+    async with Projector(Settings(database_url="postgresql://db/fleet")) as projector:
+        await projector.run()
+    ```
+
+    Leaving the block stops `run` and waits for its end.
+    The other methods open the connections they need and close them again, also while `run` is in progress.
+    One process and one event loop can hold several projectors;
+    with `Settings(http="off")` a projector serves no HTTP.
+    It installs no signal handlers and configures no logging: it reports to its observers.
+
+    Every method raises a `TransientError` if a server cannot be reached now (`run` retries instead),
+    and a `FatalError` if a retry would be pointless.
+    """
+
+    _heartbeat_period_s = HEARTBEAT_PERIOD_S
+    _sample_period_s = SAMPLE_PERIOD_S
+
+    def __init__(self, settings: Settings, *, observers: Sequence[Observer] = ()) -> None:
+        """Connect to nothing yet.
 
         Raises:
-            SettingError: the revision is not known.
+            SettingError: the revision is unknown.
         """
-        schemas = resources.folder("schemas")
         self._settings = settings
+        self._observers = tuple(observers)
         self._database_url = settings.database_url.get_secret_value()
-        self._broker = Broker(
-            urls=servers(settings.nats_url),
-            credentials=settings.nats_credentials,
-            nkey=settings.nats_nkey,
-            tls_ca=settings.nats_tls_ca,
-            tls_certificate=settings.nats_tls_certificate,
-            tls_key=settings.nats_tls_key,
-        )
-        self._codec = Codec(settings.revision, schemas)
+        self._revision = find_revision(settings.revision)
         self._filters = subjects.filters(settings.originators)
-        self._rules = Rules(
+        self._stopped = False
+        self._supervisor: Supervisor | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        await self._idle.wait()
+
+    @cached_property
+    def _codec(self) -> Codec:
+        return codec(self._settings)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules that this projector folds by."""
+        return Rules(
             version=RULES_VERSION,
-            revision=settings.revision,
-            originators=settings.originators,
+            revision=self._settings.revision,
+            originators=self._settings.originators,
         )
 
     async def init(self) -> bool:
-        """Migrate the database and create the stream if it is missing; return whether it was."""
+        """Migrate the database, and create the stream if it is missing; return whether it was."""
+        from projector.storage import migrate
+        from projector.stream.provision import create_stream
+
         await migrate.upgrade(self._database_url)
-        return await create_stream(self._broker, self._settings.stream)
+        return await create_stream(broker(self._settings), self._settings.stream)
 
-    def live(
-        self, observer: Observer | None = None, *, accept_gap: bool = False, until_caught_up: bool = False
-    ) -> Supervisor:
-        """Return the daemon's loop."""
-        return Supervisor(
-            self._codec,
-            self._open_source,
-            Store(self._database_url),
-            observer or Journal(),
-            LiveOptions(
-                rules=self._rules,
-                stream=self._settings.stream,
-                linger_s=self._settings.linger_ms / 1000,
-                accept_gap=accept_gap,
-                until_caught_up=until_caught_up,
-            ),
-        )
+    async def run(self, *, until_caught_up: bool = False, accept_gap: bool = False) -> None:
+        """Follow the stream and keep `endpoint_state` up to date, until `stop` is called.
 
-    def monitor(
-        self,
-        *,
-        listening: Callable[[str], None],
-        refused: Callable[[str], None],
-        or_any_port: bool = False,
-        heartbeat_period_s: float = HEARTBEAT_PERIOD_S,
-        sample_period_s: float = SAMPLE_PERIOD_S,
-    ) -> Monitor | None:
-        """Return what watches the daemon, or None where the settings say off; see `MonitorOptions` and `Address`."""
-        address = http_address(self._settings.http)
-        if address is None:
-            return None
-        about = About(
-            version=__version__,
-            revision=self._settings.revision,
-            rules=self._rules.version,
-            stream=self._settings.stream,
-        )
-        options = MonitorOptions(
-            address=Address(*address, or_any_port),
-            ready_lag_s=self._settings.ready_lag_s,
-            listening=listening,
-            refused=refused,
-            heartbeat_period_s=heartbeat_period_s,
-            sample_period_s=sample_period_s,
-        )
-        database = self._probe("monitoring")
-        return Monitor(about, self._codec, self._open_view, database, options)
-
-    async def run(self, *, accept_gap: bool, until_caught_up: bool) -> None:
-        """Run the daemon until SIGTERM or SIGINT, or until the end of the stream.
+        Args:
+            until_caught_up: return at the end of the stream.
+            accept_gap: go on although events left the stream before they were folded.
 
         Raises:
             FatalError: going on would be wrong or pointless.
+            RuntimeError: this projector is running already.
         """
-        journal = Journal()
-        journal.starting(self._settings, self._rules)
-        collect_garbage_less_often()
+        if not self._idle.is_set():
+            raise RuntimeError("this projector is running already")
+        self._idle.clear()
+        try:
+            async with self._monitor() or nullcontext() as monitor:
+                observers = (*self._observers, *(monitor.observers if monitor else ()))
+                self._supervisor = self._new_supervisor(
+                    Observers(observers), accept_gap=accept_gap, until_caught_up=until_caught_up
+                )
+                if not self._stopped:
+                    await self._supervisor.run()
+        finally:
+            self._supervisor = None
+            self._idle.set()
 
-        def live(observer: Observer) -> Supervisor:
-            return self.live(observer, accept_gap=accept_gap, until_caught_up=until_caught_up)
+    def stop(self) -> None:
+        """Let `run` finish the batch in hand and return; a stopped projector does not run again."""
+        self._stopped = True
+        if self._supervisor is not None:
+            self._supervisor.stop()
 
-        await daemon.run(live, journal, self.monitor(listening=journal.listening, refused=journal.not_listening))
+    async def rebuild(self, *, accept_trimmed: bool = False, progress: Progress | None = None) -> Report:
+        """Replay the stream, and change the rows of `endpoint_state` that differ from what it implies.
 
-    async def rebuild(
+        Args:
+            accept_trimmed: the beginning of the stream is gone: rely on what the table knows from before.
+            progress: called with the position reached and the position to reach.
+
+        Raises:
+            RebuildRunningError: another rebuild or verification is in progress.
+            StreamTrimmedError: the beginning of the stream is gone.
+        """
+        return await self._replay(apply=True, accept_trimmed=accept_trimmed, progress=progress)
+
+    async def verify(
         self,
-        progress: Progress,
         *,
-        apply: bool,
         accept_trimmed: bool = False,
         show: int = 0,
         endpoint_id: str | None = None,
+        progress: Progress | None = None,
     ) -> Report:
-        """Compare the table with what the stream implies, and change what differs if `apply` says so.
+        """Replay the stream, and compare what it implies with `endpoint_state`.
+
+        Args:
+            accept_trimmed: as for `rebuild`.
+            show: how many of the rows that differ to return.
+            endpoint_id: return the row of this endpoint and the messages about it instead.
+            progress: as for `rebuild`.
 
         Raises:
-            RebuildRunningError, StreamTrimmedError: as their names say.
-            TransientError, FatalError: nothing was changed.
+            RebuildRunningError: another rebuild or verification is in progress.
+            StreamTrimmedError: the beginning of the stream is gone.
         """
-        staging = Staging(self._database_url, "rebuild" if apply else "verify")
-        options = RebuildOptions(
-            rules=self._rules,
-            stream=self._settings.stream,
-            apply=apply,
-            accept_trimmed=accept_trimmed,
-            show=show,
-            endpoint_id=endpoint_id,
+        return await self._replay(
+            apply=False, accept_trimmed=accept_trimmed, show=show, endpoint_id=endpoint_id, progress=progress
         )
-        try:
-            await staging.open()
-            with no_garbage_collection(), terminated_like_interrupted():
-                return await Rebuild(self._codec, self._open_replay, staging, options, progress).run()
-        finally:
-            await staging.close()
-
-    async def is_of_other_rules(self) -> bool:
-        """Tell whether the rows were built by other rules than those of this version."""
-        built = (await query.summary(self._database_url, self._settings.stream)).rules_version
-        return built not in {None, self._rules.version}
 
     async def status(self) -> Status:
-        """Return what the projector can say of itself."""
+        """Return how far the projection is, and what needs attention."""
+        from projector.app.status import status
+        from projector.storage import query
+
         async with self._open_view() as view:
-            return await app_status(
+            return await status(
                 self._settings.stream,
                 view,
-                lambda: query.summary(self._database_url, self._settings.stream),
-                rules_version=self._rules.version,
+                partial(query.summary, self._database_url, self._settings.stream),
+                rules_version=self.rules.version,
             )
 
-    async def doctor(self, monitoring: str | None = None) -> Examination:
-        """Look at both servers and say what will hurt; `monitoring` is the URL of NATS' monitoring endpoint."""
-        wanted = Wanted(
-            stream=self._settings.stream,
-            consumer=self._settings.consumer,
-            originators=self._settings.originators,
-            event_types=self._codec.revision.event_types,
-        )
-        return await examine(
-            partial(look_at_broker, self._broker, wanted, monitoring=monitoring),
-            partial(look_at_database, self._database_url),
-            stream=self._settings.stream,
-            rules=self._rules,
-        )
+    async def wait(self, position: int, *, timeout_s: float | None = None) -> Waited:
+        """Return as soon as everything up to a position is folded and can be read, or the timeout is over."""
+        from projector.app.waiting import Waited, wait_for
 
-    async def wait(self, position: int, *, timeout_s: float | None) -> Waited:
-        """Return when everything up to a position is folded, or the time is over.
-
-        Raises:
-            TransientError, FatalError: as their names say.
-        """
         probe = self._probe("wait")
         try:
             await probe.open()
@@ -224,60 +205,155 @@ class Runtime:
         finally:
             await probe.close()
 
+    async def doctor(self, *, nats_monitoring: str | None = None) -> Examination:
+        """Inspect NATS and Postgres without changing anything, and return what is wrong with them.
+
+        Args:
+            nats_monitoring: URL of the monitoring endpoint of NATS.
+        """
+        from projector.app.doctor.examination import examine
+        from projector.storage.inspection import inspect as inspect_database
+        from projector.stream.inspection import Wanted
+        from projector.stream.inspection import inspect as inspect_broker
+
+        wanted = Wanted(
+            stream=self._settings.stream,
+            consumer=self._settings.consumer,
+            originators=self._settings.originators,
+            event_types=self._revision.event_types,
+        )
+        return await examine(
+            partial(inspect_broker, broker(self._settings), wanted, monitoring=nats_monitoring),
+            partial(inspect_database, self._database_url),
+            stream=self._settings.stream,
+            rules=self.rules,
+        )
+
     async def census(self) -> Census:
-        """Count the endpoints of each kind."""
+        """Count the endpoints by status and by version."""
+        from projector.storage import query
+
         return await query.census(self._database_url)
 
     async def dead_letters(self) -> list[ListedDeadLetter]:
-        """Return the dead letters that wait for somebody."""
+        """Return the dead letters that are neither resolved nor discarded, in stream order."""
+        from projector.storage import dead_letters
+
         return await dead_letters.listed(self._database_url, self._settings.stream)
 
     async def dead_letter(self, position: int) -> tuple[StoredDeadLetter, dict[str, Any]]:
-        """Return a dead letter, and its fields as far as they can be read."""
+        """Return a dead letter, and the fields of its payload that can be read."""
+        from projector.storage import dead_letters
+
         letter = await dead_letters.shown(self._database_url, self._settings.stream, position)
         return letter, self._codec.explain(letter.subject, letter.payload)
 
-    async def retry(self, selection: Selection, report: Callable[[Retried], None]) -> None:
-        """Fold dead letters, and report what came of each."""
+    async def retry_dead_letters(self, selection: Selection) -> AsyncGenerator[Retried, None]:
+        """Fold dead letters, each in a transaction of its own, and yield the outcome of each.
+
+        Raises:
+            NoDeadLetterError: there is none at one of the positions; nothing was changed.
+        """
+        from projector.app.dead_letters import retry
+        from projector.storage import dead_letters
+
         store = dead_letters.Retry(self._database_url, self._settings.stream)
         try:
             await store.open()
-            async for retried in retry(self._codec, store, selection, stream=self._settings.stream, rules=self._rules):
-                report(retried)
+            async for retried in retry(self._codec, store, selection, stream=self._settings.stream, rules=self.rules):
+                yield retried
         finally:
             await store.close()
 
-    async def discard(self, selection: Selection, note: str) -> int:
-        """Close dead letters that nobody will retry; return how many."""
+    async def discard_dead_letters(self, selection: Selection, note: str) -> int:
+        """Close dead letters that will never be folded, and return how many; the note says why."""
+        from projector.storage import dead_letters
+
         return await dead_letters.discard(self._database_url, self._settings.stream, selection, note)
 
-    async def sql(self, statement: str) -> query.Answer:
-        """Run one statement that may only read."""
-        return await query.query(self._database_url, statement)
-
-    async def simulate(self, simulation: Simulation, stop: asyncio.Event) -> int:
-        """Publish a fleet's life until told to stop, or as many events as it says; return how many.
+    async def sql(self, statement: str) -> Answer:
+        """Run one statement in a read-only transaction.
 
         Raises:
-            BrokerUnavailableError, BrokerRefusedError: as their names say.
+            QueryRefusedError: Postgres rejects the statement.
         """
-        publisher = Publisher(self._broker, self._codec)
-        await publisher.open()
-        try:
-            return await publish_life(simulation, publisher, stop)
-        finally:
-            await publisher.close()
+        from projector.storage import query
 
-    async def simulate_until_stopped(self, simulation: Simulation) -> int:
-        """Publish a fleet's life until SIGTERM or SIGINT at the latest; return how many events were published."""
-        stop = asyncio.Event()
-        with stopped_by_signals(stop.set):
-            return await self.simulate(simulation, stop)
+        return await query.query(self._database_url, statement)
+
+    async def _replay(
+        self,
+        *,
+        apply: bool,
+        accept_trimmed: bool,
+        progress: Progress | None,
+        show: int = 0,
+        endpoint_id: str | None = None,
+    ) -> Report:
+        from projector.app.rebuild import Rebuild, RebuildOptions
+        from projector.storage.staging import Staging
+
+        staging = Staging(self._database_url, "rebuild" if apply else "verify")
+        options = RebuildOptions(
+            rules=self.rules,
+            stream=self._settings.stream,
+            apply=apply,
+            accept_trimmed=accept_trimmed,
+            show=show,
+            endpoint_id=endpoint_id,
+        )
+        try:
+            await staging.open()
+            return await Rebuild(self._codec, self._open_replay, staging, options, progress or (lambda *_: None)).run()
+        finally:
+            await staging.close()
+
+    def _new_supervisor(self, observer: Observer, *, accept_gap: bool, until_caught_up: bool) -> Supervisor:
+        from projector.app.session import LiveOptions
+        from projector.app.supervisor import Supervisor
+        from projector.storage.store import Store
+
+        options = LiveOptions(
+            rules=self.rules,
+            stream=self._settings.stream,
+            linger_s=self._settings.linger_ms / 1000,
+            accept_gap=accept_gap,
+            until_caught_up=until_caught_up,
+        )
+        return Supervisor(self._codec, self._open_source, Store(self._database_url), observer, options)
+
+    def _monitor(self) -> Monitor | None:
+        """Return the monitor, or None if the settings turn HTTP off."""
+        address = http_address(self._settings.http)
+        if address is None:
+            return None
+        from projector.monitoring.about import About
+        from projector.monitoring.monitor import Monitor, MonitorOptions
+        from projector.monitoring.server import Address
+
+        about = About(
+            version=__version__,
+            revision=self._settings.revision,
+            rules=self.rules.version,
+            stream=self._settings.stream,
+        )
+        options = MonitorOptions(
+            address=Address(*address),
+            ready_lag_s=self._settings.ready_lag_s,
+            heartbeat_period_s=self._heartbeat_period_s,
+            sample_period_s=self._sample_period_s,
+            observer=Observers(self._observers),
+        )
+        return Monitor(about, self._codec, self._open_view, self._probe("monitoring"), options)
 
     @asynccontextmanager
     async def _open_source(self) -> AsyncIterator[Source]:
-        durable, stream = self._settings.consumer, self._settings.stream
-        async with connected(self._broker, name=f"projector {durable}") as client:
+        from projector.app.ports import Source
+        from projector.stream.consumers import DurableConsumer
+        from projector.stream.view import StreamView
+
+        stream, durable = self._settings.stream, self._settings.consumer
+        async with self._connected(durable) as client:
             yield Source(
                 view=StreamView(client, stream, self._filters),
                 consumer=DurableConsumer(client, stream, durable, self._filters, batch_size=self._settings.batch_size),
@@ -285,8 +361,12 @@ class Runtime:
 
     @asynccontextmanager
     async def _open_replay(self) -> AsyncIterator[Source]:
+        from projector.app.ports import Source
+        from projector.stream.consumers import ReplayConsumer
+        from projector.stream.view import StreamView
+
         stream = self._settings.stream
-        async with connected(self._broker, name="projector replay") as client:
+        async with self._connected("replay") as client:
             yield Source(
                 view=StreamView(client, stream, self._filters),
                 consumer=ReplayConsumer(client, stream, self._filters, batch_size=self._settings.batch_size),
@@ -294,8 +374,42 @@ class Runtime:
 
     @asynccontextmanager
     async def _open_view(self) -> AsyncIterator[StreamView]:
-        async with connected(self._broker, name="projector view") as client:
+        from projector.stream.view import StreamView
+
+        async with self._connected("view") as client:
             yield StreamView(client, self._settings.stream, self._filters)
 
+    def _connected(self, purpose: str) -> AbstractAsyncContextManager[RawClient]:
+        from projector.stream.connection import connected
+
+        return connected(broker(self._settings), name=f"projector {purpose}")
+
     def _probe(self, purpose: str) -> Probe:
+        from projector.storage.probe import Probe
+
         return Probe(self._database_url, self._settings.stream, purpose=purpose)
+
+
+def broker(settings: Settings) -> Broker:
+    """Return how to connect to NATS."""
+    from projector.stream.connection import Broker
+
+    return Broker(
+        urls=servers(settings.nats_url),
+        credentials=settings.nats_credentials,
+        nkey=settings.nats_nkey,
+        tls_ca=settings.nats_tls_ca,
+        tls_certificate=settings.nats_tls_certificate,
+        tls_key=settings.nats_tls_key,
+    )
+
+
+def codec(settings: Settings) -> Codec:
+    """Return the codec of the protocol revision.
+
+    Raises:
+        SettingError: the revision is unknown.
+    """
+    from projector.stream.codec import Codec
+
+    return Codec(settings.revision, folder("schemas"))

@@ -17,7 +17,8 @@ from projector.app.doctor.findings import Check
 from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS
 from projector.app.doctor.known_faults import written as version_text
 from projector.app.status import Status
-from projector.cli.main import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE, app
+from projector.cli.exit_codes import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE
+from projector.cli.main import app
 from projector.errors import FatalError, PoisonReason, ProjectorError
 from projector.monitoring.about import About
 from projector.monitoring.metrics import Metrics

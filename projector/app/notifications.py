@@ -68,7 +68,30 @@ class StreamRecognized:
     """The creation time until now, in Unix ms."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """The HTTP server answers."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotListening:
+    """The HTTP server cannot listen; it tries again every few seconds, and the daemon folds on."""
+
+    reason: str
+
+
 Notification: TypeAlias = (
-    Heartbeat | StandingBy | Active | Received | Committed | CaughtUp | Retrying | StreamRecognized
+    Heartbeat
+    | StandingBy
+    | Active
+    | Received
+    | Committed
+    | CaughtUp
+    | Retrying
+    | StreamRecognized
+    | Listening
+    | NotListening
 )
 """New kinds may be added: an observer ignores the ones it does not know."""

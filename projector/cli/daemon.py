@@ -1,33 +1,26 @@
-"""Running the daemon: the loop, and all who listen to it."""
+"""Runs the daemon as a process: its log, its service manager, its signals."""
 
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
 
-from projector.app.observers import Observer, Observers
-from projector.app.supervisor import Supervisor
-from projector.cli.log import Journal
-from projector.cli.process import stopped_by_signals
-from projector.errors import FatalError
-from projector.monitoring.monitor import Monitor
+from projector.cli.garbage_collection import collect_garbage_less_often
+from projector.cli.log import DaemonLog
+from projector.cli.signals import stopped_by_signals
 from projector.monitoring.service import ServiceManager
+from projector.runtime import Projector
+from projector.settings import Settings
 
 
-async def run(build: Callable[[Observer], Supervisor], journal: Journal, monitor: Monitor | None) -> None:
-    """Run a loop until SIGTERM or SIGINT, or until it ends by itself, and say why it ended.
+async def run_daemon(settings: Settings, *, until_caught_up: bool, accept_gap: bool) -> None:
+    """Run until SIGTERM or SIGINT, or until the end of the stream, and log why it ended.
 
     Raises:
         FatalError: going on would be wrong or pointless.
     """
-    with ServiceManager(os.environ) as service, monitor or nullcontext():
-        live = build(Observers((journal, service, *(monitor.observers if monitor else ()))))
-        with stopped_by_signals(live.stop) as came:
-            try:
-                await live.run()
-            except FatalError as error:
-                journal.stopped(str(error))
-                raise
-            except Exception as error:
-                journal.broken(error)
-                raise
-    journal.stopped(came[0].name if came else "the end of the stream")
+    log = DaemonLog()
+    with ServiceManager(os.environ) as service:
+        async with Projector(settings, observers=(log, service)) as projector:
+            log.starting(settings, projector.rules)
+            collect_garbage_less_often()
+            with log.errors_logged(), stopped_by_signals(projector.stop) as received:
+                await projector.run(until_caught_up=until_caught_up, accept_gap=accept_gap)
+    log.stopped(received[0].name if received else "the end of the stream")

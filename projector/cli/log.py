@@ -1,7 +1,9 @@
-"""The daemon's log: one line for each thing that changed, nothing per event."""
+"""The daemon's log: one line per change of state, none per event."""
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
@@ -10,26 +12,28 @@ import stamina
 import structlog
 from structlog.typing import EventDict
 
-from projector import __version__
 from projector.app.notifications import (
     Active,
     CaughtUp,
     Committed,
+    Listening,
     Notification,
+    NotListening,
     Retrying,
     StandingBy,
     StreamRecognized,
 )
 from projector.app.observers import Observer
-from projector.cli.tables import visible_lines
 from projector.domain.rules import Rules
-from projector.errors import TransientError, one_line
+from projector.errors import FatalError, TransientError, one_line
 from projector.settings import Settings, masked
+from projector.terminal import visible_lines
+from projector.version import __version__
 
 _PARKED_NAMED = 10
-"""Of a batch; the others are only counted."""
-_HARDLY_S = 10.0
-_SAME_AGAIN_S = 60.0
+"""Dead letters of one batch that are logged one by one; the others are counted."""
+_BRIEFLY_S = 10.0
+_REPEAT_AFTER_S = 60.0
 
 log = structlog.stdlib.get_logger("projector")
 
@@ -46,7 +50,7 @@ _FOR_TERMINALS = (
 
 def configure(*, verbose: bool) -> None:
     """Log to standard error: readable on a terminal, JSON elsewhere."""
-    stamina.instrumentation.set_on_retry_hooks(())  # what is retried is said here, in our words
+    stamina.instrumentation.set_on_retry_hooks(())  # DaemonLog logs retries
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -61,17 +65,17 @@ def configure(*, verbose: bool) -> None:
     )
 
 
-class Journal(Observer):
-    """Writes what `app.observers.Observer` hears into the log."""
+class DaemonLog(Observer):
+    """Logs the daemon's notifications."""
 
     def __init__(self) -> None:
-        """Begin with nothing said."""
+        """Log nothing yet."""
         self._behind_since: float | None = -inf
         self._failure = ""
         self._failure_due = 0.0
 
     def starting(self, settings: Settings, rules: Rules) -> None:
-        """Say what matters of the settings, and nothing that is secret."""
+        """Log the settings, without secrets."""
         log.info(
             "starting",
             version=__version__,
@@ -86,16 +90,8 @@ class Journal(Observer):
             http=settings.http,
         )
 
-    def listening(self, url: str) -> None:
-        """Say where the daemon answers."""
-        log.info("listening", http=url)
-
-    def not_listening(self, reason: str) -> None:
-        """Say why it does not answer for now."""
-        log.warning("not listening", reason=reason, then="the daemon goes on, and listening is tried again")
-
     def notify(self, notification: Notification) -> None:
-        """Log what a person wants to know of it."""
+        """Log a notification if it says something new."""
         match notification:
             case StandingBy():
                 log.info("standing by", reason="another projector is active on this database")
@@ -106,7 +102,7 @@ class Journal(Observer):
             case Committed():
                 self._committed(notification)
             case CaughtUp(checkpoint=checkpoint):
-                if self._behind_since is not None and monotonic() - self._behind_since > _HARDLY_S:
+                if self._behind_since is not None and monotonic() - self._behind_since > _BRIEFLY_S:
                     log.info("caught up", checkpoint=checkpoint.position)
                 self._behind_since = None
             case StreamRecognized(checkpoint=checkpoint, created_before=before):
@@ -119,6 +115,10 @@ class Journal(Observer):
                 )
             case Retrying(error=error):
                 self._retrying(error)
+            case Listening(url=url):
+                log.info("listening", http=url)
+            case NotListening(reason=reason):
+                log.warning("not listening", reason=reason, then="the daemon goes on, and listening is tried again")
 
     def _committed(self, batch: Committed) -> None:
         log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)
@@ -133,15 +133,23 @@ class Journal(Observer):
     def _retrying(self, error: TransientError) -> None:
         """Log the failure; the same one again at most once a minute."""
         if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
-            self._failure, self._failure_due = reason, monotonic() + _SAME_AGAIN_S
+            self._failure, self._failure_due = reason, monotonic() + _REPEAT_AFTER_S
             log.warning("retrying", error=type(error).__name__, reason=reason)
 
-    def broken(self, error: Exception) -> None:
-        """Say where an error of this program's came up: nobody may be there to ask again with `--verbose`."""
-        log.error("broken", error=type(error).__name__, reason=one_line(error), exc_info=error)
+    @contextmanager
+    def errors_logged(self) -> Iterator[None]:
+        """Log an error that leaves the block; an unexpected one with its traceback, even without `--verbose`."""
+        try:
+            yield
+        except FatalError as error:
+            self.stopped(str(error))
+            raise
+        except Exception as error:
+            log.error("broken", error=type(error).__name__, reason=one_line(error), exc_info=error)  # noqa: TRY400
+            raise
 
     def stopped(self, reason: str) -> None:
-        """Say why nothing more is to be heard."""
+        """Log why the daemon ended."""
         log.info("stopped", reason=reason)
 
 

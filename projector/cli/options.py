@@ -1,4 +1,4 @@
-"""The settings as options of a command: made from `Settings`, so that the two cannot differ."""
+"""The settings as options of a command, generated from `Settings`."""
 
 import functools
 import inspect
@@ -10,15 +10,20 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from projector import resources
+from projector.resources import data_folder
 from projector.settings import CONFIG_NAME, CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, load
 
 R = TypeVar("R")
 _PANEL = "Settings"
 
+LAST_POSITION = 2**63 - 1
+"""The largest bigint of Postgres."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 
 def with_settings(command: Callable[..., R]) -> Callable[..., R]:
-    """Give a command, whose first parameter is the settings, an option for each of them."""
+    """Replace the first parameter of a command, its settings, by one option for each setting."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     config = inspect.Parameter(
         "config",
@@ -56,7 +61,7 @@ def with_settings(command: Callable[..., R]) -> Callable[..., R]:
     def run(**given: Any) -> R:
         flags = {name: given.pop(name) for name in Settings.model_fields}
         return command(
-            load(flags, config=given.pop("config"), fallback=resources.data_folder() / CONFIG_NAME),
+            load(flags, config=given.pop("config"), fallback=data_folder() / CONFIG_NAME),
             **given,
         )
 

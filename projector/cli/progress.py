@@ -1,4 +1,4 @@
-"""How far a replay is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a replay: a bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ _LINE_EVERY_S = 2.0
 
 @contextmanager
 def replay_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Show positions: yield what is to be called with the one reached and the one to reach."""
+    """Yield a function that shows progress; it takes the position reached and the position to reach."""
     if console.is_terminal:
         with Progress(
             TextColumn("replaying"),

@@ -1,4 +1,4 @@
-"""What commands have found, for people and for programs."""
+"""Prints what commands found, as text or as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,10 +11,11 @@ from projector.app.doctor.examination import Examination
 from projector.app.rebuild import Mention, Report
 from projector.app.status import Status
 from projector.cli import tables
+from projector.terminal import visible
 
 
 def print_report(report: Report, *, applied: bool, asked: str | None = None) -> None:
-    """Print what was compared, what differed in which columns, and the rows, or the one row, that were asked for."""
+    """Print the number of rows compared, the differences by column, and the rows to show."""
     found = report.differences
     typer.echo(f"replayed {report.replayed} messages up to position {report.position}; compared {found.compared} rows")
     if report.clean:
@@ -28,7 +29,7 @@ def print_report(report: Report, *, applied: bool, asked: str | None = None) -> 
         if found.by_column:
             tables.print_rows(("column", "rows"), list(found.by_column.items()))
     for row in found.shown:
-        typer.echo(f"\nendpoint {tables.visible(row.endpoint_id)} ({row.kind})")
+        typer.echo(f"\nendpoint {visible(row.endpoint_id)} ({row.kind})")
         tables.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
     if asked is not None and not report.mentions and not found.shown:
         typer.echo(f"no message that was replayed names endpoint {asked}, and no row of it differs")
@@ -39,7 +40,7 @@ def print_report(report: Report, *, applied: bool, asked: str | None = None) -> 
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """Return the same as an object to print as JSON."""
+    """Return a report as an object for JSON."""
     found = report.differences
     return {
         "clean": report.clean,
@@ -63,27 +64,27 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def print_status(status: Status) -> None:
-    """Print how far the projection is, and who works."""
+    """Print how far the projection is, and which projector leads."""
     shown = asdict(status)
     for counts in ("skipped", "dead_letters_by_reason"):
         shown[counts] = ", ".join(f"{kind} {count}" for kind, count in shown[counts].items()) or "none"
-    shown["active"] = who(shown["active"])
+    shown["active"] = leader(shown["active"])
     rebuild = shown["rebuild"]
     shown["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
     tables.print_pairs(shown)
 
 
-def who(active: Mapping[str, Any] | None) -> str:
-    """Return which projector works, and since when, for people."""
+def leader(active: Mapping[str, Any] | None) -> str:
+    """Return which projector leads, and since when."""
     return f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
 
 
 def print_examination(examination: Examination) -> None:
-    """Print what will hurt and what to do about it, the errors first, and what could not be looked at."""
+    """Print the findings and their remedies, errors first, and what could not be inspected."""
     for finding in sorted(examination.findings, key=lambda finding: finding.severity):
-        typer.echo(f"{finding.severity} {finding.name}: {tables.visible(finding.what)}\n  {finding.remedy}")
+        typer.echo(f"{finding.severity} {finding.name}: {visible(finding.what)}\n  {finding.remedy}")
     for unseen in examination.unseen:
-        typer.echo(f"not seen: {tables.visible(unseen)}")
+        typer.echo(f"not seen: {visible(unseen)}")
     errors = sum(finding.severity == "error" for finding in examination.findings)
     typer.echo(f"errors: {errors}, warnings: {len(examination.findings) - errors}")
 

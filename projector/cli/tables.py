@@ -1,7 +1,4 @@
-"""Tables for people: with lines on a terminal, without elsewhere, and never cut short.
-
-Whoever publishes chooses the text in them, so nothing in it is left to move a terminal.
-"""
+"""Tables: boxed on a terminal, in ASCII elsewhere, and never truncated."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from projector.terminal import visible
+
 _FRAME = len("|  ")
-"""What stands around the text of a cell; a row has one character more."""
+"""What surrounds the text of a cell; a row has one character more."""
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows below the names of their columns, and how many there are."""
+    """Print rows under the names of their columns, and their number."""
     console = Console(soft_wrap=True)
     lines = [tuple(map(visible, columns)), *(tuple(map(_cell, row)) for row in rows)]
     if not console.is_terminal:
@@ -34,22 +33,10 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
-    """Print names with their values."""
+    """Print names and values, one pair per line."""
     console, width = Console(soft_wrap=True), max(map(len, pairs))
     for name, value in pairs.items():
         console.print(f"{name:<{width}}  {_cell(value)}", markup=False, highlight=False)
-
-
-def visible(text: str) -> str:
-    """Return a text with an escape, as Python writes it, for each character that cannot be seen."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def visible_lines(text: str) -> str:
-    """Return the same of a text whose lines are to stay lines."""
-    return "\n".join(map(visible, text.split("\n")))
 
 
 def _cell(value: Any) -> str:

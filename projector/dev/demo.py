@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,16 @@ from time import monotonic
 
 from rich.console import Console
 
-from projector.app.observers import Observers
-from projector.cli.process import stopped_by_signals
-from projector.dev.simulation import Simulation
+from projector.dev.simulation import Simulation, simulate
 from projector.dev.view import Meter, View
 from projector.errors import ProjectorError
-from projector.runtime import Runtime
-from projector.settings import CONFIG_NAME, load
+from projector.runtime import Projector
+from projector.settings import CONFIG_NAME, Settings, http_address, load
 
 _SEED = 1
 _REFRESH_S = 1.0
 _PLAIN_REFRESH_S = 5.0
-_QUERY_SHARE = 0.1  # of the time at most, so that a large fleet is not slowed down by being looked at
+_QUERY_SHARE = 0.1  # of the time, at most: queries for the view must not slow down a large fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,30 +32,31 @@ class Plan:
     duration_s: float | None
 
 
-async def run(plan: Plan) -> None:
-    """Show it until SIGTERM, SIGINT or the end of the duration; nothing is left running.
+async def run(plan: Plan, stop: asyncio.Event) -> None:
+    """Show it until `stop` is set or the duration is over; nothing is left running.
 
     Raises:
         SettingError: the `embedded` extra is not installed.
-        FatalError: the servers do not start, or the daemon could not go on.
+        FatalError: a server does not start, or the daemon cannot go on.
     """
     console = Console()
-    stop = asyncio.Event()
-    with stopped_by_signals(stop.set):
-        async with _servers(plan.folder, console) as config:
-            runtime = Runtime(load({}, config=config, fallback=None))
-            await runtime.init()
-            if await runtime.is_of_other_rules():
-                console.print("the data is of another version: rebuilding the table …", highlight=False)
-                await runtime.rebuild(lambda *_: None, apply=True)
-            await _show(runtime, plan, View(console, config), stop)
+    async with _servers(plan.folder, console) as config:
+        settings = _settings(config)
+        projector = Projector(settings)
+        await projector.init()
+        status = await projector.status()
+        if status.projection_version != projector.rules.version:
+            console.print("the data is of another version: rebuilding the table …", highlight=False)
+            await projector.rebuild()
+        simulation = Simulation(endpoints=plan.endpoints, rate=plan.rate, seed=_SEED, skip=status.stream_last_seq)
+        await _show(settings, simulation, View(console, config), stop, duration_s=plan.duration_s)
     console.print("stopped; the data is kept, and the next start goes on from here", highlight=False)
 
 
 @contextlib.asynccontextmanager
 async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
-    """Start the servers, and write down for other commands how to reach them."""
-    from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres  # noqa: PLC0415 - comes with an extra
+    """Start the servers, and write the settings with which other commands reach them."""
+    from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres  # needs an extra
 
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
     console.print(f"starting NATS and Postgres in {folder} …", highlight=False)
@@ -69,40 +69,54 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
             config.unlink(missing_ok=True)
 
 
-async def _show(runtime: Runtime, plan: Plan, view: View, stop: asyncio.Event) -> None:
+def _settings(config: Path) -> Settings:
+    """Return the settings, with any free port for HTTP if the port is taken."""
+    settings = load({}, config=config, fallback=None)
+    address = http_address(settings.http)
+    if address is None:
+        return settings
+    try:
+        socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET).close()
+    except OSError:
+        host = settings.http.rpartition(":")[0]
+        return load({"http": f"{host}:0"}, config=config, fallback=None)
+    return settings
+
+
+async def _show(
+    settings: Settings, simulation: Simulation, view: View, stop: asyncio.Event, *, duration_s: float | None
+) -> None:
     meter = Meter()
-    simulation = Simulation(
-        endpoints=plan.endpoints, rate=plan.rate, seed=_SEED, skip=(await runtime.status()).stream_last_seq
-    )
-    monitor = runtime.monitor(listening=view.show_page, refused=view.show_page, or_any_port=True)
-    with monitor or contextlib.nullcontext():
-        live = runtime.live(Observers((meter, *(monitor.observers if monitor else ()))))
-        working = (asyncio.create_task(live.run()), asyncio.create_task(runtime.simulate(simulation, stop)))
-        viewing = asyncio.create_task(_view(runtime, meter, view, stop))
+    async with Projector(settings, observers=(meter, view)) as projector:
+        working = (
+            asyncio.create_task(projector.run()),
+            asyncio.create_task(simulate(settings, simulation, stop)),
+        )
+        viewing = asyncio.create_task(_view(projector, meter, view, stop))
         stopping = asyncio.create_task(stop.wait())
         everything = {*working, viewing, stopping}
         try:
-            await asyncio.wait(everything, timeout=plan.duration_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(everything, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.set()
-            live.stop()
+            projector.stop()
             await asyncio.wait(everything)
     for task in (*working, viewing):
         task.result()
 
 
-async def _view(runtime: Runtime, meter: Meter, view: View, stop: asyncio.Event) -> None:
+async def _view(projector: Projector, meter: Meter, view: View, stop: asyncio.Event) -> None:
     known = None
     with view:
         while not stop.is_set():
             began = monotonic()
-            wrong = None
+            stale = None
             try:
-                known = await runtime.status(), await runtime.census()
+                known = await projector.status(), await projector.census()
             except ProjectorError as error:
-                wrong = str(error)  # while a server is away, the view shows what it last knew, and says so
+                stale = str(error)  # while a server is down, the view shows the last figures, and says so
             if known is not None:
-                view.show(*known, meter, wrong=wrong)
+                view.show(*known, meter, stale=stale)
             pause_s = max(_REFRESH_S if view.live else _PLAIN_REFRESH_S, (monotonic() - began) / _QUERY_SHARE)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)

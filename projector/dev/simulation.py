@@ -1,42 +1,46 @@
-"""Publishing the life of a simulated fleet at a pace."""
+"""Publishes the life of a simulated fleet at a given rate."""
 
 import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from projector.dev.fleet import Fleet
+from projector.runtime import broker, codec
+from projector.settings import Settings
+from projector.stream.publisher import Publisher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """A simulated fleet, and how much of its life to publish at what pace."""
+    """A simulated fleet, how much of its life to publish, and how fast."""
 
     endpoints: int
     seed: int
     events: int | None = None
-    """None: until told to stop."""
+    """None: no limit."""
     rate: float = 0
-    """Events per second; 0: as fast as it goes."""
+    """Events per second; 0: no limit."""
     skip: int = 0
-    """Events of this life that were published before."""
+    """Number of events of this life that were published before."""
 
 
-class Publisher(Protocol):
-    """Takes events to the stream; implemented by `stream.publisher.Publisher`."""
+async def simulate(settings: Settings, simulation: Simulation, stop: asyncio.Event) -> int:
+    """Publish a fleet's life until `stop` is set or the number of events is reached; return that number.
 
-    async def publish(self, originator: str, event_type: str, record: dict[str, Any]) -> None:
-        """Publish an event."""
-        ...
+    Raises:
+        BrokerUnavailableError: NATS cannot be reached.
+        BrokerRefusedError: NATS rejects the connection, or an event.
+    """
+    publisher = Publisher(broker(settings), codec(settings))
+    await publisher.open()
+    try:
+        return await _publish_life(simulation, publisher, stop)
+    finally:
+        await publisher.close()
 
-    async def flush(self) -> None:
-        """Wait until what was published is stored."""
-        ...
 
-
-async def publish_life(simulation: Simulation, publisher: Publisher, stop: asyncio.Event) -> int:
-    """Publish a fleet's life until told to stop, or as many events as the simulation has; return how many."""
+async def _publish_life(simulation: Simulation, publisher: Publisher, stop: asyncio.Event) -> int:
     published = 0
     began = time.monotonic()
     interval_ms = 1000 / simulation.rate if simulation.rate else 0

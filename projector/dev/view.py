@@ -1,4 +1,4 @@
-"""What `projector dev` shows: a picture that renews itself on a terminal, plain lines elsewhere."""
+"""The view of `projector dev`: a live panel on a terminal, plain lines elsewhere."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -14,12 +14,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from projector import resources
-from projector.app.notifications import Active, Committed, Notification, Retrying, StandingBy
+from projector.app.notifications import (
+    Active,
+    Committed,
+    Listening,
+    Notification,
+    NotListening,
+    Retrying,
+    StandingBy,
+)
 from projector.app.observers import Observer
 from projector.app.status import Status
-from projector.cli.tables import visible
 from projector.domain.summary import Census
+from projector.resources import data_folder
+from projector.terminal import visible
 
 _RATE_WINDOW_S = 10.0
 _VERSIONS_SHOWN = 8
@@ -55,16 +63,16 @@ class Meter(Observer):
                 self.doing = f"waiting: {error}"
 
 
-class View:
-    """Draws what it is given."""
+class View(Observer):
+    """Draws the state of the projection."""
 
     def __init__(self, console: Console, config: Path) -> None:
-        """Draw on a console; `config` is the settings file that reaches the servers."""
+        """Draw on a console; `config` is the settings file for other commands."""
         self.live = console.is_terminal
         self._console = console
         self._picture = Live(console=console, auto_refresh=False, screen=False) if self.live else None
-        # Where the data is in its usual place, every command finds it by itself.
-        usual = config.parent == resources.data_folder()
+        # Every command finds the settings file in its default folder.
+        usual = config.parent == data_folder()
         self._page = ""
         self._command = f'projector sql {"" if usual else f"--config {config} "}"{_QUESTION}"'
 
@@ -81,15 +89,17 @@ class View:
         if self._picture is not None:
             self._picture.stop()
 
-    def show_page(self, page: str) -> None:
-        """Say where the page is, or why there is none."""
-        self._page = page
-        if self._picture is None:
-            self._console.print(f"see it in a browser:  {page}", highlight=False, soft_wrap=True)
+    def notify(self, notification: Notification) -> None:
+        """Show where the daemon's page is, or why there is none."""
+        match notification:
+            case Listening(url=page) | NotListening(reason=page):
+                self._page = page
+                if self._picture is None:
+                    self._console.print(f"see it in a browser:  {page}", highlight=False, soft_wrap=True)
 
-    def show(self, status: Status, census: Census, meter: Meter, *, wrong: str | None = None) -> None:
-        """Draw the state that is known; `wrong` says why it is not that of now."""
-        doing = meter.doing if wrong is None else f"these figures are old: {wrong}"
+    def show(self, status: Status, census: Census, meter: Meter, *, stale: str | None = None) -> None:
+        """Draw the latest figures; `stale` says why they are old."""
+        doing = meter.doing if stale is None else f"these figures are old: {stale}"
         if self._picture is None:
             self._console.print(
                 visible(_line(status, census, meter, doing)), markup=False, highlight=False, soft_wrap=True

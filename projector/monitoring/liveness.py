@@ -31,7 +31,7 @@ class Doing:
 class Liveness(Observer):
     """Takes every notification as a heartbeat."""
 
-    def __init__(self, period_s: float = HEARTBEAT_PERIOD_S) -> None:
+    def __init__(self, period_s: float) -> None:
         """Count the start as the first heartbeat."""
         self.started_at = datetime.now(UTC)
         self.doing = Doing("starting")

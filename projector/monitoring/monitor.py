@@ -1,7 +1,6 @@
-"""Watches one daemon from a thread of its own, so that a loop that is stuck is answered for and not with silence."""
+"""Serves health from its own thread, so that a blocked event loop is reported."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -9,17 +8,18 @@ from time import time
 from types import TracebackType
 from typing import Self
 
+from projector.app.notifications import Notification
 from projector.app.observers import Observer
 from projector.app.ports import Decoder
 from projector.app.status import Status
 from projector.monitoring.about import About
+from projector.monitoring.answers import Answers
 from projector.monitoring.health import Health
 from projector.monitoring.history import History
-from projector.monitoring.liveness import HEARTBEAT_PERIOD_S, Liveness
+from projector.monitoring.liveness import Liveness
 from projector.monitoring.metrics import Metrics
 from projector.monitoring.ports import Database, OpenStats
-from projector.monitoring.report import Report
-from projector.monitoring.sampler import SAMPLE_PERIOD_S, Sampler
+from projector.monitoring.sampler import Sampler
 from projector.monitoring.server import Address, Server
 from projector.monitoring.skew import ClockSkew
 
@@ -28,25 +28,27 @@ _END_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorOptions:
-    """How to watch."""
+    """How to monitor a daemon."""
 
     address: Address
     ready_lag_s: float
-    listening: Callable[[str], None]
-    """Hears once where the server answers."""
-    refused: Callable[[str], None]
-    """Hears why it cannot listen; it goes on trying."""
-    heartbeat_period_s: float = HEARTBEAT_PERIOD_S
-    sample_period_s: float = SAMPLE_PERIOD_S
+    heartbeat_period_s: float
+    """The daemon is unhealthy after two of these without a heartbeat."""
+    sample_period_s: float
+    observer: Observer
+    """Notified, on the daemon's event loop, of what the HTTP server does."""
 
 
 class Monitor:
-    """Listens to a daemon through its observers, looks at stream and database, and answers over HTTP."""
+    """Observes a daemon, samples stream and database, and serves the results over HTTP.
+
+    Enter it on the daemon's event loop.
+    """
 
     def __init__(
         self, about: About, decoder: Decoder, open_stats: OpenStats, database: Database, options: MonitorOptions
     ) -> None:
-        """Put the pieces together: nothing is opened yet."""
+        """Open nothing yet."""
         self._options = options
         self._liveness = Liveness(options.heartbeat_period_s)
         self._history = History(options.sample_period_s)
@@ -55,43 +57,54 @@ class Monitor:
         )
         health = Health(self._liveness, self._sampler, self._history, ready_lag_s=options.ready_lag_s)
         self._metrics = Metrics(about, self._liveness, health)
-        report = Report(about, self._liveness, self._sampler, self._history, health)
-        self._server = Server(report, self._metrics.scrape)
+        answers = Answers(about, self._liveness, self._sampler, self._history, health)
+        self._server = Server(answers, self._metrics.scrape)
         skew = ClockSkew(decoder, self._metrics.note_skew)
         self.observers: tuple[Observer, ...] = (self._liveness, self._history, self._metrics, skew)
-        """To be told what the daemon does."""
+        """To be notified of what the daemon does."""
         self._thread = Thread(target=self._run, name="monitoring", daemon=True)
         self._started = Event()
+        self._daemon_loop: asyncio.AbstractEventLoop | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
+        self._daemon_loop = asyncio.get_running_loop()
         self._thread.start()
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._liveness.stop()
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        """Cancel the thread's task, and wait for the thread."""
         self._started.wait(_END_S)
-        if self._loop is not None and self._watching is not None:
-            with suppress(RuntimeError):  # it has ended by itself
-                self._loop.call_soon_threadsafe(self._watching.cancel)
+        if self._loop is not None and self._task is not None:
+            with suppress(RuntimeError):  # its event loop is closed: it ended by itself
+                self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(_END_S)
 
     def _run(self) -> None:
         with suppress(asyncio.CancelledError):
-            asyncio.run(self._watch())
+            asyncio.run(self._serve())
 
-    async def _watch(self) -> None:
+    async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._watching = asyncio.current_task()
+        self._task = asyncio.current_task()
         self._started.set()
-        options = self._options
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sampler.run(self._heard, self._metrics.counted))
-            tasks.create_task(self._server.serve(options.address, listening=options.listening, refused=options.refused))
+            tasks.create_task(self._sampler.run(self._sampled, self._metrics.counted))
+            tasks.create_task(self._server.serve(self._options.address, self._notify))
 
-    def _heard(self, status: Status | None) -> None:
+    def _sampled(self, status: Status | None) -> None:
         self._history.add(time(), status)
         self._metrics.sampled(self._sampler)
+
+    def _notify(self, notification: Notification) -> None:
+        """Notify the observer on the daemon's event loop, where every observer is called."""
+        if self._daemon_loop is not None:
+            with suppress(RuntimeError):  # the daemon's event loop is closed
+                self._daemon_loop.call_soon_threadsafe(self._options.observer.notify, notification)

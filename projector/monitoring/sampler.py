@@ -37,7 +37,7 @@ class Sampler:
         *,
         name: str,
         rules_version: int,
-        period_s: float = SAMPLE_PERIOD_S,
+        period_s: float,
     ) -> None:
         """Remember whom to ask about the stream of this name: nothing is opened yet."""
         self.latest: Sample | None = None

@@ -1,4 +1,4 @@
-"""The HTTP server: it only answers, and nothing can be changed through it."""
+"""The HTTP server of the daemon. It is read-only."""
 
 import asyncio
 import re
@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from projector.app.notifications import Listening, Notification, NotListening
 from projector.monitoring import page
-from projector.monitoring.report import Report, as_json
+from projector.monitoring.answers import Answers, to_json
 
 BIND_AGAIN_S = 5.0
 _SHUTDOWN_S = 1.0
@@ -26,9 +27,7 @@ class Address(NamedTuple):
 
     host: str
     port: int
-    """0: any that is free."""
-    or_any_port: bool = False
-    """Whether any other will do where this one is taken."""
+    """0: any free port."""
 
     def __str__(self) -> str:
         """Return what a browser takes."""
@@ -42,23 +41,21 @@ class Address(NamedTuple):
 
 
 class Server:
-    """Serves a report."""
+    """Serves answers and metrics, read-only."""
 
-    def __init__(self, report: Report, scrape: Callable[[str], tuple[bytes, str]]) -> None:
-        """Answer from a report; `scrape` returns the metrics and their content type for an `Accept` header."""
-        self._report = report
+    def __init__(self, answers: Answers, scrape: Callable[[str], tuple[bytes, str]]) -> None:
+        """Serve these; `scrape` returns the metrics and their content type for an `Accept` header."""
+        self._answers = answers
         self._scrape = scrape
         self._page = page.load()
 
-    async def serve(
-        self, address: Address, *, listening: Callable[[str], None], refused: Callable[[str], None]
-    ) -> None:
-        """Listen until cancelled; while the port is taken, say so once and try again."""
+    async def serve(self, address: Address, notify: Callable[[Notification], None]) -> None:
+        """Listen until cancelled; while the port is taken, report it once and retry."""
         runner = web.AppRunner(self._app(address), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
-            await _bind(runner, address, refused)
-            listening(str(Address(*runner.addresses[0][:2])))
+            await _bind(runner, address, notify)
+            notify(Listening(url=str(Address(*runner.addresses[0][:2]))))
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
@@ -83,36 +80,33 @@ class Server:
         return web.Response(text=self._page.html, content_type="text/html", headers=headers)
 
     async def _get_healthy(self, _: web.Request) -> web.Response:
-        return _verdict(*self._report.healthy())
+        return _verdict(*self._answers.healthy())
 
     async def _get_ready(self, _: web.Request) -> web.Response:
-        return _verdict(*self._report.ready())
+        return _verdict(*self._answers.ready())
 
     async def _get_status(self, _: web.Request) -> web.Response:
-        return web.json_response(self._report.status(), dumps=as_json)
+        return web.json_response(self._answers.status(), dumps=to_json)
 
     async def _get_history(self, _: web.Request) -> web.Response:
-        return web.json_response(self._report.history(), dumps=as_json)
+        return web.json_response(self._answers.history(), dumps=to_json)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._scrape(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-async def _bind(runner: web.AppRunner, address: Address, refused: Callable[[str], None]) -> None:
-    said = False
+async def _bind(runner: web.AppRunner, address: Address, notify: Callable[[Notification], None]) -> None:
+    reported = False
     while True:
         site = web.TCPSite(runner, address.host, address.port)
         try:
             await site.start()
         except OSError as error:
             await site.stop()
-            if address.or_any_port:
-                address = address._replace(port=0, or_any_port=False)
-                continue
-            if not said:
-                refused(f"{address}: {error.strerror or error}")
-                said = True
+            if not reported:
+                notify(NotListening(reason=f"{address}: {error.strerror or error}"))
+                reported = True
             await asyncio.sleep(BIND_AGAIN_S)
         else:
             return
@@ -122,14 +116,14 @@ async def _bind(runner: web.AppRunner, address: Address, refused: Callable[[str]
 async def _refuse_foreign_names(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Answer only who asks this machine by its address or as localhost.
+    """Refuse requests whose Host is neither an IP address nor localhost.
 
-    A page of somebody else's, open in a browser on this machine, may point its own name here, and then read what it
-    gets (DNS rebinding). Where other machines may ask, they have names for this one that nobody here knows.
+    This prevents DNS rebinding: a foreign page in a browser on this machine can point its own name at 127.0.0.1.
+    Only a loopback address is guarded, since other machines may know this one by any name.
     """
     name = _PORT.sub("", request.host).strip("[]")
     if name != "localhost" and not _is_ip_address(name):
-        raise web.HTTPMisdirectedRequest(text="ask for 127.0.0.1 or localhost: nobody else is answered here\n")
+        raise web.HTTPMisdirectedRequest(text="use 127.0.0.1 or localhost as the host\n")
     return await handler(request)
 
 
@@ -142,7 +136,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _verdict(yes: bool, answer: dict[str, Any]) -> web.Response:
-    return web.json_response(answer, status=200 if yes else 503, dumps=as_json)
+    return web.json_response(answer, status=200 if yes else 503, dumps=to_json)
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -1,7 +1,7 @@
 """Avro payloads to domain events and back, in the revision that the settings name."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +15,10 @@ from projector.domain.events import Event
 from projector.domain.messages import Message, Origin, Skipped
 from projector.domain.stamps import Stamp, occurred_at
 from projector.errors import PoisonError, SettingError
-from projector.stream import kaa_2017_04, subjects
+from projector.stream import subjects
 from projector.stream.limits import checked_text, checked_token
-from projector.stream.revisions import EventType, Record, Revision, Translate
-
-REVISIONS: Mapping[str, Revision] = {revision.name: revision for revision in (kaa_2017_04.REVISION,)}
-"""Every revision of the protocol that this version speaks, by name."""
+from projector.stream.protocol import find_revision
+from projector.stream.revisions import EventType, Record, Translate
 
 _SUBJECTS_REMEMBERED = 10_000
 
@@ -43,9 +41,7 @@ class Codec:
 
     def __init__(self, revision: str, schemas: Path) -> None:
         """Load the schemas of a revision from `schemas/<revision>/*.avsc`."""
-        if revision not in REVISIONS:
-            raise SettingError(f"PROJECTOR_REVISION={revision!r}: known revisions are {', '.join(sorted(REVISIONS))}")
-        self.revision = REVISIONS[revision]
+        self.revision = find_revision(revision)
         self._schemas = {
             name: _load(schemas / revision / f"{event_type.schema}.avsc", event_type)
             for name, event_type in self.revision.event_types.items()

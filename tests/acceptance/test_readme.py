@@ -6,18 +6,16 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import nats
 import pytest
 
-from projector.cli.log import Journal
 from projector.dev.fleet import Fleet
-from projector.dev.simulation import Simulation
+from projector.dev.simulation import Simulation, simulate
 from projector.domain.messages import Selection
 from projector.errors import DatabaseRefusedError
-from projector.runtime import Runtime
-from projector.settings import load
+from projector.runtime import Projector
+from projector.settings import Settings, load
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from tests.support import servers
@@ -33,12 +31,12 @@ def blocks(written: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", written, flags=re.MULTILINE | re.DOTALL)
 
 
-def runtime(**settings: str) -> Runtime:
-    return Runtime(load(settings, config=None, fallback=None))
+def settings_with(**settings: str) -> Settings:
+    return load(settings | {"http": "off"}, config=None, fallback=None)
 
 
-async def fold(runtime: Runtime) -> None:
-    await runtime.live(Journal(), until_caught_up=True).run()
+async def fold(projector: Projector) -> None:
+    await projector.run(until_caught_up=True)
 
 
 # The queries.
@@ -48,7 +46,7 @@ EVENTS = 4000
 
 
 @pytest.fixture
-async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, publish: Publish) -> Runtime:
+async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, publish: Publish) -> Projector:
     """The last half an hour of a fleet's life, in the table."""
     span = timedelta(minutes=30)
     began = datetime.now(UTC) - span
@@ -57,12 +55,12 @@ async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, pub
         await publish(
             (subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))
         )
-    projector = runtime(nats_url=nats_url, stream=stream, database_url=database_url)
+    projector = Projector(settings_with(nats_url=nats_url, stream=stream, database_url=database_url))
     await fold(projector)
     return projector
 
 
-async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Runtime) -> None:
+async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Projector) -> None:
     assert len(QUERIES) == 5
     for query in QUERIES:
         answer = await fleet.sql(query)
@@ -70,7 +68,7 @@ async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Runti
         assert len(set(answer.columns)) == len(answer.columns)
 
 
-async def test_the_first_query_of_the_readme_is_the_one_that_the_demo_shows(fleet: Runtime) -> None:
+async def test_the_first_query_of_the_readme_is_the_one_that_the_demo_shows(fleet: Projector) -> None:
     (statement,) = re.findall(r'^projector sql "(.*)"$', README, flags=re.MULTILINE)
     assert f'"{statement}"' in (ROOT / "projector" / "dev" / "view.py").read_text(encoding="utf-8")
     answer = await fleet.sql(statement)
@@ -131,13 +129,13 @@ async def use_everything(
     eventually: Eventually,
 ) -> None:
     everything = guarded_nats_url.replace("nats://", "nats://admin:a@")
-    owner = runtime(nats_url=everything, database_url=empty_database_url)
-    await owner.init()
-    await owner.simulate(Simulation(endpoints=50, seed=1, events=500), asyncio.Event())
+    owner = settings_with(nats_url=everything, database_url=empty_database_url)
+    await Projector(owner).init()
+    await simulate(owner, Simulation(endpoints=50, seed=1, events=500), asyncio.Event())
 
     projector_url, reader_url = await grant()
     guarded = guarded_nats_url.replace("nats://", "nats://projector:p@")
-    projector = runtime(nats_url=guarded, database_url=projector_url)
+    projector = Projector(settings_with(nats_url=guarded, database_url=projector_url))
 
     async with await nats.connect(everything) as client:
         jetstream = client.jetstream()
@@ -159,21 +157,20 @@ async def use_everything(
     await fold(projector)
     await fold(projector)  # now there is a message at the checkpoint to compare
 
-    retried: list[Any] = []
-    await projector.retry(ALL, retried.append)
+    retried = [one async for one in projector.retry_dead_letters(ALL)]
     assert [one.position for one in retried] == [501]
     await query(empty_database_url, FOREIGN)
-    assert not (await projector.rebuild(lambda *_: None, apply=False)).clean
-    assert (await projector.rebuild(lambda *_: None, apply=True)).differences.extra == 1
-    assert (await projector.rebuild(lambda *_: None, apply=False)).clean
-    assert await projector.discard(ALL, "not Avro") == 1
+    assert not (await projector.verify()).clean
+    assert (await projector.rebuild()).differences.extra == 1
+    assert (await projector.verify()).clean
+    assert await projector.discard_dead_letters(ALL, "not Avro") == 1
 
-    reader = runtime(nats_url=guarded, database_url=reader_url)
+    reader = Projector(settings_with(nats_url=guarded, database_url=reader_url))
     assert (await reader.status()).endpoints == status.endpoints
     assert (await reader.sql("select count(*) from endpoint_state")).rows[0][0] == status.endpoints
     assert await reader.dead_letters() == []
     with pytest.raises(DatabaseRefusedError, match="permission denied"):
-        await reader.discard(ALL, "not mine")
+        await reader.discard_dead_letters(ALL, "not mine")
 
 
 async def test_the_privileges_in_the_documents_are_enough_for_everything_but_init(

@@ -16,10 +16,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import projector
-from projector.dev.simulation import Simulation
+from projector.dev.simulation import Simulation, simulate
 from projector.domain.rules import RULES_VERSION
-from projector.runtime import Runtime
-from projector.settings import load
+from projector.runtime import Projector
+from projector.settings import Settings, load
 from tests.support.command_line import CommandLine, Running
 from tests.support.fixtures import Event, Eventually, Publish, Query, Rows
 
@@ -41,14 +41,14 @@ class World:
         self._query = query
         self._eventually = eventually
 
-    def runtime(self, **changed: str) -> Runtime:
-        """What the command line runs, for what the test is not about."""
-        settings = {"nats_url": self.command.environment["PROJECTOR_NATS_URL"], "database_url": self._url}
-        return Runtime(load(settings | changed, config=None, fallback=None))
+    def settings(self, **changed: str) -> Settings:
+        """The settings of the command line, or changed ones."""
+        flags = {"nats_url": self.command.environment["PROJECTOR_NATS_URL"], "database_url": self._url, "http": "off"}
+        return load(flags | changed, config=None, fallback=None)
 
     async def fold(self, **changed: str) -> None:
         """Fold the stream to its end."""
-        await self.runtime(**changed).live(until_caught_up=True).run()
+        await Projector(self.settings(**changed)).run(until_caught_up=True)
 
     async def sql(self, statement: str, *arguments: object) -> Rows:
         return await self._query(self._url, statement, *arguments)
@@ -330,7 +330,7 @@ async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[in
 
 
 async def test_a_daemon_under_load_and_its_readers_do_not_notice_a_rebuild(world: World, undisturbed: Any) -> None:
-    await world.runtime().simulate(Simulation(endpoints=500, seed=1, events=3000), asyncio.Event())
+    await simulate(world.settings(), Simulation(endpoints=500, seed=1, events=3000), asyncio.Event())
     daemon = await world.command.start("run")
     await daemon.logs("caught up")
     fleet = await world.command.start("simulate", "--rate", "400", "--endpoints", "500", "--skip", "3000")

@@ -11,7 +11,7 @@ import pytest
 from projector import resources
 from projector.app import rebuild
 from projector.domain.messages import Message
-from projector.runtime import Runtime
+from projector.runtime import Projector
 from projector.settings import load
 from projector.stream import subjects
 from projector.stream.codec import Codec
@@ -47,10 +47,11 @@ async def published(world: World, seed: int) -> AsyncIterator[tuple[str, Tables]
         await jetstream.delete_stream(stream)
 
 
-def runtime(world: World, database: str, stream: str, batch_size: int) -> Runtime:
-    return Runtime(
+def projector(world: World, database: str, stream: str, batch_size: int) -> Projector:
+    return Projector(
         load(
             {
+                "http": "off",
                 "nats_url": world.nats.url,
                 "database_url": world.postgres.url_of(database),
                 "stream": stream,
@@ -70,7 +71,7 @@ async def test_the_size_of_batches_changes_nothing(world: World, seed: int) -> N
         assert expected.dead_letters
         for batch_size in BATCH_SIZES:
             async with world.database() as database:
-                await runtime(world, database, stream, batch_size).live(until_caught_up=True).run()
+                await projector(world, database, stream, batch_size).run(until_caught_up=True)
                 assert differences(expected, await stored(world.postgres.url_of(database), stream)) == [], batch_size
 
 
@@ -82,7 +83,7 @@ async def test_what_a_rebuild_holds_back_changes_nothing(
     monkeypatch.setattr(rebuild, "_REGISTERS_HELD", held)
     async with published(world, seed) as (stream, expected), world.database() as database:
         url = world.postgres.url_of(database)
-        report = await runtime(world, database, stream, 100).rebuild(lambda *_: None, apply=True)
+        report = await projector(world, database, stream, 100).rebuild()
         assert report.replayed == MESSAGES
         assert differences(expected, await stored(url, stream)) == []
-        assert (await runtime(world, database, stream, 1_000).rebuild(lambda *_: None, apply=False)).clean
+        assert (await projector(world, database, stream, 1_000).verify()).clean

@@ -16,7 +16,7 @@ from nats.js.errors import APIError
 
 from projector.app.doctor.examination import Examination
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
-from projector.runtime import Runtime
+from projector.runtime import Projector
 from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
@@ -35,7 +35,7 @@ QUICK_POSTGRES = {"fsync-off", "full-page-writes-off"}
 
 async def examination(nats_url: str, database_url: str, monitoring: str | None = None, **settings: str) -> Examination:
     flags = {"nats_url": nats_url, "database_url": database_url} | settings
-    return await Runtime(load(flags, config=None, fallback=None)).doctor(monitoring)
+    return await Projector(load(flags, config=None, fallback=None)).doctor(nats_monitoring=monitoring)
 
 
 async def named(nats_url: str, database_url: str, monitoring: str | None = None, **settings: str) -> set[str]:

@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +22,8 @@ from projector.monitoring import server as server_module
 from projector.stream import pull as pull_module
 from projector.stream import subjects
 from tests.support.fixtures import Event
-from tests.support.monitored import PERIOD_S, Answer, Watched, fetch, in_a_thread, monitored, watched
-from tests.support.scene import PATIENCE_S, Scene
+from tests.support.monitored import Answer, Watched, fetch, in_a_thread, watched
+from tests.support.scene import PERIOD_S, Scene
 
 RED_AFTER_S = 2 * PERIOD_S
 SLACK_S = 2.0  # of a machine that does other things as well
@@ -43,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def idle(scene: Scene) -> AsyncIterator[Watched]:
-    with watched(scene) as daemon:
+    async with watched(scene) as daemon:
         await daemon.daemon.hears("caught up at 0")
         yield daemon
 
@@ -105,7 +104,7 @@ async def test_a_batch_that_is_never_folded_is_red_although_everything_else_goes
 async def test_a_statement_that_takes_long_is_no_stuck_loop_but_makes_the_table_stale(
     scene: Scene, event: Event
 ) -> None:
-    with watched(scene, ready_lag_s=0.5) as daemon:
+    async with watched(scene, ready_lag_s=0.5) as daemon:
         await daemon.daemon.hears("active")
         connection = await asyncpg.connect(scene.database_url)
         async with connection.transaction():
@@ -127,7 +126,7 @@ async def test_a_database_that_is_down_is_named_and_waited_for(
     scene: Scene, spare_postgres: EmbeddedPostgres, spare_database_url: str
 ) -> None:
     scene.database_url = spare_database_url
-    with watched(scene) as daemon:
+    async with watched(scene) as daemon:
         await daemon.says("/readyz", is_green)
         spare_postgres.stop()
         away = "Postgres is not reachable"
@@ -165,7 +164,7 @@ async def test_a_broker_that_is_silent_makes_the_lag_unknown(idle: Watched, nats
 
 
 async def test_a_standby_says_so_and_takes_over(idle: Watched, scene: Scene) -> None:
-    with watched(scene) as standby:
+    async with watched(scene) as standby:
         await standby.daemon.hears("standing by")
         answer = await standby.says("/readyz", is_green)
         assert answer.json["state"] == "standby"
@@ -181,46 +180,31 @@ async def test_a_standby_says_so_and_takes_over(idle: Watched, scene: Scene) -> 
 async def test_a_daemon_whose_port_is_taken_folds_all_the_same_and_listens_when_it_is_free(
     scene: Scene, event: Event
 ) -> None:
-    taken = socket.create_server(("127.0.0.1", 0))
-    url: Future[str] = Future()
-    refused: Future[str] = Future()
-    port = taken.getsockname()[1]
-    monitor = scene.runtime(http=f"127.0.0.1:{port}").monitor(listening=url.set_result, refused=refused.set_result)
-    assert monitor is not None
-    with monitor:
-        daemon = scene.follow(heard_by=monitor.observers)
-        await scene.publish(event("connectivity.connected", "e"))
-        await daemon.hears("committed")
-        assert str(port) in await asyncio.wrap_future(refused)
-        taken.close()
-        assert await asyncio.wrap_future(url) == f"http://127.0.0.1:{port}"
-        answer = await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/healthz")
-        assert answer.code == 200
-
-
-async def test_a_port_that_may_be_any_is_another_one_where_it_is_taken(scene: Scene) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        url: Future[str] = Future()
-        monitor = scene.runtime(http=f"127.0.0.1:{port}").monitor(
-            listening=url.set_result, refused=lambda _: None, or_any_port=True
-        )
-        assert monitor is not None
-        with monitor:
-            found = await asyncio.wrap_future(url)
-        assert found.startswith("http://127.0.0.1:")
-        assert found != f"http://127.0.0.1:{port}"
+        daemon = scene.follow(http=f"127.0.0.1:{port}")
+        await scene.publish(event("connectivity.connected", "e"))
+        await daemon.hears("committed")
+        await daemon.hears("not listening")
+        assert str(port) in daemon.recorder.not_listening
+    await daemon.hears("listening")
+    assert daemon.recorder.url == f"http://127.0.0.1:{port}"
+    answer = await asyncio.to_thread(fetch, f"{daemon.recorder.url}/healthz")
+    assert answer.code == 200
 
 
 async def test_what_is_off_is_not_there(scene: Scene) -> None:
-    assert scene.runtime(http="off").monitor(listening=print, refused=print) is None
+    daemon = scene.follow(http="off")
+    await daemon.hears("active")
+    await daemon.stop()
+    assert daemon.recorder.url == daemon.recorder.not_listening == ""
 
 
 @pytest.fixture
 async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
     """A daemon that has folded events of every kind, and has skipped and parked something."""
     replica: dict[str, Any] = {"originatorReplicaId": "kpc-0", "timestamp": int(time.time() * 1000) + 90_000}
-    with watched(scene) as daemon:
+    async with watched(scene) as daemon:
         await scene.publish(
             event("lifecycle.registered", "e", appVersionName="1.0.0"),
             event("lifecycle.appversion-updated", "e", appVersionName="1.1.0"),
@@ -353,7 +337,7 @@ async def test_no_answer_has_a_secret(scene: Scene, event: Event) -> None:
     secret = "s3cret"  # noqa: S105 - none of ours
     scene.nats_url = scene.nats_url.replace("nats://", f"nats://fleet:{secret}@")
     scene.database_url = scene.database_url.replace("postgres@", f"postgres:{secret}@")
-    with watched(scene) as daemon:
+    async with watched(scene) as daemon:
         await scene.publish(event("connectivity.connected", "e"))
         await daemon.daemon.hears("committed")
         await daemon.says("/readyz", is_green)
@@ -370,7 +354,8 @@ def threads_that_were_there() -> Iterator[None]:
 
 
 async def test_a_monitor_that_ends_leaves_nothing_behind(scene: Scene) -> None:
-    with threads_that_were_there(), monitored(scene) as (_, url):
-        address = url.result(PATIENCE_S)
+    with threads_that_were_there():
+        async with watched(scene) as daemon:
+            url = daemon.url
     with pytest.raises(OSError, match="refused"):
-        await asyncio.to_thread(fetch, address + "/healthz")
+        await asyncio.to_thread(fetch, url + "/healthz")

@@ -4,7 +4,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -43,23 +43,22 @@ TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 async def look(scene: Scene) -> AsyncIterator[Look]:
     """Starts a daemon and opens its page; fails the test at its end if the page complained or looked elsewhere."""
     complaints: list[str] = []
-    with ExitStack() as daemons:
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
+    async with AsyncExitStack() as daemons, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
 
-            async def look(**settings: Any) -> Page:
-                url = daemons.enter_context(watched(scene, **settings)).url
-                page = await browser.new_page()
-                page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-                page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-                page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-                page.on("request", lambda request: complaints.extend(elsewhere(request.url, url)))
-                await page.clock.install()
-                await page.goto(url)
-                return page
+        async def look(**settings: Any) -> Page:
+            url = (await daemons.enter_async_context(watched(scene, **settings))).url
+            page = await browser.new_page()
+            page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+            page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+            page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+            page.on("request", lambda request: complaints.extend(elsewhere(request.url, url)))
+            await page.clock.install()
+            await page.goto(url)
+            return page
 
-            yield look
-            await browser.close()
+        yield look
+        await browser.close()
     # The browser itself complains of a server that is gone.
     assert [complaint for complaint in complaints if "ERR_CONNECTION_REFUSED" not in complaint] == []
 

@@ -15,10 +15,10 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from projector.dev.embedded import EmbeddedNats
-from projector.dev.simulation import Simulation
+from projector.dev.simulation import Simulation, simulate
 from projector.errors import DatabaseRefusedError, FatalError, NotMigratedError, NotPermittedError
-from projector.runtime import Runtime
-from projector.settings import load
+from projector.runtime import Projector
+from projector.settings import Settings, load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
@@ -210,20 +210,24 @@ async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
             assert str(refused.value).endswith("docs/how-to/connect.md lists")
 
 
-async def simulate(runtime: Runtime) -> None:
-    await runtime.simulate(Simulation(endpoints=5, seed=1, events=50), asyncio.Event())
+async def status(settings: Settings) -> None:
+    await Projector(settings).status()
+
+
+async def publish_events(settings: Settings) -> None:
+    await simulate(settings, Simulation(endpoints=5, seed=1, events=50), asyncio.Event())
 
 
 @pytest.mark.parametrize(
     ("command", "permissions", "complaint"),
     [
-        (Runtime.status, 'publish: ["_INBOX.>"]', f"publish to '$JS.API.STREAM.INFO.{STREAM}'"),
-        (Runtime.status, 'subscribe: {deny: ">"}', "subscribe to '_INBOX."),
-        (simulate, 'publish: ["$JS.API.>"]', "publish to 'kaa.v1.events."),
+        (status, 'publish: ["_INBOX.>"]', f"publish to '$JS.API.STREAM.INFO.{STREAM}'"),
+        (status, 'subscribe: {deny: ">"}', "subscribe to '_INBOX."),
+        (publish_events, 'publish: ["$JS.API.>"]', "publish to 'kaa.v1.events."),
     ],
 )
 async def test_a_command_says_at_once_what_it_is_not_permitted(
-    command: Callable[[Runtime], Awaitable[object]],
+    command: Callable[[Settings], Awaitable[object]],
     permissions: str,
     complaint: str,
     server_folder: Path,
@@ -233,14 +237,14 @@ async def test_a_command_says_at_once_what_it_is_not_permitted(
     config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
     with servers.nats_in(server_folder / "nats", config=config) as server:
 
-        def runtime(name: str) -> Runtime:
+        def settings(name: str) -> Settings:
             flags = {"nats_url": server.url.replace("//", f"//{name}:p@"), "database_url": database_url}
-            return Runtime(load(flags, config=None, fallback=None))
+            return load(flags, config=None, fallback=None)
 
-        await runtime("admin").init()
+        await Projector(settings("admin")).init()
         async with asyncio.timeout(3):  # a request that nobody answers takes longer to be given up
             with pytest.raises(NotPermittedError, match=re.escape(complaint)):
-                await command(runtime("guest"))
+                await command(settings("guest"))
 
 
 async def displace(jetstream: JetStreamContext) -> None:

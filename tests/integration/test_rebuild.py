@@ -24,7 +24,7 @@ from projector.errors import (
     RulesChangedError,
     StreamTrimmedError,
 )
-from projector.runtime import Runtime
+from projector.runtime import Projector
 from projector.settings import load
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects
@@ -58,8 +58,8 @@ class World:
             "batch_size": batch_size,
             "originators": options.pop("originators", ""),
         }
-        runtime = Runtime(load(settings, config=None, fallback=None))
-        return await runtime.rebuild(lambda *_: None, apply=apply, **options)
+        projector = Projector(load(settings, config=None, fallback=None))
+        return await (projector.rebuild if apply else projector.verify)(**options)
 
     async def verify(self, **options: Any) -> Report:
         return await self.rebuild(apply=False, **options)

@@ -16,14 +16,14 @@ import pytest
 import trustme
 
 from projector.dev.embedded import EmbeddedPostgres
-from projector.dev.simulation import Simulation
+from projector.dev.simulation import Simulation, simulate
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
     SettingError,
 )
-from projector.runtime import Runtime
-from projector.settings import load
+from projector.runtime import Projector
+from projector.settings import Settings, load
 from projector.stream.connection import Broker, connect
 from tests.support import servers
 from tests.support.fixtures import Query
@@ -97,9 +97,9 @@ def login(way: str, files: Path) -> tuple[str, Flags, Flags]:
     return tls(files, "verify: true"), trusted | ours, trusted | foreign
 
 
-def runtime(flags: Flags, address: str, database_url: str) -> Runtime:
+def settings(flags: Flags, address: str, database_url: str) -> Settings:
     url = flags.get("nats_url", "nats://ADDRESS").replace("ADDRESS", address)
-    return Runtime(load({**flags, "nats_url": url, "database_url": database_url}, config=None, fallback=None))
+    return load({**flags, "http": "off", "nats_url": url, "database_url": database_url}, config=None, fallback=None)
 
 
 every_way = pytest.mark.parametrize(
@@ -112,10 +112,11 @@ async def test_who_shows_what_the_server_asks_for_is_let_in(
     way: str, files: Path, serve: Callable[[str], str], database_url: str
 ) -> None:
     config, right, _ = login(way, files)
-    guest = runtime(right, serve(config), database_url)
+    right_settings = settings(right, serve(config), database_url)
+    guest = Projector(right_settings)
     assert await guest.init()
-    await guest.simulate(Simulation(endpoints=5, seed=1, events=20), asyncio.Event())
-    await guest.live(until_caught_up=True).run()
+    await simulate(right_settings, Simulation(endpoints=5, seed=1, events=20), asyncio.Event())
+    await guest.run(until_caught_up=True)
     assert (await guest.status()).checkpoint_seq == 20
 
 
@@ -127,7 +128,7 @@ async def test_who_shows_something_else_is_not_let_in_and_no_secret_is_told(
     # A certificate that is not accepted may be one that is being renewed: that is waited for.
     family = BrokerUnavailableError if way.startswith("TLS") else BrokerRefusedError
     with pytest.raises(family) as refused:
-        await runtime(wrong, serve(config), database_url).init()
+        await Projector(settings(wrong, serve(config), database_url)).init()
     told = "".join(traceback.format_exception(refused.value))
     assert SECRET not in told
     assert "SUA" not in told  # how the seed of a user begins
@@ -150,8 +151,9 @@ async def test_a_file_without_what_it_is_to_hold_is_a_wrong_setting_and_what_it_
         "CR LF": whole.replace(b"\n", b"\r\n"),
     }
     (files / "damaged").write_bytes(holds[damage])
+    damaged = settings({setting: f"{files}/damaged"}, nats_url.removeprefix("nats://"), database_url)
     with pytest.raises(SettingError, match=f"PROJECTOR_{setting.upper()}") as refused:
-        await runtime({setting: f"{files}/damaged"}, nats_url.removeprefix("nats://"), database_url).init()
+        await Projector(damaged).init()
     told = "".join(traceback.format_exception(refused.value))
     assert not [secret for secret in (SECRET, "SUA", "eyJ") if secret in told]
 

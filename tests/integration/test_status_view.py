@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from projector.runtime import Projector
 from projector.storage import store as store_module
 from projector.storage.staging import Staging
 from projector.stream import subjects
@@ -127,23 +128,23 @@ async def test_what_is_noted_does_not_wait_for_whoever_holds_the_checkpoint(
 async def test_a_rebuild_says_how_far_it_is_and_a_retry_is_none(scene: Scene, event: Event, database_url: str) -> None:
     await scene.publish(event("connectivity.connected", "e"))
     await scene.fold()
-    runtime = scene.runtime()
-    assert (await runtime.status()).rebuild is None
+    projector = Projector(scene.settings())
+    assert (await projector.status()).rebuild is None
     staging = Staging(database_url, "rebuild")
     await staging.open()
     try:
-        rebuild = (await runtime.status()).rebuild
+        rebuild = (await projector.status()).rebuild
         assert rebuild is not None
         assert (rebuild["position"], rebuild["target"]) == (0, 0)
         await staging.show(123_456, 999_999)
         await staging.show(200_000, 999_999)  # too soon to be worth a statement
-        rebuild = (await runtime.status()).rebuild
+        rebuild = (await projector.status()).rebuild
         assert rebuild is not None
         assert (rebuild["position"], rebuild["target"]) == (123_456, 999_999)
         assert rebuild["since"] is not None
     finally:
         await staging.close()
-    assert (await runtime.status()).rebuild is None
+    assert (await projector.status()).rebuild is None
 
 
 async def test_a_verification_shows_the_position_that_it_comes_to(
@@ -151,15 +152,15 @@ async def test_a_verification_shows_the_position_that_it_comes_to(
 ) -> None:
     await scene.publish(*(event("connectivity.connected", f"e{n}") for n in range(250)))
     await scene.fold()
-    runtime = scene.runtime()
+    projector = Projector(scene.settings())
     shown: list[Any] = []
     show = Staging.show
 
     async def show_and_look(staging: Staging, position: int, target: int) -> None:
         await show(staging, position, target)
-        shown.append((await runtime.status()).rebuild)
+        shown.append((await projector.status()).rebuild)
 
     monkeypatch.setattr(Staging, "show", show_and_look)
-    await runtime.rebuild(lambda *_: None, apply=False)
+    await projector.verify()
     # The next ones come within the same second, and are not worth a statement.
     assert [(rebuild["position"], rebuild["target"]) for rebuild in shown] == [(100, 250)] * 3

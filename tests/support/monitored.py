@@ -5,16 +5,12 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from projector.monitoring.monitor import Monitor
 from tests.support.scene import PATIENCE_S, Daemon, Scene
-
-PERIOD_S = 0.5
-SAMPLE_S = 0.2
 
 
 class Answer(NamedTuple):
@@ -65,23 +61,15 @@ class Watched:
         return answer
 
 
-@contextmanager
-def monitored(scene: Scene, *, port: int = 0, **settings: Any) -> Iterator[tuple[Monitor, Future[str]]]:
-    """Yield a running monitor, and the URL where it answers, once it does."""
-    url: Future[str] = Future()
-    monitor = scene.runtime(http=f"127.0.0.1:{port}", **settings).monitor(
-        listening=url.set_result, refused=print, heartbeat_period_s=PERIOD_S, sample_period_s=SAMPLE_S
-    )
-    assert monitor is not None
-    with monitor:
-        yield monitor, url
-
-
-@contextmanager
-def watched(scene: Scene, **settings: Any) -> Iterator[Watched]:
-    """Start a daemon that is watched."""
-    with monitored(scene, **settings) as (monitor, url):
-        yield Watched(scene.follow(heard_by=monitor.observers, **settings), url.result(PATIENCE_S))
+@asynccontextmanager
+async def watched(scene: Scene, *, port: int = 0, **settings: Any) -> AsyncIterator[Watched]:
+    """Start a daemon that serves HTTP."""
+    daemon = scene.follow(http=f"127.0.0.1:{port}", **settings)
+    try:
+        await daemon.hears("listening")
+        yield Watched(daemon, daemon.recorder.url)
+    finally:
+        await daemon.abandon()
 
 
 def in_a_thread(work: Callable[[], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,19 +10,31 @@ from projector.app.notifications import (
     Active,
     CaughtUp,
     Committed,
+    Listening,
     Notification,
+    NotListening,
     Retrying,
     StandingBy,
     StreamRecognized,
 )
-from projector.app.observers import Observer, Observers
-from projector.app.supervisor import Supervisor
+from projector.app.observers import Observer
 from projector.errors import TransientError
-from projector.runtime import Runtime
-from projector.settings import load
+from projector.runtime import Projector
+from projector.settings import Settings, load
 from tests.support.fixtures import Publish, Query, Rows
 
 PATIENCE_S = 20
+
+
+PERIOD_S = 0.5
+SAMPLE_S = 0.2
+
+
+class Impatient(Projector):
+    """A projector whose monitor expects and samples more often."""
+
+    _heartbeat_period_s = PERIOD_S
+    _sample_period_s = SAMPLE_S
 
 
 class Recorder(Observer):
@@ -32,6 +44,10 @@ class Recorder(Observer):
         self.heard: Counter[str] = Counter()
         self.errors: list[TransientError] = []
         self.parked: list[tuple[int, str]] = []
+        self.url = ""
+        """Where the daemon answers."""
+        self.not_listening = ""
+        """Why it does not."""
         self._news = asyncio.Event()
 
     def notify(self, notification: Notification) -> None:
@@ -51,6 +67,12 @@ class Recorder(Observer):
             case Retrying(error=error):
                 self.errors.append(error)
                 self._hear("retrying")
+            case Listening(url=url):
+                self.url = url
+                self._hear("listening")
+            case NotListening(reason=reason):
+                self.not_listening = reason
+                self._hear("not listening")
 
     async def hears(self, what: str, times: int = 1) -> None:
         while self.heard[what] < times:
@@ -65,10 +87,10 @@ class Recorder(Observer):
 class Daemon:
     """One run of the daemon's loop."""
 
-    def __init__(self, live: Supervisor, recorder: Recorder) -> None:
+    def __init__(self, projector: Projector, run: Coroutine[Any, Any, None], recorder: Recorder) -> None:
         self.recorder = recorder
-        self._live = live
-        self._running = asyncio.create_task(live.run())
+        self._projector = projector
+        self._running = asyncio.create_task(run)
 
     async def hears(self, what: str, times: int = 1) -> None:
         """Return once the daemon has said something so often; fail if it ends before."""
@@ -88,7 +110,7 @@ class Daemon:
 
     async def stop(self) -> Recorder:
         """Tell it to stop, and wait until it has."""
-        self._live.stop()
+        self._projector.stop()
         return await self.end()
 
     async def abandon(self) -> None:
@@ -108,10 +130,15 @@ class Scene:
     ask: Query
     daemons: list[Daemon] = field(default_factory=list)
 
-    def runtime(self, url: str | None = None, **settings: Any) -> Runtime:
-        """Put the pieces together for this stream and this database, or another one."""
-        flags = {"nats_url": self.nats_url, "database_url": url or self.database_url, "batch_size": 100} | settings
-        return Runtime(load(flags, config=None, fallback=None))
+    def settings(self, url: str | None = None, **settings: Any) -> Settings:
+        """Return settings for this stream and this database, or another one."""
+        flags: dict[str, Any] = {
+            "nats_url": self.nats_url,
+            "database_url": url or self.database_url,
+            "batch_size": 100,
+            "http": "off",
+        }
+        return load(flags | settings, config=None, fallback=None)
 
     def follow(
         self,
@@ -119,15 +146,13 @@ class Scene:
         url: str | None = None,
         accept_gap: bool = False,
         until_caught_up: bool = False,
-        heard_by: Sequence[Observer] = (),
         **settings: Any,
     ) -> Daemon:
         """Start a daemon."""
         recorder = Recorder()
-        live = self.runtime(url, **settings).live(
-            Observers((recorder, *heard_by)), accept_gap=accept_gap, until_caught_up=until_caught_up
-        )
-        self.daemons.append(Daemon(live, recorder))
+        projector = Impatient(self.settings(url, **settings), observers=(recorder,))
+        run = projector.run(accept_gap=accept_gap, until_caught_up=until_caught_up)
+        self.daemons.append(Daemon(projector, run, recorder))
         return self.daemons[-1]
 
     async def fold(self, **settings: Any) -> Recorder:

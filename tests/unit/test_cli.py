@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from projector.cli import main as cli
+from projector.cli.verbosity import Verbosity
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -19,7 +20,7 @@ def test_an_unexpected_error_is_one_line_and_no_difference(
         raise ValueError("no\nsuch\x1b]0;title\x07")
 
     monkeypatch.setattr(cli, "app", broken)
-    monkeypatch.setattr(cli._Verbosity, "on", verbose)
+    monkeypatch.setattr(Verbosity, "on", verbose)
     monkeypatch.setattr(sys, "argv", ["projector"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -1,30 +1,24 @@
 """What the log of a daemon says at its end."""
 
-from typing import Any
-
 import pytest
 from structlog.testing import capture_logs
 
-from projector.cli import daemon
-from projector.cli.log import Journal
+from projector.cli.log import DaemonLog
+from projector.errors import StreamMissingError
 
 
-async def test_an_unexpected_error_is_in_the_log_with_its_traceback() -> None:
+def test_an_unexpected_error_is_in_the_log_with_its_traceback() -> None:
     unexpected = KeyError("x")
-
-    def build(_: object) -> Any:
-        class Broken:
-            @staticmethod
-            def stop() -> None: ...
-
-            @staticmethod
-            async def run() -> None:
-                raise unexpected
-
-        return Broken
-
-    with capture_logs() as logged, pytest.raises(KeyError):
-        await daemon.run(build, Journal(), None)
+    with capture_logs() as logged, pytest.raises(KeyError), DaemonLog().errors_logged():
+        raise unexpected
     (line,) = logged
     assert (line["event"], line["log_level"], line["error"]) == ("broken", "error", "KeyError")
     assert line["exc_info"] is unexpected
+
+
+def test_a_fatal_error_is_in_the_log_as_the_reason_of_the_end() -> None:
+    with capture_logs() as logged, pytest.raises(StreamMissingError), DaemonLog().errors_logged():
+        raise StreamMissingError("S")
+    (line,) = logged
+    assert (line["event"], line["log_level"], "exc_info" in line) == ("stopped", "info", False)
+    assert line["reason"].startswith("there is no stream 'S'")

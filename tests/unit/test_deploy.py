@@ -16,7 +16,8 @@ import pytest
 import typer
 import yaml
 
-from projector.cli.main import EXIT_FATAL, EXIT_USAGE, app
+from projector.cli.exit_codes import EXIT_FATAL, EXIT_USAGE
+from projector.cli.main import app
 from projector.dev.embedded import _nats_executable
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, http_address

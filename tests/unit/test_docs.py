@@ -23,7 +23,8 @@ from projector.storage.columns import FACET_COLUMNS
 from projector.storage.tables import endpoint_state, metadata
 from projector.storage.wire import encode_json
 from projector.stream import subjects
-from projector.stream.codec import REVISIONS, Codec
+from projector.stream.codec import Codec
+from projector.stream.protocol import REVISIONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -1,6 +1,7 @@
 """One line for each thing that changed, and nothing per event."""
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 from projector.app.notifications import Active, CaughtUp, Committed, Retrying
 from projector.app.projection import Outcome
 from projector.cli import log as journal_module
-from projector.cli.log import Journal
+from projector.cli.log import DaemonLog
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.rules import Rules
@@ -43,7 +44,7 @@ def test_the_start_shows_the_settings_and_no_secret() -> None:
         "originators": "epr,kpc",
     }
     with capture_logs() as logged:
-        Journal().starting(load(flags, config=None, fallback=None), RULES)
+        DaemonLog().starting(load(flags, config=None, fallback=None), RULES)
     (line,) = logged
     assert line["event"] == "starting"
     assert line["database"] == "postgresql://fleet:***@127.0.0.1/fleet"
@@ -58,8 +59,9 @@ def test_what_would_move_a_terminal_is_shown_as_an_escape(
     before = structlog.get_config()
     try:
         journal_module.configure(verbose=False)
-        Journal().notify(Retrying(error=DatabaseUnavailableError("a\x1b]0;title\x07b")))
-        Journal().broken(KeyError("\x9b2J"))
+        DaemonLog().notify(Retrying(error=DatabaseUnavailableError("a\x1b]0;title\x07b")))
+        with suppress(KeyError), DaemonLog().errors_logged():
+            raise KeyError("\x9b2J")
     finally:
         structlog.configure(**before)
     printed = capsys.readouterr().err
@@ -69,7 +71,7 @@ def test_what_would_move_a_terminal_is_shown_as_an_escape(
 
 
 def test_batches_are_not_logged(clock: Any) -> None:
-    journal = Journal()
+    journal = DaemonLog()
     with capture_logs() as logged:
         for _ in range(100):
             clock.now += 1
@@ -79,7 +81,7 @@ def test_batches_are_not_logged(clock: Any) -> None:
 
 
 def test_an_end_of_the_stream_that_was_hardly_left_is_not_said_again(clock: Any) -> None:
-    journal = Journal()
+    journal = DaemonLog()
     with capture_logs() as logged:
         journal.notify(Active(checkpoint=CHECKPOINT))
         journal.notify(CaughtUp(checkpoint=CHECKPOINT))
@@ -94,7 +96,7 @@ def test_an_end_of_the_stream_that_was_hardly_left_is_not_said_again(clock: Any)
 
 
 def test_the_same_failure_is_said_once_a_minute_and_another_one_at_once(clock: Any) -> None:
-    journal = Journal()
+    journal = DaemonLog()
     with capture_logs() as logged:
         for _ in range(60):
             journal.notify(Retrying(error=DatabaseUnavailableError("down")))
@@ -108,7 +110,7 @@ def test_the_same_failure_is_said_once_a_minute_and_another_one_at_once(clock: A
 
 def test_of_many_messages_that_are_parked_at_once_a_few_are_named_and_the_others_counted() -> None:
     with capture_logs() as logged:
-        Journal().notify(committed(parked=8000))
+        DaemonLog().notify(committed(parked=8000))
     parked = [line for line in logged if line["event"] == "parked"]
     assert len(parked) == 11
     assert [line["position"] for line in parked[:10]] == list(range(10))

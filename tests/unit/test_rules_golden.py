@@ -9,7 +9,7 @@ from projector.domain.events import Disconnected
 from projector.domain.facets import Verdict
 from projector.domain.rules import RULES_VERSION
 from projector.stream import limits
-from projector.stream.codec import REVISIONS
+from projector.stream.protocol import REVISIONS
 from tests.support import golden_rules
 from tests.support.corpus import CORPORA
 

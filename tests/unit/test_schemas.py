@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from projector.stream.codec import REVISIONS
+from projector.stream.protocol import REVISIONS
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 NAMESPACE = "org.kaaproject.ipc.event.gen.v1.endpoint"

@@ -15,7 +15,7 @@ from projector.monitoring.sampler import Sampler
 STATUS_KEYS = tuple(Status.__dataclass_fields__)
 
 
-class Report:
+class Answers:
     """Answers from what is known at the moment: nobody is asked."""
 
     def __init__(self, about: About, liveness: Liveness, sampler: Sampler, history: History, health: Health) -> None:
@@ -83,7 +83,7 @@ class Report:
         }
 
 
-def as_json(answer: object) -> str:
+def to_json(answer: object) -> str:
     """Return an answer as JSON, its times as ISO 8601 with milliseconds."""
     return json.dumps(answer, default=_time)
 

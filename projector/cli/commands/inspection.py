@@ -1,0 +1,88 @@
+"""Asking the projector and its servers; nothing is changed."""
+
+from typing import Annotated
+
+import typer
+
+from projector.cli import event_loop
+from projector.cli.exit_codes import EXIT_DIFFERENCE
+from projector.cli.options import LAST_POSITION, Json, with_settings
+from projector.settings import Settings
+
+
+@with_settings
+def status(settings: Settings, as_json: Json = False) -> None:
+    """Show how far the projection is, and what needs attention."""
+    from dataclasses import asdict
+
+    from projector.cli.reports import print_status
+    from projector.monitoring.answers import to_json
+    from projector.runtime import Projector
+
+    found = event_loop.run(Projector(settings).status())
+    if as_json:
+        typer.echo(to_json(asdict(found)))
+    else:
+        print_status(found)
+
+
+@with_settings
+def doctor(
+    settings: Settings,
+    nats_monitoring: Annotated[
+        str | None,
+        typer.Option(help="URL of the monitoring endpoint of NATS, the only place that shows how it writes to disk."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Inspect NATS and Postgres, change nothing, and say what will cause trouble; exit 1 if anything is an error."""
+    from projector.cli.reports import print_examination
+    from projector.monitoring.answers import to_json
+    from projector.runtime import Projector
+
+    if nats_monitoring is not None:
+        if not nats_monitoring.startswith(("http://", "https://")):
+            raise typer.BadParameter("it must begin with http:// or https://", param_hint="--nats-monitoring")
+        if "@" in nats_monitoring:  # findings quote the URL
+            raise typer.BadParameter("it may have neither user nor password", param_hint="--nats-monitoring")
+    examination = event_loop.run(Projector(settings).doctor(nats_monitoring=nats_monitoring))
+    if as_json:
+        findings = [finding._asdict() for finding in examination.findings]
+        typer.echo(to_json({"findings": findings, "unseen": examination.unseen}))
+    else:
+        print_examination(examination)
+    if examination.has_error:
+        raise typer.Exit(EXIT_DIFFERENCE)
+
+
+@with_settings
+def wait(
+    settings: Settings,
+    seq: Annotated[
+        int, typer.Option(min=0, max=LAST_POSITION, help="Stream sequence of the message.", show_default=False)
+    ],
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait.", show_default="no limit")] = None,
+) -> None:
+    """Return as soon as a message is folded and can be read; exit 1 if the timeout is over first."""
+    from projector.cli.reports import leader
+    from projector.runtime import Projector
+
+    waited = event_loop.run(Projector(settings).wait(seq, timeout_s=timeout))
+    if not waited.reached:
+        typer.echo(
+            f"the checkpoint is at {waited.position}, not yet at {seq}; active: {leader(waited.active)}", err=True
+        )
+        raise typer.Exit(EXIT_DIFFERENCE)
+
+
+@with_settings
+def sql(
+    settings: Settings,
+    statement: Annotated[str, typer.Argument(help='A query, such as "select count(*) from endpoint_state".')],
+) -> None:
+    """Run a query in a read-only transaction, and print the rows."""
+    from projector.cli.tables import print_rows
+    from projector.runtime import Projector
+
+    answer = event_loop.run(Projector(settings).sql(statement))
+    print_rows(answer.columns, answer.rows)

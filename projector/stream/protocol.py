@@ -1,0 +1,22 @@
+"""The revisions of the protocol that this version speaks."""
+
+from collections.abc import Mapping
+
+from projector.errors import SettingError
+from projector.stream import kaa_2017_04
+from projector.stream.revisions import Revision
+
+REVISIONS: Mapping[str, Revision] = {revision.name: revision for revision in (kaa_2017_04.REVISION,)}
+"""By name."""
+
+
+def find_revision(name: str) -> Revision:
+    """Return a revision by its name.
+
+    Raises:
+        SettingError: there is no such revision.
+    """
+    try:
+        return REVISIONS[name]
+    except KeyError:
+        raise SettingError(f"PROJECTOR_REVISION={name!r}: known revisions are {', '.join(sorted(REVISIONS))}") from None
