@@ -7,6 +7,7 @@ ProjectorError
 │   ├── CheckpointMovedError
 │   ├── RowsChangedError
 │   ├── DeliveryInterruptedError
+│   │   └── MessagesSkippedError
 │   ├── LoginRefusedAgainError
 │   └── HeldRowsRefusedError
 ├── PoisonError             park this one message and go on
@@ -82,6 +83,16 @@ class RowsChangedError(TransientError):
 
 class DeliveryInterruptedError(TransientError):
     """The consumer skipped, repeated or stopped delivering: what is buffered cannot be trusted."""
+
+
+class MessagesSkippedError(DeliveryInterruptedError):
+    """The consumer skipped a message that the stream holds: a fault of the server."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            f"the consumer skipped position {position}, which the stream holds; another consumer is created"
+        )
+        self.position = position
 
 
 class LoginRefusedAgainError(TransientError):

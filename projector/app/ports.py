@@ -43,6 +43,10 @@ class StreamView(Protocol):
         """Return the message at a position, or None if the stream no longer holds it."""
         ...
 
+    async def first_after(self, position: int) -> Message | None:
+        """Return the first matching message after a position; None if there is none."""
+        ...
+
 
 class Consumer(Protocol):
     """Delivers messages in order; see `stream.consumers`."""
@@ -57,6 +61,10 @@ class Consumer(Protocol):
 
     async def count_pending(self) -> int:
         """Return how many matching messages `next` has not returned yet."""
+        ...
+
+    async def discard(self) -> None:
+        """Give the consumer up, so that the next `seek` of any client begins with another one."""
         ...
 
     async def acknowledge(self, delivery: Delivery) -> None:

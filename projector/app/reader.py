@@ -2,14 +2,20 @@
 
 Retention, a purge or a limit can remove messages before they are delivered.
 The reader tells such a gap from the holes that messages of other subjects leave, and the caller decides what it means.
+
+A server can also skip messages that are still in the stream (nats-server issue 8571: after a purge of one filter's
+subjects, a consumer with several filters jumps over those of the others), and then say that nothing is pending.
+So the reader asks the stream itself, not the consumer, what comes next: when it begins, when it is idle,
+and at each hole that a deletion may have made the consumer jump over.
 """
 
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from projector.app.ports import Source
-from projector.domain.messages import Delivery
+from projector.domain.messages import Delivery, Message
+from projector.errors import MessagesSkippedError
 
 
 class Gap(NamedTuple):
@@ -44,6 +50,12 @@ class Reader:
         self._ready: deque[Delivery | Gap] = deque()
         self._first = 0
         """Where the stream began when the reader was idle last; 0 if it has not been since the last delivery."""
+        self._expected: int | None = None
+        """Position of a message that the stream holds and the consumer has to deliver next."""
+        self._deleted = 0
+        """How many messages were deleted between the first and the last, when that was looked at."""
+        self._suspect_through = 0
+        """Holes up to here may be messages that the consumer skipped when others were deleted."""
         self.position = 0
         """Everything up to here was read."""
         self.pending = 0
@@ -56,7 +68,10 @@ class Reader:
         self.position = max(after, state.began - 1)
         self._ready.clear()
         self._first = 0
-        return self._skip_to(state.first) if state.first > self.position + 1 else None
+        self._deleted, self._suspect_through = state.deleted, 0
+        gap = self._skip_to(state.first) if state.first > self.position + 1 else None
+        await self._expect()
+        return gap
 
     async def next(self) -> Reading:
         """Wait for messages, and return them, a gap before them, or that nothing arrived."""
@@ -64,6 +79,7 @@ class Reader:
             delivery = await self._source.consumer.next(self._linger_s)
             if delivery is None:
                 return await self._idle()
+            await self._check_expected(delivery.messages[0].position)
             self._ready += await self._with_gaps(delivery)
         reading = self._ready.popleft()
         if isinstance(reading, Gap):
@@ -87,15 +103,59 @@ class Reader:
             self._first = (await self._source.view.state()).first
             if self._first <= self.position + 1:
                 self.pending = pending
+        else:
+            # The message that was expected a second ago has not come.
+            await self._check_expected(None)
+            await self._expect()
         return Idle(self.pending)
+
+    async def _expect(self) -> None:
+        """Remember which message the consumer has to deliver next."""
+        following = await self._source.view.first_after(self.position)
+        self._expected = None if following is None else following.position
+
+    async def _check_expected(self, delivered: int | None) -> None:
+        """Make sure that the message that was expected is the one delivered, or has left the stream.
+
+        Raises:
+            MessagesSkippedError: the consumer has skipped it.
+        """
+        expected, self._expected = self._expected, None
+        if expected is None or expected <= self.position or (delivered is not None and delivered <= expected):
+            return
+        if await self._source.view.message(expected) is not None:
+            await self._skipped(expected)
+
+    async def _check_holes(self, messages: Sequence[Message]) -> None:
+        """Make sure that the holes between messages are not messages that the consumer skipped.
+
+        Raises:
+            MessagesSkippedError: one is.
+        """
+        after = self.position
+        for message in messages:
+            if after >= self._suspect_through:
+                return
+            if message.position > after + 1:
+                following = await self._source.view.first_after(after)
+                if following is not None and following.position < message.position:
+                    await self._skipped(following.position)
+            after = message.position
+
+    async def _skipped(self, position: int) -> NoReturn:
+        await self._source.consumer.discard()
+        raise MessagesSkippedError(position)
 
     async def _with_gaps(self, delivery: Delivery) -> list[Delivery | Gap]:
         """Return a delivery, in parts if there are gaps in it."""
         messages = delivery.messages
         if messages[-1].position == self.position + len(messages):
             return [delivery]
-        first = (await self._source.view.state()).first
-        return list(_split(delivery, self.position, first))
+        state = await self._source.view.state()
+        if state.deleted != self._deleted:
+            self._deleted, self._suspect_through = state.deleted, state.last
+        await self._check_holes(messages)
+        return list(_split(delivery, self.position, state.first))
 
     def _skip_to(self, first: int) -> Gap:
         gap = Gap(self.position, first)

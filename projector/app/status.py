@@ -6,7 +6,7 @@ from datetime import datetime
 from time import time
 from typing import Any, Protocol
 
-from projector.domain.messages import StreamState
+from projector.domain.messages import Message, StreamState
 from projector.domain.summary import Summary
 
 
@@ -21,8 +21,8 @@ class StreamStats(Protocol):
         """Return how many matching messages follow a position."""
         ...
 
-    async def oldest_after(self, position: int) -> int | None:
-        """Return when the first of them was stored, in Unix ms; None if there is none."""
+    async def first_after(self, position: int) -> Message | None:
+        """Return the first of them; None if there is none."""
         ...
 
 
@@ -58,14 +58,14 @@ async def status(
     """
     summary = await summarise()
     state = await stats.state()
-    oldest = await stats.oldest_after(summary.position) if state.last > summary.position else None
+    oldest = await stats.first_after(summary.position) if state.last > summary.position else None
     return Status(
         stream=stream,
         stream_first_seq=state.first,
         stream_last_seq=state.last,
         checkpoint_seq=summary.position,
         lag_messages=0 if oldest is None else await stats.count_after(summary.position),
-        lag_seconds=0.0 if oldest is None else max(0.0, round(time() - oldest / 1000, 3)),
+        lag_seconds=0.0 if oldest is None else max(0.0, round(time() - oldest.stored_at / 1000, 3)),
         last_event_stored_at=summary.last_event_stored_at,
         last_commit_at=summary.last_commit_at,
         endpoints=summary.endpoints,

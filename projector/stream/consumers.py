@@ -4,6 +4,7 @@ Postgres owns the position, so the durable consumer is placed where the checkpoi
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
@@ -39,6 +40,12 @@ class DurableConsumer(PullConsumer):
         if delivery.acknowledge_to:
             async with translated():
                 await self._client.publish(delivery.acknowledge_to)
+
+    async def discard(self) -> None:
+        """See PullConsumer."""
+        async with translated():
+            with suppress(NotFoundError):
+                await self._client.api.delete_consumer(self._stream, self._durable)
 
     async def count_pending(self) -> int:
         """See PullConsumer; the consumer itself knows, which takes no further permission."""
@@ -119,6 +126,9 @@ class ReplayConsumer(PullConsumer):
         """See PullConsumer; another consumer is created to count."""
         async with translated():
             return await count_after(self._client, self._stream, self._filters, self._position)
+
+    async def discard(self) -> None:
+        """See PullConsumer; each `seek` creates another one."""
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Do nothing: the consumer's policy is to acknowledge nothing."""

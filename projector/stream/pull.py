@@ -73,6 +73,10 @@ class PullConsumer(ABC):
             DeliveryInterruptedError: the consumer has to be sought again.
         """
 
+    @abstractmethod
+    async def discard(self) -> None:
+        """Give the consumer up, so that the next `seek` of any client begins with another one."""
+
     async def seek(self, after: int) -> int:
         """Continue after a position; return how many matching messages follow it.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from projector.domain.messages import Message, StreamState
@@ -52,9 +53,7 @@ class StreamView:
                 raw = await self._client.api.get_msg(self._stream, position)
             except NotFoundError:
                 return None
-        if raw.time is None:
-            raise BrokerUnavailableError("NATS did not say when a message was stored")
-        return Message(position, unix_ms(raw.time), raw.subject or "", raw.data or b"", raw.headers)
+        return _message(raw)
 
     async def count_after(self, position: int) -> int:
         """Return how many messages after a position match the filters.
@@ -67,13 +66,18 @@ class StreamView:
         async with translated():
             return await count_after(self._client, self._stream, self._filters, position)
 
-    async def oldest_after(self, position: int) -> int | None:
-        """Return when the first matching message after a position was stored, in Unix ms; None if there is none."""
-        stored = []
+    async def first_after(self, position: int) -> Message | None:
+        """Return the first matching message after a position; None if there is none."""
+        found: list[Message] = []
         async with translated():
             for subject in self._filters:
                 with suppress(NotFoundError):
-                    found = await self._client.api.get_msg(self._stream, position + 1, subject, next=True)
-                    if found.time is not None:
-                        stored.append(unix_ms(found.time))
-        return min(stored, default=None)
+                    raw = await self._client.api.get_msg(self._stream, position + 1, subject, next=True)
+                    found.append(_message(raw))
+        return min(found, default=None, key=lambda message: message.position)
+
+
+def _message(raw: RawStreamMsg) -> Message:
+    if raw.time is None or raw.seq is None:
+        raise BrokerUnavailableError("NATS did not say where and when a message was stored")
+    return Message(raw.seq, unix_ms(raw.time), raw.subject or "", raw.data or b"", raw.headers)

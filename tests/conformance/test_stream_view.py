@@ -83,3 +83,12 @@ async def test_a_lost_connection_makes_the_broker_unavailable(stream: StreamUnde
         for question in (source.view.state(), source.view.message(1), source.consumer.next(0)):
             with pytest.raises(BrokerUnavailableError):
                 await question
+
+
+async def test_the_first_message_after_a_position_is_one_that_matches(stream: StreamUnderTest) -> None:
+    foreign = (subjects.build("other", "connectivity.connected"), b"")
+    await stream.publish(*numbered(1, 2), foreign, *numbered(4, 4))
+    await stream.delete(2)
+    async with stream.open() as source:
+        found = [await source.view.first_after(position) for position in range(5)]
+    assert [message and message.position for message in found] == [1, 4, 4, 4, None]

@@ -297,11 +297,11 @@ async def test_the_oldest_message_behind_a_position_is_the_first_of_ours_whateve
     await jetstream.delete_msg(stream, 2)
     everybodys, ours = await open_source(), await open_source("a", "c")
     messages = [await everybodys.view.message(position) for position in (1, 3, 4)]
-    first, third, fourth = (message.stored_at for message in messages if message)
+    first, third, fourth = messages
     oldest = [first, third, third, fourth, None]
-    assert [await everybodys.view.oldest_after(position) for position in range(5)] == oldest
-    assert [await ours.view.oldest_after(position) for position in range(5)] == oldest
-    assert await (await open_source("d")).view.oldest_after(0) is None
+    assert [await everybodys.view.first_after(position) for position in range(5)] == oldest
+    assert [await ours.view.first_after(position) for position in range(5)] == oldest
+    assert await (await open_source("d")).view.first_after(0) is None
 
 
 async def test_counting_what_waits_leaves_no_consumer_behind(

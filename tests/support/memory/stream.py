@@ -21,6 +21,10 @@ class MemoryStream:
         self.name = name
         self.connections = Connections(BrokerUnavailableError)
         self.interruptions = 0
+        self.jump = 0
+        """Consumers that were sought before skip what is up to here, as a faulty server makes them."""
+        self.began = 1
+        """Position of the first message; see `StreamState.began`."""
         self.floor = 0
         """The last position that was acknowledged."""
         self._filters = subjects.filters(originators)
@@ -81,7 +85,9 @@ class MemoryStream:
     def state(self) -> StreamState:
         if not self._exists:
             raise StreamMissingError(self.name)
-        return StreamState(self._created_at, min(self._messages, default=self._last + 1), self._last)
+        first = min(self._messages, default=self._last + 1)
+        deleted = self._last + 1 - first - len(self._messages)
+        return StreamState(self._created_at, first, self._last, self.began, deleted)
 
     def message(self, position: int) -> Message | None:
         return self._messages.get(position)
@@ -110,6 +116,10 @@ class MemoryView:
         await self._connection.turn()
         return self._stream.message(position)
 
+    async def first_after(self, position: int) -> Message | None:
+        await self._connection.turn()
+        return next(iter(self._stream.after(position)), None)
+
 
 class MemoryConsumer:
     """The port `Consumer`.
@@ -122,6 +132,7 @@ class MemoryConsumer:
         self._connection = connection
         self._batch_size = batch_size
         self._interruptions = stream.interruptions
+        self._jumped = stream.jump
         self._buffer: list[Message] = []
         self._sent = 0
         """The position of the last message sent."""
@@ -132,6 +143,7 @@ class MemoryConsumer:
         await self._connection.turn()
         self._stream.state()
         self._interruptions = self._stream.interruptions
+        self._jumped = self._stream.jump
         self._buffer.clear()
         self._sent = after
         self._fill()
@@ -156,7 +168,13 @@ class MemoryConsumer:
         if delivery.acknowledge_to:
             self._stream.floor = int(delivery.acknowledge_to)
 
+    async def discard(self) -> None:
+        await self._connection.turn()
+
     def _fill(self) -> None:
+        if self._jumped != self._stream.jump:
+            self._jumped = self._stream.jump
+            self._sent = max(self._sent, self._jumped)
         following = self._stream.after(self._sent)
         sent = following[: self._batch_size - len(self._buffer)]
         if sent:
