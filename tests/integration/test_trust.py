@@ -13,6 +13,7 @@ from nats.js import JetStreamContext
 
 from projector.app import supervisor as supervisor_module
 from projector.app.projection import Projection
+from projector.dev.embedded import EmbeddedNats
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Message
 from projector.domain.rules import Rules
@@ -28,7 +29,7 @@ from projector.storage.checkpoints import SHARD
 from projector.storage.locks import LEADER_LOCK
 from projector.storage.store import Store
 from projector.stream.codec import Codec
-from projector.stream.connection import Broker
+from projector.stream.connection import Broker, connected
 from projector.stream.provision import create_stream
 from tests.support.fixtures import Event, Eventually, Wire
 from tests.support.scene import Daemon, Scene
@@ -175,6 +176,25 @@ async def test_moved_creation_time_is_adopted_while_the_message_at_the_checkpoin
     ((remembered,),) = await folded.query("SELECT stream_created_at FROM projector_checkpoint")
     assert remembered == created.replace(microsecond=created.microsecond // 1000 * 1000)
     assert (await folded.fold()).heard["stream recognized"] == 0
+
+
+async def test_stream_that_is_edited_between_two_restarts_of_the_server_is_followed_further(
+    folded: Scene, nats_server: EmbeddedNats, connects: Connects
+) -> None:
+    """NATS before 2.12.9 and 2.14.6 changes its creation time (nats-server issue 8470); others keep it."""
+    broker = Broker(urls=(nats_server.url,))
+    nats_server.stop()
+    nats_server.start()
+    async with connected(broker, name="test") as client:
+        config = (await client.api.stream_info(folded.stream)).config
+        await client.api.update_stream(replace(config, description="edited"))
+    nats_server.stop()
+    nats_server.start()
+    async with connected(broker, name="test") as client:
+        for subject, payload in connects(11, 12):
+            await client.api.publish(subject, payload)
+    await folded.fold()
+    assert await folded.position() == 12
 
 
 async def test_moved_creation_time_is_refused_once_the_message_at_the_checkpoint_is_gone(
