@@ -1,4 +1,4 @@
-"""How migrations run: one at a time in the whole database, each in a transaction of its own."""
+"""Runs migrations: one process at a time per database, each migration in its own transaction."""
 
 import asyncio
 import os
@@ -6,17 +6,17 @@ import os
 from alembic import context
 from sqlalchemy import Connection, text
 
-from projector.storage.connection import engine_connection
-from projector.storage.migrate import VERSION_TABLE
+from projector.storage.migrate import engine_connection
 from projector.storage.tables import metadata
+from projector.storage.version import VERSION_TABLE
 
-# An arbitrary number that every version must share.
+# An arbitrary number, the same in every version.
 ADVISORY_LOCK = 4_150_913_071
 
 
 def run(connection: Connection) -> None:
-    """Migrate, while nobody else does."""
-    # Whoever cannot have a table at once must not make everybody queue behind the migration.
+    """Migrate under the advisory lock."""
+    # A migration that waits for a lock makes later queries wait behind it.
     connection.execute(text("SET lock_timeout = '10s'"))
     connection.execute(text("SET statement_timeout = '10min'"))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": ADVISORY_LOCK})
@@ -32,8 +32,8 @@ def run(connection: Connection) -> None:
 
 
 async def connect_and_run() -> None:
-    """Migrate the database that the environment names: the way of Alembic's own command line."""
-    async with engine_connection(os.environ["PROJECTOR_DATABASE_URL"], purpose="migrations") as connection:
+    """Migrate the database that the environment names, for Alembic's command line."""
+    async with engine_connection(os.environ["PROJECTOR_DATABASE_URL"]) as connection:
         await connection.run_sync(run)
         await connection.commit()
 

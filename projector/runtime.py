@@ -182,13 +182,13 @@ class Projector:
     async def status(self) -> Status:
         """Return how far the projection is, and what needs attention."""
         from projector.app.status import status
-        from projector.storage import query
+        from projector.storage import probe
 
         async with self._open_view() as view:
             return await status(
                 self._settings.stream,
                 view,
-                partial(query.summary, self._database_url, self._settings.stream),
+                partial(probe.summary, self._database_url, self._settings.stream),
                 rules_version=self.rules.version,
             )
 
@@ -231,9 +231,9 @@ class Projector:
 
     async def census(self) -> Census:
         """Count the endpoints by status and by version."""
-        from projector.storage import query
+        from projector.storage import probe
 
-        return await query.census(self._database_url)
+        return await probe.census(self._database_url)
 
     async def dead_letters(self) -> list[ListedDeadLetter]:
         """Return the dead letters that are neither resolved nor discarded, in stream order."""

@@ -1,10 +1,12 @@
 """The row of the checkpoint."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import asyncpg
 
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.rules import Rules
+from projector.storage.connection import Connection
 from projector.storage.wire import decode_json
 
 PROJECTION = "endpoint_state"
@@ -17,27 +19,20 @@ INSERT INTO projector_checkpoint (
     rules_version, revision, originators, skipped, generation
 )
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+ON CONFLICT (projection, shard) DO
 """
 _REPLACE = """
-ON CONFLICT (projection, shard) DO UPDATE
-SET stream = excluded.stream,
-    stream_created_at = excluded.stream_created_at,
-    position = excluded.position,
-    anchor_stored_at = excluded.anchor_stored_at,
-    anchor_hash = excluded.anchor_hash,
-    rules_version = excluded.rules_version,
-    revision = excluded.revision,
-    originators = excluded.originators,
-    skipped = excluded.skipped,
-    generation = excluded.generation,
-    advanced_at = now()
+UPDATE SET
+    (stream, stream_created_at, position, anchor_stored_at, anchor_hash,
+     rules_version, revision, originators, skipped, generation, advanced_at)
+    = ROW($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now())
 """
 _ADVANCE = """
 UPDATE projector_checkpoint
 SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, stream_created_at = $9, advanced_at = now()
 WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
 """
-# Whoever holds the row must not be waited for: what is noted is only for people.
+# Skip if locked: informational only.
 _WRITE_ACTIVITY = """
 UPDATE projector_checkpoint
 SET active_since = $3, lag_messages = coalesce($4, lag_messages), lag_seen_at = coalesce($5, lag_seen_at)
@@ -45,65 +40,55 @@ WHERE (projection, shard) IN (
     SELECT projection, shard FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE SKIP LOCKED
 )
 """
+_COUNT_CHANGE = "UPDATE projector_checkpoint SET generation = generation + 1 WHERE projection = $1 AND shard = $2"
 
 
 class Lag(NamedTuple):
-    """How far the projection was behind at some moment."""
+    """How many messages were not folded at some moment."""
 
     messages: int
     seen_at: int
     """Unix ms."""
 
 
-async def read(connection: Any, *, hold: bool = False) -> Checkpoint | None:
-    """Return the checkpoint, or None if nothing was ever folded; held, nobody moves it until the transaction ends."""
+async def read(connection: Connection, *, hold: bool = False) -> Checkpoint | None:
+    """Return the checkpoint, or None if nothing was ever folded; `hold` locks it until the transaction ends."""
     row = await connection.fetchrow(f"{_READ} FOR UPDATE" if hold else _READ, PROJECTION, SHARD)
     return None if row is None else _from_row(row)
 
 
-async def begin(connection: Any, checkpoint: Checkpoint) -> None:
+async def begin(connection: Connection, checkpoint: Checkpoint) -> None:
     """Write the first checkpoint, unless another projector was quicker."""
-    await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", *_to_row(checkpoint))
+    await connection.execute(f"{_INSERT} NOTHING", *_to_row(checkpoint))
 
 
-async def replace(connection: Any, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whatever was there; whoever does this must hold it."""
+async def replace(connection: Connection, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint over any other; the caller must hold it."""
     await connection.execute(_INSERT + _REPLACE, *_to_row(checkpoint))
 
 
-async def advance(connection: Any, before: Checkpoint, after: Checkpoint) -> bool:
-    """Move the checkpoint if it is where it was last seen; return whether it was."""
-    stored_at, payload_hash = _anchor(after)
-    status: str = await connection.execute(
+async def advance(connection: Connection, before: Checkpoint, after: Checkpoint) -> bool:
+    """Move the checkpoint by compare-and-set; return whether it was at `before`."""
+    status = await connection.execute(
         _ADVANCE,
-        PROJECTION,
-        SHARD,
-        before.stream,
-        before.position,
-        after.position,
-        stored_at,
-        payload_hash,
-        after.skipped,
-        after.stream_created_at,
+        *(PROJECTION, SHARD, before.stream, before.position),
+        *(after.position, *_anchor(after), after.skipped, after.stream_created_at),
     )
     return status == "UPDATE 1"
 
 
 async def write_activity(
-    connection: Any, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
+    connection: Connection, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
 ) -> None:
-    """Write down for people since when somebody works (Unix ms), and how far it is behind."""
-    messages, seen_at = (None, None) if lag is None else lag
-    await connection.execute(_WRITE_ACTIVITY, PROJECTION, SHARD, active_since, messages, seen_at, timeout=timeout_s)
-
-
-async def count_change(connection: Any) -> None:
-    """Tell the projector that works that rows were changed behind its back; to be called with the checkpoint held."""
+    """Write when the leader took the lead (Unix ms), and its lag, for people to read."""
     await connection.execute(
-        "UPDATE projector_checkpoint SET generation = generation + 1 WHERE projection = $1 AND shard = $2",
-        PROJECTION,
-        SHARD,
+        _WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *(lag or (None, None)), timeout=timeout_s
     )
+
+
+async def count_change(connection: Connection) -> None:
+    """Increment the generation, so that the leader drops prefetched state; the caller must hold the checkpoint."""
+    await connection.execute(_COUNT_CHANGE, PROJECTION, SHARD)
 
 
 def _anchor(checkpoint: Checkpoint) -> tuple[int | None, bytes | None]:
@@ -127,16 +112,12 @@ def _to_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
     )
 
 
-def _from_row(row: Mapping[str, Any]) -> Checkpoint:
+def _from_row(row: asyncpg.Record) -> Checkpoint:
     stored_at, payload_hash = row["anchor_stored_at"], row["anchor_hash"]
     return Checkpoint(
         stream=row["stream"],
         stream_created_at=row["stream_created_at"],
-        rules=Rules(
-            version=row["rules_version"],
-            revision=row["revision"],
-            originators=tuple(row["originators"]),
-        ),
+        rules=Rules(version=row["rules_version"], revision=row["revision"], originators=tuple(row["originators"])),
         position=row["position"],
         anchor=None if payload_hash is None else Anchor(stored_at=stored_at, payload_hash=payload_hash),
         skipped=decode_json(row["skipped"]),

@@ -18,7 +18,7 @@ from projector.domain.connectivity import Connectivity
 from projector.domain.endpoint import FACETS
 from projector.domain.facets import Facet
 from projector.domain.metadata import Metadata
-from projector.domain.stamps import Stamp
+from projector.domain.stamps import Register, Stamp
 
 TIME = TIMESTAMP(timezone=True)
 
@@ -41,6 +41,12 @@ class FacetColumns:
         return (*self.columns, self.registers)
 
 
+def required(name: str, kind: Any, comment: str, default: str | None = None, **options: Any) -> Column[Any]:
+    """Return a column that is never null; `default` is an SQL expression."""
+    server_default = None if default is None else text(default)
+    return Column(name, kind, nullable=False, server_default=server_default, comment=comment, **options)
+
+
 def _registers(facet: Facet[Any]) -> Column[Any]:
     return Column(
         f"{facet.name}_registers",
@@ -54,36 +60,22 @@ def _at(stamp: Stamp | None) -> int | None:
     return None if stamp is None else stamp.occurred_at
 
 
+def _value_at(register: Register[str] | None) -> tuple[str | None, int | None]:
+    return (None, None) if register is None else (register.value, register.stamp.occurred_at)
+
+
 def _connectivity(state: Connectivity) -> Row:
-    status, rests_on = state.rests_on
+    status, decided_by = state.rests_on
     opened = state.connected
-    if opened is None:
-        return status, _at(rests_on), None, _at(state.disconnected), None, None
-    return (
-        status,
-        _at(rests_on),
-        opened.occurred_at,
-        _at(state.disconnected),
-        opened.originator,
-        opened.replica,
-    )
+    holder = (None, None) if opened is None else (opened.originator, opened.replica)
+    return status, _at(decided_by), _at(opened), _at(state.disconnected), *holder
 
 
 _CONNECTIVITY = FacetColumns(
     facet=connectivity.FACET,
     columns=(
-        Column(
-            "connectivity_status",
-            Text,
-            nullable=False,
-            server_default=text("'unknown'"),
-            comment="unknown, connected or disconnected",
-        ),
-        Column(
-            "connectivity_changed_at",
-            TIME,
-            comment="Time of the connect or disconnect that decides the status",
-        ),
+        required("connectivity_status", Text, "unknown, connected or disconnected", "'unknown'"),
+        Column("connectivity_changed_at", TIME, comment="Time of the connect or disconnect that decides the status"),
         Column("connected_at", TIME, comment="Time of the latest connect"),
         Column("disconnected_at", TIME, comment="Time of the latest disconnect that was applied"),
         Column("connected_originator", Text, comment="Service instance that holds the latest session"),
@@ -95,13 +87,8 @@ _CONNECTIVITY = FacetColumns(
 
 
 def _application(state: Application) -> Row:
-    version, previous = state.version, state.previous
-    return (
-        None if version is None else version.value,
-        None if version is None else version.stamp.occurred_at,
-        None if previous is None else previous.value,
-        _at(state.registered),
-    )
+    previous = None if state.previous is None else state.previous.value
+    return *_value_at(state.version), previous, _at(state.registered)
 
 
 _APPLICATION = FacetColumns(
@@ -124,12 +111,8 @@ def _metadata(state: Metadata) -> Row:
 _METADATA = FacetColumns(
     facet=metadata.FACET,
     columns=(
-        Column(
-            "metadata",
-            JSONB,
-            nullable=False,
-            server_default=text("'{}'::jsonb"),
-            comment="Metadata keys and their values; null where the protocol carries no value",
+        required(
+            "metadata", JSONB, "Metadata keys and their values; null where the protocol carries no value", "'{}'::jsonb"
         ),
         Column("metadata_changed_at", TIME, comment="Time of the latest metadata event"),
     ),
@@ -139,26 +122,17 @@ _METADATA = FacetColumns(
 
 
 def _configuration(state: Configuration) -> Row:
-    available, applied = state.available, state.applied
-    return (
-        state.status,
-        None if available is None else available.value,
-        None if available is None else available.stamp.occurred_at,
-        None if applied is None else applied.value,
-        None if applied is None else applied.stamp.occurred_at,
-        state.pending_id,
-    )
+    return state.status, *_value_at(state.available), *_value_at(state.applied), state.pending_id
 
 
 _CONFIGURATION = FacetColumns(
     facet=configuration.FACET,
     columns=(
-        Column(
+        required(
             "config_status",
             Text,
-            nullable=False,
-            server_default=text("'none'"),
-            comment="none, pending (the available configuration is not the applied one) or applied",
+            "none, pending (the available configuration is not the applied one) or applied",
+            "'none'",
         ),
         Column("config_available_id", Text, comment="Latest announced configuration"),
         Column("config_available_at", TIME, comment="Time of its announcement"),
@@ -179,11 +153,8 @@ if tuple(columns.facet for columns in FACET_COLUMNS) != FACETS:
 ENDPOINT_ID = Column("endpoint_id", Text, primary_key=True, comment="Endpoint id, as its events name it")
 
 LAST_EVENT = (
-    Column(
-        "last_event_seq",
-        BigInteger,
-        nullable=False,
-        comment="Stream sequence of the latest event that named the endpoint, applied or not",
+    required(
+        "last_event_seq", BigInteger, "Stream sequence of the latest event that named the endpoint, applied or not"
     ),
-    Column("last_event_at", TIME, nullable=False, comment="Time of that event"),
+    required("last_event_at", TIME, "Time of that event"),
 )

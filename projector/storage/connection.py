@@ -1,23 +1,24 @@
-"""Connections to Postgres: raw ones for the hot path, an engine for everything else."""
+"""Connections to Postgres."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from projector.storage.failures import translated
 
-_CONNECT_TIMEOUT_S = 10.0  # to any of the hosts
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:  # the driver's class is generic for type checkers only
+    Connection = asyncpg.Connection
+
+_CONNECT_TIMEOUT_S = 10.0  # for all hosts together
 _DISCONNECT_TIMEOUT_S = 5.0
 _STATEMENTS_KEPT = 100
-_NEXT_PLEASE = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
-"""What one host answers where another may do: it is away, starts or ends, or is not the primary."""
-
-Connection = asyncpg.Connection
+_TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
+"""Errors of a host that is down, starting, stopping, or not the primary."""
 
 
 async def connect(
@@ -27,21 +28,21 @@ async def connect(
     settings: Mapping[str, str] | None = None,
     command_timeout_s: float | None = None,
     keep_statements: bool = True,
-) -> Any:
+) -> Connection:
     """Open a connection; `purpose` shows in `pg_stat_activity.application_name`.
 
-    `command_timeout_s` ends waiting for a server that has vanished, so it is to be longer than the server's own limits.
-    Without `keep_statements` nothing is prepared for longer than a transaction.
+    `command_timeout_s` detects a server that has vanished, so it must exceed the server's own timeouts.
+    Without `keep_statements`, no prepared statement outlives its transaction.
 
     Raises:
-        DatabaseUnavailableError: the server cannot be reached now.
-        DatabaseRefusedError: it will not let us in.
+        DatabaseUnavailableError: the server is not reachable now.
+        DatabaseRefusedError: the server rejects the connection.
     """
-    *others, last = _one_by_one(url)
+    *others, last = _split_hosts(url)
 
-    async def connect_to(one: str) -> Any:
+    async def connect_to(host_url: str) -> Connection:
         return await asyncpg.connect(
-            one,
+            host_url,
             timeout=_CONNECT_TIMEOUT_S / (len(others) + 1),
             command_timeout=command_timeout_s,
             statement_cache_size=_STATEMENTS_KEPT if keep_statements else 0,
@@ -49,17 +50,14 @@ async def connect(
         )
 
     with translated():
-        for one in others:
-            with suppress(*_NEXT_PLEASE):
-                return await connect_to(one)
+        for host_url in others:
+            with suppress(*_TRY_NEXT_HOST):
+                return await connect_to(host_url)
         return await connect_to(last)
 
 
-def _one_by_one(url: str) -> list[str]:
-    """Return a URL for each host of a URL.
-
-    The driver has one time limit for all of them, which a machine that is switched off would use up.
-    """
+def _split_hosts(url: str) -> list[str]:
+    """Return a URL for each host, since the driver's timeout covers all hosts and the first may use it up."""
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     if "," not in hosts:
@@ -67,29 +65,7 @@ def _one_by_one(url: str) -> list[str]:
     return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
 
 
-async def disconnect(connection: Any) -> None:
-    """Close a connection, and return when the server has let go of its locks: the next command may want them."""
+async def disconnect(connection: Connection) -> None:
+    """Close a connection, and wait until the server has released its locks: the next command may need them."""
     with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError, TimeoutError):
         await connection.close(timeout=_DISCONNECT_TIMEOUT_S)
-
-
-@asynccontextmanager
-async def engine_connection(
-    url: str, *, purpose: str, settings: Mapping[str, str] | None = None
-) -> AsyncIterator[AsyncConnection]:
-    """Open a SQLAlchemy connection for the length of a block; committing is the caller's.
-
-    Raises:
-        The same as `connect`, also for what is executed within the block.
-    """
-
-    async def creator() -> Any:
-        return await connect(url, purpose=purpose, settings=settings)
-
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=creator, poolclass=NullPool)
-    try:
-        with translated():
-            async with engine.connect() as connection:
-                yield connection
-    finally:
-        await engine.dispose()

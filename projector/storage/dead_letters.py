@@ -1,125 +1,116 @@
-"""Dead letters: listed, retried and discarded, but never deleted."""
+"""Lists, retries and discards dead letters. No dead letter is ever deleted."""
 
 from collections.abc import Collection
-from contextlib import AbstractAsyncContextManager
-from typing import Any
-
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.errors import CheckpointMovedError, NoDeadLetterError
-from projector.storage import checkpoints, locks, migrate, statements
-from projector.storage.connection import connect, disconnect, engine_connection
+from projector.storage import checkpoints, locks, statements, version
+from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.query import reading
 from projector.storage.store import WRITER_SETTINGS
-from projector.storage.tables import dead_letter
 from projector.storage.text import unescape
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import decode_json, set_codecs
 
-_FETCH = """
-SELECT stored_at, subject, payload, headers FROM dead_letter WHERE stream = $1 AND position = $2
+_SELECTED = """
+WHERE stream = $1 AND state = 'parked'
+  AND ($2::bigint[] IS NULL OR position = ANY ($2)) AND ($3::text IS NULL OR reason = $3)
 """
+_LIST = f"""
+SELECT position, reason, detail, subject, length(payload), stored_at, parked_at, attempts, state
+FROM dead_letter {_SELECTED} ORDER BY position
+"""
+_SHOW = f"SELECT {', '.join(StoredDeadLetter._fields)} FROM dead_letter WHERE stream = $1 AND position = $2"
+_DISCARD = f"""
+UPDATE dead_letter SET state = 'discarded', closed_at = now(), note = $4 {_SELECTED} RETURNING position
+"""
+_POSITIONS = f"SELECT position FROM dead_letter {_SELECTED} ORDER BY position"
+_FETCH = "SELECT stored_at, subject, payload, headers FROM dead_letter WHERE stream = $1 AND position = $2"
 _RESOLVE = """
 UPDATE dead_letter SET state = 'resolved', closed_at = now(), attempts = attempts + 1
 WHERE stream = $1 AND position = $2
 """
-_columns = dead_letter.c
 
 
 async def listed(url: str, stream: str) -> list[ListedDeadLetter]:
-    """Return the dead letters that are neither resolved nor discarded, in stream order.
-
-    Raises:
-        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-    """
-    computed = {"payload_bytes": func.length(_columns.payload)}
-    columns = [computed[name] if name in computed else _columns[name] for name in ListedDeadLetter._fields]
+    """Return the parked dead letters in stream order."""
     async with reading(url) as connection:
-        rows = await connection.execute(_of(select(*columns), stream, Selection()).order_by(_columns.position))
-        return [ListedDeadLetter(*row) for row in rows]
+        return [ListedDeadLetter(*row) for row in await connection.fetch(_LIST, *_selected(stream, Selection()))]
 
 
 async def shown(url: str, stream: str, position: int) -> StoredDeadLetter:
-    """Return one dead letter, whatever its state.
+    """Return one dead letter in any state.
 
     Raises:
         NoDeadLetterError: there is none at this position.
-        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
     """
-    columns = [_columns[name] for name in StoredDeadLetter._fields]
     async with reading(url) as connection:
-        row = (
-            await connection.execute(select(*columns).where(_columns.stream == stream, _columns.position == position))
-        ).one_or_none()
+        row = await connection.fetchrow(_SHOW, stream, position)
     if row is None:
         raise NoDeadLetterError(position)
-    return StoredDeadLetter(*row)
+    letter = StoredDeadLetter(*row)
+    return letter if letter.headers is None else letter._replace(headers=decode_json(row["headers"]))
 
 
 async def discard(url: str, stream: str, selection: Selection, note: str) -> int:
-    """Close dead letters that nobody will retry, with the reason; return how many.
+    """Close dead letters with a note that says why; return how many.
 
     Raises:
-        NoDeadLetterError: none is parked at one of the positions that were named; nothing happened.
-        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+        NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
     """
-    async with engine_connection(url, purpose="dead letters") as connection, connection.begin():
-        rows = await connection.execute(
-            update(dead_letter)
-            .where(_parked(stream, selection))
-            .values(state="discarded", closed_at=func.now(), note=note)
-            .returning(_columns.position)
-        )
-        closed = {row[0] for row in rows}
-        for position in selection.positions:
-            if position not in closed:
-                raise NoDeadLetterError(position)
-    return len(closed)
+    connection = await connect(url, purpose="dead letters")
+    try:
+        with translated():
+            await version.check(connection)
+            async with connection.transaction():
+                closed = {row[0] for row in await connection.fetch(_DISCARD, *_selected(stream, selection), note)}
+                for position in selection.positions:
+                    if position not in closed:
+                        raise NoDeadLetterError(position)
+        return len(closed)
+    finally:
+        await disconnect(connection)
 
 
 class Retry:
-    """The end of the path for dead letters: rows change as live, and instead of the checkpoint their state does."""
+    """The end of the path for dead letters: rows change as live; the dead letter's state changes, not the position."""
 
     def __init__(self, url: str, stream: str) -> None:
-        """Remember where the database is: nothing is opened yet."""
+        """Open nothing yet."""
         self._url = url
         self._stream = stream
-        self._connection: Any = None
+        self._connection: Connection
+        self._opened = AsyncExitStack()
 
     async def open(self) -> None:
         """Connect, and keep rebuilds out.
 
         Raises:
-            RebuildRunningError: a rebuild is under way, and would not see what is changed now.
-            NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+            RebuildRunningError: a rebuild is running, which would not see the rows that a retry changes.
         """
-        self._connection = await connect(self._url, purpose="retry", settings=WRITER_SETTINGS)
+        self._connection = connection = await connect(self._url, purpose="retry", settings=WRITER_SETTINGS)
+        self._opened.push_async_callback(disconnect, connection)
         with translated():
-            await migrate.check(self._connection)
-            await locks.keep_rebuilds_out(self._connection, shared=True)
-            await set_codecs(self._connection)
-            await self._connection.execute(statements.CREATE_CHANGES)
+            await version.check(connection)
+            await locks.keep_rebuilds_out(connection, shared=True)
+            await set_codecs(connection)
+            await connection.execute(statements.CREATE_CHANGES)
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._connection is not None:
-            await disconnect(self._connection)
-            self._connection = None
+        await self._opened.aclose()
 
     async def positions(self, selection: Selection) -> list[int]:
-        """Return where the chosen dead letters are, in stream order."""
-        async with reading(self._url) as connection:
-            rows = await connection.execute(
-                _of(select(_columns.position), self._stream, selection).order_by(_columns.position)
-            )
-            return [row[0] for row in rows]
+        """Return the positions of the selected dead letters, in stream order."""
+        with translated():
+            return [row[0] for row in await self._connection.fetch(_POSITIONS, *_selected(self._stream, selection))]
 
     async def message(self, position: int) -> Message:
-        """Return a dead letter's message as it was received.
+        """Return the message of a dead letter as it was received.
 
         Raises:
             NoDeadLetterError: there is none at this position.
@@ -129,9 +120,7 @@ class Retry:
         if row is None:
             raise NoDeadLetterError(position)
         stored_at, subject, payload, headers = row
-        return Message(
-            position, stored_at, unescape(subject), payload, None if headers is None else decode_json(headers)
-        )
+        return Message(position, stored_at, unescape(subject), payload, headers and decode_json(headers))
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on `endpoint_state` that resolves one dead letter."""
@@ -139,9 +128,9 @@ class Retry:
 
 
 class _RetryUnitOfWork(UnitOfWork):
-    """The same verbs for a single message that the checkpoint has left behind."""
+    """The verbs for a single message that the checkpoint has passed."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._parked_again = False
 
@@ -164,14 +153,6 @@ class _RetryUnitOfWork(UnitOfWork):
             await checkpoints.count_change(self._connection)
 
 
-def _of(query: Select[Any], stream: str, selection: Selection) -> Select[Any]:
-    return query.where(_parked(stream, selection))
-
-
-def _parked(stream: str, selection: Selection) -> ColumnElement[bool]:
-    chosen = [_columns.stream == stream, _columns.state == "parked"]
-    if selection.positions:
-        chosen.append(_columns.position.in_(selection.positions))
-    if selection.reason is not None:
-        chosen.append(_columns.reason == selection.reason)
-    return and_(*chosen)
+def _selected(stream: str, selection: Selection) -> tuple[str, list[int] | None, str | None]:
+    """Return the arguments of `_SELECTED`."""
+    return stream, list(selection.positions) or None, selection.reason

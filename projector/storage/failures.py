@@ -1,10 +1,9 @@
-"""Driver errors translated at the edge into the three families."""
+"""Translates errors of the driver into the three families."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
 
 from projector.errors import (
     DatabaseLoginError,
@@ -18,7 +17,7 @@ from projector.errors import (
 _POISON_CLASSES = {
     "22",  # data exception
     "23",  # integrity constraint violation
-    "44",  # check option of a view
+    "44",  # with check option violation
     "54",  # program limit exceeded, such as the size of an index entry
     "P0",  # raised by a trigger
 }
@@ -37,9 +36,7 @@ _NO_SUCH_DATABASE = "3D000"
 
 
 def translate(error: BaseException) -> ProjectorError | None:
-    """Return what an error of the driver means, or None where it is not one."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig.__cause__ or error.orig
+    """Return the error of ours for one of the driver, or None if it is not from the driver."""
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error)
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
@@ -53,7 +50,7 @@ def translate(error: BaseException) -> ProjectorError | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise errors of the driver as errors of the three families."""
+    """Raise errors of the driver as ours."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,6 @@
-"""Looks at a Postgres database, and changes nothing.
+"""Inspects a Postgres database and changes nothing.
 
-Whatever is asked is asked within a transaction, so that it also works where a pooler
-hands each transaction to another server process.
+Each query runs in a transaction, so that it also works behind a pooler in transaction mode.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,8 +9,8 @@ from typing import Any
 
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, locks, migrate
-from projector.storage.connection import connect
+from projector.storage import checkpoints, locks, version
+from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
 from projector.storage.wire import set_codecs
@@ -20,7 +19,7 @@ _TIMEOUT_S = 10.0
 _ROUNDS = 3
 
 DAEMON_NEEDS: Mapping[str, tuple[str, ...]] = {
-    migrate.VERSION_TABLE: ("SELECT",),
+    version.VERSION_TABLE: ("SELECT",),
     "endpoint_state": ("SELECT", "INSERT", "UPDATE"),
     "projector_checkpoint": ("SELECT", "INSERT", "UPDATE"),
     "dead_letter": ("SELECT", "INSERT", "UPDATE"),
@@ -50,15 +49,11 @@ _IGNORED = """
 SELECT name FROM unnest($1::text[], $2::text[]) AS asked (name, value)
 WHERE current_setting(name) <> value AND name NOT LIKE 'tcp!_%' ESCAPE '!'
 """
-"""A connection through a Unix socket has none of TCP's parameters."""
+"""Connections over a Unix socket have no TCP parameters."""
 
 
 async def inspect(url: str) -> DatabaseInfo:
-    """Return what a database tells.
-
-    Raises:
-        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-    """
+    """Return what the daemon's role sees of a database."""
     connection = await connect(url, purpose="doctor", command_timeout_s=_TIMEOUT_S, keep_statements=False)
     try:
         with translated():
@@ -69,16 +64,16 @@ async def inspect(url: str) -> DatabaseInfo:
         connection.terminate()
 
 
-async def _look(connection: Any) -> dict[str, Any]:
-    """Return everything but the processes, from within a transaction."""
+async def _look(connection: Connection) -> dict[str, Any]:
+    """Return the fields of DatabaseInfo but `backends`."""
     await set_codecs(connection)
-    server = await connection.fetchrow(_SERVER)
+    (server,) = await connection.fetch(_SERVER)
     asked_at = time()
     clock = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     answered_at = time()
     missing = await _missing(connection, DAEMON_NEEDS)
     may_look = not [privilege for privilege in missing if privilege.startswith("SELECT")]
-    found, wanted = await migrate.state(connection) if may_look else None, migrate.newest()
+    found = await version.migration(connection) if may_look else None
     return {
         "version": divmod(server["version"], 10_000),
         "encoding": server["encoding"],
@@ -86,7 +81,7 @@ async def _look(connection: Any) -> dict[str, Any]:
         "off": frozenset(server["off"]),
         "schema": server["schema"],
         "migration": found,
-        "migration_wanted": wanted,
+        "migration_wanted": version.NEWEST,
         "missing_privileges": (
             *([] if server["temporary"] else [f"TEMPORARY on database {server['database']}"]),
             *([] if server["schema"] else ["USAGE on the schema of the tables"]),
@@ -97,29 +92,24 @@ async def _look(connection: Any) -> dict[str, Any]:
             *await _missing(connection, REBUILD_NEEDS),
         ),
         "clock": (asked_at, clock, answered_at),
-        "checkpoint": await checkpoints.read(connection) if may_look and found == wanted else None,
-        "led": await locks.is_led(connection),
+        "checkpoint": await checkpoints.read(connection) if found == version.NEWEST else None,
+        "led": await locks.holder(connection, locks.LEADER_LOCK) is not None,
     }
 
 
-async def _missing(connection: Any, needs: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return which privileges on tables are missing; tables that are not there are passed over."""
+async def _missing(connection: Connection, needs: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return which privileges on existing tables are missing."""
     pairs = [(relation, privilege) for relation, privileges in needs.items() for privilege in privileges]
     rows = await connection.fetch(_MISSING, *map(list, zip(*pairs, strict=True)))
     return [row[0] for row in rows]
 
 
-async def _backends(first: Any, url: str) -> BackendInfo:
-    """Return which server processes two connections meet when they take turns."""
+async def _backends(first: Connection, url: str) -> BackendInfo:
+    """Return which server processes run the transactions of two connections that take turns."""
     announced = first.get_server_pid()
-    met: tuple[set[int], set[int]] = set(), set()
     try:
         second = await connect(
-            url,
-            purpose="doctor",
-            settings=LEADER_SETTINGS,
-            command_timeout_s=_TIMEOUT_S,
-            keep_statements=False,
+            url, purpose="doctor", settings=LEADER_SETTINGS, command_timeout_s=_TIMEOUT_S, keep_statements=False
         )
     except (DatabaseUnavailableError, DatabaseRefusedError) as error:
         return BackendInfo(
@@ -127,21 +117,15 @@ async def _backends(first: Any, url: str) -> BackendInfo:
         )
     try:
         async with second.transaction():
-            rows = await second.fetch(_IGNORED, *map(list, zip(*LEADER_SETTINGS.items(), strict=True)))
-        for _ in range(_ROUNDS):
-            met[0].add(await _backend(first))
-            met[1].add(await _backend(second))
+            ignored = await second.fetch(_IGNORED, *map(list, zip(*LEADER_SETTINGS.items(), strict=True)))
+        met = [(await _backend(first), await _backend(second)) for _ in range(_ROUNDS)]
     finally:
         second.terminate()
-    return BackendInfo(
-        announced=announced,
-        first=frozenset(met[0]),
-        second=frozenset(met[1]),
-        ignored=tuple(row[0] for row in rows),
-    )
+    of_first, of_second = map(frozenset, zip(*met, strict=True))
+    return BackendInfo(announced=announced, first=of_first, second=of_second, ignored=tuple(row[0] for row in ignored))
 
 
-async def _backend(connection: Any) -> int:
+async def _backend(connection: Connection) -> int:
     async with connection.transaction():
         process: int = await connection.fetchval("SELECT pg_backend_pid()")
         return process

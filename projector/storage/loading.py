@@ -1,4 +1,4 @@
-"""Rows to working copies of endpoints."""
+"""Reads rows into working copies of endpoints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,10 @@ from msgspec import DecodeError
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet, completed, missing
 from projector.errors import DamagedRowError
 from projector.storage import statements
+from projector.storage.connection import Connection
 from projector.storage.wire import REGISTER_DECODERS
 
-_LOADED_AT_ONCE = 500  # endpoints in one query: others have their turn between two, and one event may name 100,000
+_LOADED_AT_ONCE = 500  # endpoints per query: one event may name 100,000, and the event loop must not block
 
 _READERS = tuple(
     (index, 1 << index, decoder.decode, facet.initial)
@@ -18,18 +19,15 @@ _READERS = tuple(
 )
 
 
-async def load(connection: Any, table: str, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-    """Return a working copy of each endpoint, with the facets that are needed of it.
-
-    An endpoint without a row is returned as one that no event has named yet.
-    """
+async def load(connection: Connection, table: str, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
+    """Return a working copy of each endpoint with the facets needed; one without a row is unseen."""
     query = statements.load(table)
     endpoint_ids, facet_sets = list(needed), list(needed.values())
     endpoints: dict[str, Endpoint] = {}
     for start in range(0, len(endpoint_ids), _LOADED_AT_ONCE):
         some = slice(start, start + _LOADED_AT_ONCE)
         for row in await connection.fetch(query, endpoint_ids[some], facet_sets[some]):
-            endpoints[row[0]] = _read(needed[row[0]], *row)
+            endpoints[row[0]] = read_row(needed[row[0]], *row)
     for endpoint_id in endpoint_ids:
         if endpoint_id not in endpoints:
             endpoints[endpoint_id] = Endpoint.unseen()
@@ -37,16 +35,21 @@ async def load(connection: Any, table: str, needed: Mapping[str, FacetSet]) -> d
 
 
 async def load_over(
-    connection: Any, table: str, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]
+    connection: Connection, table: str, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]
 ) -> dict[str, Endpoint]:
-    """Return working copies of endpoints as they are once what is uncommitted is saved."""
+    """Return working copies of endpoints as if uncommitted ones were saved."""
     loaded = await load(connection, table, missing(needed, uncommitted))
     return completed(needed, uncommitted, loaded)
 
 
-def _read(
+def read_row(
     needed: FacetSet, endpoint_id: str, last_event_seq: int, last_event_at: int, *registers: str | None
 ) -> Endpoint:
+    """Return an endpoint with the facets needed.
+
+    Raises:
+        DamagedRowError: registers cannot be read.
+    """
     states: list[Any] = [None] * len(FACETS)
     for index, bit, decode, initial in _READERS:
         if needed & bit:

@@ -1,75 +1,68 @@
-"""Migrations, and whether the database has them."""
+"""Migrations. This is the only module that needs Alembic and an engine of SQLAlchemy."""
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from projector import resources
 from projector.errors import NotMigratedError
-from projector.storage.connection import engine_connection
-
-VERSION_TABLE = "projector_migration"
-"""Not Alembic's usual name: the database may have migrations of its own."""
-
-MIGRATIONS = resources.folder("migrations")
+from projector.storage.connection import connect
+from projector.storage.failures import translated
+from projector.storage.version import NEWEST
 
 
 async def upgrade(url: str) -> None:
-    """Bring the tables to the newest version; nothing happens where they are.
+    """Apply the migrations that are missing.
 
     Raises:
-        NotMigratedError: they are newer.
-        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+        NotMigratedError: the tables are newer.
     """
 
     def run(connection: Connection) -> None:
-        config = _config()
-        config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config(connection), "head")
         except CommandError as error:
             if isinstance(error.__cause__, ResolutionError):
-                raise NotMigratedError(found=error.__cause__.argument, expected=newest(), newer=True) from error
+                raise NotMigratedError(found=error.__cause__.argument, expected=NEWEST, newer=True) from error
             raise
 
-    async with engine_connection(url, purpose="migrations") as connection:
+    async with engine_connection(url) as connection:
         await connection.run_sync(run)
 
 
-async def check(connection: Any) -> None:
-    """Make sure that the tables are those of this version.
-
-    Raises:
-        NotMigratedError: they are older, newer, or not there.
-    """
-    found, wanted = await state(connection), newest()
-    if found != wanted:
-        raise NotMigratedError(found=found, expected=wanted, newer=found is not None and not _knows(found))
-
-
-async def state(connection: Any) -> str | None:
-    """Return the last migration that the database has, or None if it has none."""
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", VERSION_TABLE):
-        return None
-    found: str | None = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a name of ours
+def config(connection: Connection) -> Config:
+    """Return the configuration with which Alembic's commands use a connection."""
+    found = Config()
+    found.set_main_option("script_location", str(resources.folder("migrations")).replace("%", "%%"))
+    found.attributes["connection"] = connection
     return found
 
 
-def newest() -> str:
-    """Return the last migration of this version."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+@asynccontextmanager
+async def engine_connection(url: str) -> AsyncIterator[AsyncConnection]:
+    """Open a SQLAlchemy connection for the length of a block; the caller commits.
 
-
-def _knows(revision: str) -> bool:
-    return any(revision == known.revision for known in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
+    Raises:
+        DatabaseUnavailableError, DatabaseRefusedError: also for statements within the block.
+    """
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(url, purpose="migrations"), poolclass=NullPool
+    )
+    try:
+        with translated():
+            try:
+                async with engine.connect() as connection:
+                    yield connection
+            except DBAPIError as error:
+                driver_error = error.orig and error.orig.__cause__
+                raise driver_error or error from error
+    finally:
+        await engine.dispose()

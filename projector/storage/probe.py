@@ -1,21 +1,24 @@
-"""A connection that stays open for whoever looks at the projection every few seconds, and must cost next to nothing."""
+"""What the tables say about the projection as a whole."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from projector.domain.summary import Slice, Summary
-from projector.storage import migrate
+from projector.domain.summary import Census, Slice, Summary
+from projector.storage import locks, version
 from projector.storage.checkpoints import PROJECTION, SHARD
-from projector.storage.connection import connect
+from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
-from projector.storage.query import READ_ONLY
-from projector.storage.summary import read
+from projector.storage.query import READ_ONLY, reading
+from projector.storage.wire import decode_json
 
 _SETTINGS: Mapping[str, str] = {
     **READ_ONLY,
-    # Looking must not make anybody wait: what is not answered soon is asked again later.
+    # Monitoring must not slow others down: a query that takes long is asked again later.
     "statement_timeout": "3s",
     "lock_timeout": "1s",
     "max_parallel_workers_per_gather": "0",
@@ -23,68 +26,71 @@ _SETTINGS: Mapping[str, str] = {
 }
 _COMMAND_TIMEOUT_S = 4.0
 
-_POSITION = "SELECT position FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
+_CHECKPOINT = """
+SELECT position, rules_version, skipped::text, anchor_stored_at, advanced_at
+FROM projector_checkpoint WHERE projection = $1 AND shard = $2
+"""
+_PARKED = """
+SELECT reason, count(*) FROM dead_letter WHERE stream = $1 AND state = 'parked' GROUP BY reason ORDER BY reason
+"""
+_PROGRESS = re.compile(r" (\d+)/(\d+)$")
 _LATEST_DEAD_LETTERS = """
 SELECT position, reason, left(detail, 300) AS detail, subject, parked_at
 FROM dead_letter WHERE stream = $1 AND state = 'parked' ORDER BY position DESC LIMIT $2
 """
 _PAGES = "SELECT pg_relation_size('endpoint_state') / current_setting('block_size')::bigint"
 
-# A version may be as long as a message: counted are the first characters, which is what can be shown of it.
-# What a slice took is told by the server's clock: on a busy client most of the time passes elsewhere.
-COUNT = """
-SELECT connectivity_status, coalesce(left(app_version, 100), '(unknown)'), config_status, count(*),
+_VERSION = "coalesce(app_version, '(unknown)')"
+# Versions are cut to what can be shown: one may be as long as a message.
+# The server's clock tells the duration: a busy client would add its own delays.
+COUNT = f"""
+SELECT connectivity_status, left({_VERSION}, 100), config_status, count(*),
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8
 FROM endpoint_state WHERE ctid >= $1 AND ctid < $2
 GROUP BY 1, 2, 3
 """
-
 _COUNT_TIMEOUT = "SET LOCAL statement_timeout = '80ms'"
-"""Pages that have to come from the disk can take much longer than those before them."""
+"""Pages that are read from disk can take much longer than those before them."""
 
 
 class Probe:
-    """Where the projection is kept, for who only looks; opened before use and again after an error."""
+    """A connection for monitoring, cheap to ask every few seconds; opened before use and again after an error."""
 
     def __init__(self, url: str, stream: str, *, purpose: str) -> None:
-        """Remember where the database is, and what to be called there: nothing is opened yet."""
+        """Open nothing yet; `purpose` names the connection."""
         self._url = url
         self._stream = stream
         self._purpose = purpose
-        self._connection: Any = None
+        self._connection: Connection
+        self._opened = ExitStack()
 
     async def open(self) -> None:
-        """Connect, or connect anew.
-
-        Raises:
-            NotMigratedError: the tables are not those of this version.
-            DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-        """
+        """Connect, or reconnect."""
         await self.close()
         self._connection = await connect(
             self._url, purpose=self._purpose, settings=_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
+        self._opened.callback(self._connection.terminate)
         with translated():
-            await migrate.check(self._connection)
+            await version.check(self._connection)
 
     async def close(self) -> None:
         """Disconnect at once."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        self._opened.close()
 
     async def summary(self) -> Summary:
-        """Return how far the projection is and what it has, but for the number of endpoints."""
+        """Return the state of the projection without the number of endpoints."""
         with translated():
-            return await read(self._connection, self._stream)
+            return await _summary(self._connection, self._stream)
 
     async def position(self) -> int:
-        """Return the position of the checkpoint; 0 as long as there is none."""
+        """Return the position of the checkpoint, or 0 if there is none."""
         with translated():
-            return await self._connection.fetchval(_POSITION, PROJECTION, SHARD) or 0
+            row = await self._connection.fetchrow(_CHECKPOINT, PROJECTION, SHARD)
+        return row["position"] if row else 0
 
     async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return the dead letters that wait for somebody, the newest first."""
+        """Return the parked dead letters, the newest first."""
         with translated():
             return [dict(row) for row in await self._connection.fetch(_LATEST_DEAD_LETTERS, self._stream, limit)]
 
@@ -95,7 +101,7 @@ class Probe:
         return pages
 
     async def count(self, first: int, end: int) -> Slice | None:
-        """Count the endpoints on the pages from `first` up to, and without, `end`; None: that took too long."""
+        """Count the endpoints on the pages from `first` to before `end`; None: it took too long."""
         with translated():
             try:
                 async with self._connection.transaction():
@@ -103,4 +109,49 @@ class Probe:
                     rows = await self._connection.fetch(COUNT, (first, 0), (end, 0))
             except asyncpg.QueryCanceledError:
                 return None
-        return Slice([tuple(row[:4]) for row in rows], max((row[4] for row in rows), default=0.0))
+        return Slice([row[:4] for row in rows], max((row[4] for row in rows), default=0.0))
+
+
+async def summary(url: str, stream: str) -> Summary:
+    """Return the state of the projection with the number of endpoints, which reads the whole table."""
+    async with reading(url) as connection:
+        found = await _summary(connection, stream)
+        return found._replace(endpoints=await connection.fetchval("SELECT count(*) FROM endpoint_state"))
+
+
+async def census(url: str) -> Census:
+    """Count the endpoints by status and by version, which reads the whole table."""
+    async with reading(url) as connection:
+        return Census(
+            by_status=await _count_by(connection, "connectivity_status"),
+            by_version=await _count_by(connection, _VERSION),
+        )
+
+
+async def _count_by(connection: Connection, kind: str) -> Mapping[str, int]:
+    query = f"SELECT {kind}, count(*) FROM endpoint_state GROUP BY 1 ORDER BY 2 DESC, 1"
+    return {row[0]: row[1] for row in await connection.fetch(query)}
+
+
+async def _summary(connection: Connection, stream: str) -> Summary:
+    checkpoint = await connection.fetchrow(_CHECKPOINT, PROJECTION, SHARD)
+    position, rules_version, skipped, stored_at, committed_at = checkpoint or (0, None, "{}", None, None)
+    # A retry of dead letters shares the lock of rebuilds.
+    rebuild = await locks.holder(connection, locks.REBUILD_LOCK, exclusive=True)
+    return Summary(
+        position=position,
+        rules_version=rules_version,
+        skipped=decode_json(skipped),
+        dead_letters={row[0]: row[1] for row in await connection.fetch(_PARKED, stream)},
+        last_event_stored_at=stored_at,
+        last_commit_at=committed_at,
+        active=await locks.holder(connection, locks.LEADER_LOCK),
+        rebuild=rebuild and _progress(rebuild["application"], rebuild["since"]),
+    )
+
+
+def _progress(application: str, since: datetime | None) -> dict[str, Any]:
+    """Return how far a rebuild is, which the name of its connection tells."""
+    found = _PROGRESS.search(application)
+    position, target = map(int, found.groups()) if found else (0, 0)
+    return {"position": position, "target": target, "since": since}

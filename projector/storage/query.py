@@ -1,117 +1,111 @@
-"""Questions about the tables, which must not change anything."""
+"""Read-only connections, and the statement that a person asks."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import UserString
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from projector.domain.summary import Census, Summary
 from projector.errors import QueryRefusedError, one_line
-from projector.storage import migrate
-from projector.storage.connection import connect, engine_connection
+from projector.storage import version
+from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
-from projector.storage.summary import read as read_summary
-from projector.storage.tables import endpoint_state
-from projector.storage.times import set_time_codecs
 
 READ_ONLY = {"default_transaction_read_only": "on"}
 _TIMEOUT_S = 300.0
 _STATEMENT_CLASSES = {"0A", "22", "23", "25", "42", "54"}
+"""SQLSTATE classes of errors that the statement causes, not the database."""
 
 
 class Answer(NamedTuple):
     """What a query returned."""
 
     columns: tuple[str, ...]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[tuple[Any, ...]]
+
+
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[Connection]:
+    """Open a read-only connection to a database that has the tables of this version."""
+    connection = await connect(url, purpose="report", settings=READ_ONLY)
+    try:
+        with translated():
+            await version.check(connection)
+            yield connection
+    finally:
+        connection.terminate()
 
 
 async def query(url: str, sql: str) -> Answer:
-    """Run one statement of a person's in a read-only transaction.
+    """Run one statement in a read-only transaction.
 
     Raises:
-        QueryRefusedError: Postgres objects to the statement.
-        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+        QueryRefusedError: Postgres rejects the statement, or a value cannot be read.
     """
     connection = await connect(url, purpose="sql", settings=READ_ONLY)
     try:
         with translated(), _refused():
-            await set_time_codecs(connection)
             async with connection.transaction(readonly=True):
+                beyond = await _read_times(connection)
                 statement = await connection.prepare(sql, timeout=_TIMEOUT_S)
                 columns = tuple(attribute.name for attribute in statement.get_attributes())
                 if not columns:
                     # A read-only transaction does not keep a superuser from COPY … TO PROGRAM.
                     raise QueryRefusedError("only statements that return rows can be asked")
-                return Answer(columns, await _fetch(statement))
+                try:
+                    rows = await statement.fetch(timeout=_TIMEOUT_S)
+                except (OverflowError, ValueError) as error:
+                    raise QueryRefusedError(f"a value cannot be read: {one_line(error)}; cast it to text") from error
+                await _write_times(connection, beyond)
+                return Answer(columns, [tuple(row) for row in rows])
     finally:
         connection.terminate()
 
 
-async def summary(url: str, stream: str) -> Summary:
-    """Return the state of the projection, with the endpoints counted, which reads the whole table.
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_TIMES: Mapping[str, tuple[date, timedelta]] = {
+    "date": (_EPOCH.date(), timedelta(days=1)),
+    "timestamp": (_EPOCH.replace(tzinfo=None), timedelta(microseconds=1)),
+    "timestamptz": (_EPOCH, timedelta(microseconds=1)),
+}
+"""How Postgres counts: from when, and in which unit."""
 
-    Raises:
-        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-    """
-    connection = await connect(url, purpose="report", settings=READ_ONLY)
-    try:
-        with translated():
-            await migrate.check(connection)
-            found = await read_summary(connection, stream)
-            return found._replace(endpoints=await connection.fetchval("SELECT count(*) FROM endpoint_state"))
-    finally:
-        connection.terminate()
+_BeyondPython: TypeAlias = dict[tuple[str, tuple[int]], UserString]
+"""Texts of dates and times that only Postgres can hold, such as infinity, by type and value."""
 
 
-async def census(url: str) -> Census:
-    """Count the endpoints by status and by version, the most frequent first; this reads the whole table.
+async def _read_times(connection: Connection) -> _BeyondPython:
+    """Let a connection read any date and time; return the texts that `_write_times` has to fill in."""
+    beyond: _BeyondPython = {}
 
-    Raises:
-        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-    """
+    def decode(name: str, value: tuple[int]) -> date | UserString:
+        epoch, unit = _TIMES[name]
+        try:
+            return epoch + value[0] * unit
+        except OverflowError:
+            return beyond.setdefault((name, value), UserString(""))
 
-    async def count_by(connection: AsyncConnection, column: ColumnElement[str]) -> dict[str, int]:
-        count = func.count()
-        rows = await connection.execute(select(column, count).group_by(column).order_by(count.desc(), column))
-        return {row[0]: row[1] for row in rows}
-
-    async with reading(url) as connection:
-        return Census(
-            by_status=await count_by(connection, endpoint_state.c.connectivity_status),
-            by_version=await count_by(connection, func.coalesce(endpoint_state.c.app_version, "(unknown)")),
-        )
+    for name in _TIMES:
+        decoder = partial(decode, name)
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=tuple, decoder=decoder, format="tuple")
+    return beyond
 
 
-async def _fetch(statement: Any) -> Sequence[Sequence[Any]]:
-    try:
-        rows: Sequence[Sequence[Any]] = await statement.fetch(timeout=_TIMEOUT_S)
-    except (OverflowError, ValueError) as error:
-        raise QueryRefusedError(f"a value cannot be read: {one_line(error)}; cast it to text") from error
-    return rows
+async def _write_times(connection: Connection, beyond: _BeyondPython) -> None:
+    """Have Postgres write them."""
+    for (name, value), text in beyond.items():
+        text.data = await connection.fetchval(f"SELECT $1::{name}::text", value)
 
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """Tell what is wrong with a statement from what is wrong with the database."""
+    """Tell errors of the statement from errors of the database."""
     try:
         yield
     except asyncpg.PostgresError as error:
         if (error.sqlstate or "")[:2] in _STATEMENT_CLASSES:
             raise QueryRefusedError(str(error)) from error
         raise
-
-
-@asynccontextmanager
-async def reading(url: str) -> AsyncIterator[AsyncConnection]:
-    """Open a connection that can only read, to a database that has the tables of this version.
-
-    Raises:
-        NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-    """
-    async with engine_connection(url, purpose="report", settings=READ_ONLY) as connection:
-        await migrate.check((await connection.get_raw_connection()).driver_connection)
-        yield connection

@@ -1,172 +1,163 @@
-"""Where a rebuild builds the table anew, beside the one that everybody reads, and how the two are compared.
+"""The staging tables, in which a rebuild builds the table anew, and how they are compared with the live ones.
 
-The staging tables are unlogged: they are worth nothing after a crash, and the next rebuild drops them.
-They object to what the live table objects to, since they have its constraints and indexes.
+They are unlogged: after a crash they are worthless, and the next rebuild drops them.
+They have the constraints and indexes of the live tables, so they refuse the same values.
 """
 
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from msgspec import DecodeError
+import asyncpg
 
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.differences import DifferenceKind, Differences, RowDifference
+from projector.domain.differences import Differences, RowDifference
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
 from projector.errors import DamagedRowError
-from projector.storage import checkpoints, locks, migrate, statements
+from projector.storage import checkpoints, locks, statements, version
 from projector.storage.columns import FACET_COLUMNS
-from projector.storage.connection import connect, disconnect
+from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
-from projector.storage.loading import load_over
+from projector.storage.loading import load_over, read_row
 from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
 from projector.storage.tables import endpoint_state
 from projector.storage.unit_of_work import UnitOfWork, transaction
-from projector.storage.wire import REGISTER_DECODERS, decode_json, set_codecs
+from projector.storage.wire import decode_json, set_codecs
 
 _TABLE = "endpoint_state_rebuild"
 _DEAD_LETTER_TABLE = "dead_letter_rebuild"
 _COLUMNS = tuple(column.name for column in endpoint_state.columns)
 _OTHERS = _COLUMNS[1:]
-_REGISTERS = tuple(facet.registers.name for facet in FACET_COLUMNS)
 _SEEDED_AT_ONCE = 5000
-_COMMAND_TIMEOUT_S = 3600.0  # longer than comparing any table takes: it is for a server that has vanished
+_ALL_FACETS = (1 << len(FACETS)) - 1
+_COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: comparing takes less for any table
 _SHOW_EVERY_S = 1.0
 
+
+def _each(template: str, separator: str = ", ") -> str:
+    """Return the template for each column but the key."""
+    return separator.join(template.format(name=name) for name in _OTHERS)
+
+
+_DROP = f"DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};"
 _PREPARE = f"""
-DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};
+{_DROP}
 CREATE UNLOGGED TABLE {_TABLE} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMMENTS) WITH (fillfactor = 80);
 CREATE UNLOGGED TABLE {_DEAD_LETTER_TABLE} (LIKE dead_letter INCLUDING DEFAULTS INCLUDING INDEXES);
 CREATE TEMPORARY TABLE endpoint_candidate (endpoint_id text PRIMARY KEY);
 """
-_DROP = f"DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE}"
+_PARKED = "SELECT position, stored_at FROM dead_letter WHERE state = 'parked' AND stream = $1"
+_SEEDS = f"""
+SELECT endpoint_id, last_event_seq, last_event_at, {", ".join(facet.registers.name for facet in FACET_COLUMNS)}
+FROM endpoint_state
+"""
 
-
-def _row(alias: str) -> str:
-    return f"ROW({', '.join(f'{alias}.{name}' for name in _COLUMNS)})"
-
-
-# A comparison of everything needs plans that read everything.
-_ANY_PLAN = "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on"
-
+_DIFFERS = f"""
+(found.endpoint_id, {_each("found.{name}")}) IS DISTINCT FROM (implied.endpoint_id, {_each("implied.{name}")})
+"""
+# Comparing everything needs plans that read everything.
 _COMPARE = f"""
+SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on;
+DELETE FROM endpoint_candidate;
 INSERT INTO endpoint_candidate
-SELECT endpoint_id
-FROM endpoint_state AS found FULL JOIN {_TABLE} AS implied USING (endpoint_id)
-WHERE {_row("found")} IS DISTINCT FROM {_row("implied")}
-"""  # noqa: S608 - names of ours
-
+SELECT endpoint_id FROM endpoint_state AS found FULL JOIN {_TABLE} AS implied USING (endpoint_id) WHERE {_DIFFERS}
+"""
 _ADD_CANDIDATES = "INSERT INTO endpoint_candidate SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-
+_BOTH = f"LEFT JOIN endpoint_state AS found USING (endpoint_id) LEFT JOIN {_TABLE} AS implied USING (endpoint_id)"
 _FIND_DIFFERENCES = f"""
 CREATE TEMPORARY TABLE endpoint_difference ON COMMIT DROP AS
-SELECT candidate.endpoint_id,
+SELECT endpoint_id,
        CASE WHEN found.endpoint_id IS NULL THEN 'missing'
             WHEN implied.endpoint_id IS NULL THEN 'extra'
             ELSE 'different' END AS kind,
-       array_remove(ARRAY[{
-    ", ".join(f"CASE WHEN found.{name} IS DISTINCT FROM implied.{name} THEN '{name}' END" for name in _OTHERS)
-}], NULL) AS columns
-FROM endpoint_candidate AS candidate
-LEFT JOIN endpoint_state AS found USING (endpoint_id)
-LEFT JOIN {_TABLE} AS implied USING (endpoint_id)
-WHERE {_row("found")} IS DISTINCT FROM {_row("implied")}
-"""  # noqa: S608 - names of ours
-
+       array_remove(ARRAY[
+           {_each("CASE WHEN found.{name} IS DISTINCT FROM implied.{name} THEN '{name}' END")}
+       ], NULL) AS columns
+FROM endpoint_candidate {_BOTH}
+WHERE {_DIFFERS}
+"""
 _COUNT_KINDS = "SELECT kind, count(*) FROM endpoint_difference GROUP BY kind"
 _COUNT_COLUMNS = """
 SELECT name, count(*) FROM endpoint_difference, unnest(columns) AS name
 WHERE kind = 'different' GROUP BY name ORDER BY count(*) DESC, name
 """
-_COUNT_ROWS = f"SELECT count(*) FROM {_TABLE}"  # noqa: S608 - a name of ours
+_COUNT_ROWS = f"SELECT count(*) FROM {_TABLE}"
 _SHOW = f"""
-SELECT difference.endpoint_id, difference.kind, difference.columns, to_jsonb(found), to_jsonb(implied)
-FROM endpoint_difference AS difference
-LEFT JOIN endpoint_state AS found USING (endpoint_id)
-LEFT JOIN {_TABLE} AS implied USING (endpoint_id)
+SELECT endpoint_id, kind, columns, to_jsonb(found) AS found, to_jsonb(implied) AS implied
+FROM endpoint_difference {_BOTH}
 WHERE $1::text IS NULL OR endpoint_id = $1
 ORDER BY endpoint_id LIMIT $2
-"""  # noqa: S608 - names of ours
+"""
 
-_APPLY = (
-    """
-    DELETE FROM endpoint_state USING endpoint_difference AS difference
-    WHERE difference.kind = 'extra' AND endpoint_state.endpoint_id = difference.endpoint_id
-    """,
-    f"""
-    UPDATE endpoint_state AS found SET {", ".join(f"{name} = implied.{name}" for name in _OTHERS)}
-    FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id)
-    WHERE difference.kind = 'different' AND found.endpoint_id = difference.endpoint_id
-    """,  # noqa: S608 - names of ours
-    f"""
-    INSERT INTO endpoint_state ({", ".join(_COLUMNS)})
-    SELECT {", ".join(f"implied.{name}" for name in _COLUMNS)}
-    FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id)
-    WHERE difference.kind = 'missing'
-    """,  # noqa: S608 - names of ours
+_IMPLIED = (
+    f"FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id) WHERE difference.kind ="
 )
+_APPLY = f"""
+DELETE FROM endpoint_state USING endpoint_difference AS difference
+WHERE difference.kind = 'extra' AND endpoint_state.endpoint_id = difference.endpoint_id;
 
-_PARKED = "SELECT position, stored_at FROM dead_letter WHERE state = 'parked' AND stream = $1"
+UPDATE endpoint_state AS found SET {_each("{name} = implied.{name}")}
+{_IMPLIED} 'different' AND found.endpoint_id = difference.endpoint_id;
+
+INSERT INTO endpoint_state (endpoint_id, {_each("{name}")})
+SELECT endpoint_id, {_each("implied.{name}")} {_IMPLIED} 'missing';
+"""
 _RESOLVE_DEAD_LETTERS = f"""
 UPDATE dead_letter SET state = 'resolved', closed_at = now()
-WHERE state = 'parked' AND stream = $1 AND position = ANY($2::bigint[])
-  AND NOT EXISTS (
-      SELECT FROM {_DEAD_LETTER_TABLE} AS again
-      WHERE again.stream = dead_letter.stream AND again.position = dead_letter.position
-  )
-"""  # noqa: S608 - names of ours
+WHERE state = 'parked' AND stream = $1 AND position = ANY ($2::bigint[])
+  AND NOT EXISTS (SELECT FROM {_DEAD_LETTER_TABLE} AS again WHERE again.position = dead_letter.position)
+"""
 _PARK_DEAD_LETTERS = f"""
 INSERT INTO dead_letter AS known SELECT * FROM {_DEAD_LETTER_TABLE}
 ON CONFLICT (stream, position) DO UPDATE
 SET state = 'parked', closed_at = NULL, reason = excluded.reason, detail = excluded.detail,
     subject = excluded.subject, headers = excluded.headers, payload = excluded.payload, stored_at = excluded.stored_at
 WHERE known.state <> 'discarded' OR known.stored_at <> excluded.stored_at
-"""  # noqa: S608 - names of ours
+"""
 
 
 class _StagingUnitOfWork(UnitOfWork):
-    """The same verbs on the staging tables; their checkpoint is nobody else's, so there is none to hold or move."""
+    """The verbs on the staging tables, which have no checkpoint to hold or move."""
 
     _table = _TABLE
     _dead_letter_table = _DEAD_LETTER_TABLE
 
-    def __init__(self, connection: Any, touched: set[str]) -> None:
+    def __init__(self, connection: Connection, saved: set[str]) -> None:
         super().__init__(connection)
-        self._touched = touched
+        self._saved = saved
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         """Do nothing."""
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Write what changed, and remember whose rows these are."""
+        """Write what changed, and remember which endpoints were saved."""
         await super().save(endpoints)
-        self._touched.update(endpoints)
+        self._saved.update(endpoints)
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Do nothing."""
 
 
 class Staging:
-    """The staging tables, for one rebuild at a time."""
+    """The staging tables of one rebuild; a database has them once."""
 
     def __init__(self, url: str, purpose: str) -> None:
-        """Remember where the database is, and what to be called there: nothing is opened yet."""
+        """Open nothing yet; `purpose` names the connection."""
         self._url = url
         self._purpose = purpose
+        self._connection: Connection
+        self._reader: Connection
+        self._opened = AsyncExitStack()
         self._shown_at = 0.0
-        self._connection: Any = None
-        self._reader: Any = None
-        self._alone = False
-        self._touched: set[str] = set()
         self._compared = False
+        self._saved: set[str] = set()
+        """Endpoints saved since `compare`."""
 
     async def open(self) -> None:
-        """Connect, keep every other rebuild out, and make empty tables.
+        """Connect, keep other rebuilds out, and create empty tables.
 
         Raises:
-            RebuildRunningError: another one is under way.
-            NotMigratedError, DatabaseUnavailableError, DatabaseRefusedError: as their names say.
+            RebuildRunningError: another rebuild is running.
         """
         self._connection = connection = await connect(
             self._url,
@@ -174,32 +165,23 @@ class Staging:
             settings={**WRITER_SETTINGS, "synchronous_commit": "off"},
             command_timeout_s=_COMMAND_TIMEOUT_S,
         )
+        self._opened.push_async_callback(disconnect, connection)
         with translated():
-            await migrate.check(connection)
+            await version.check(connection)
             await locks.keep_rebuilds_out(connection)
-            self._alone = True
+            self._opened.push_async_callback(self._drop)
             await set_codecs(connection)
             await connection.execute(_PREPARE)
             await connection.execute(statements.CREATE_CHANGES)
         self._reader = await open_reader(self._url)
+        self._opened.callback(self._reader.terminate)
 
     async def close(self) -> None:
         """Drop the tables and disconnect."""
-        connection, self._connection = self._connection, None
-        if self._reader is not None:
-            self._reader.terminate()
-            self._reader = None
-        if connection is None:
-            return
-        try:
-            if self._alone:  # else the tables are those of the rebuild that is under way
-                with translated():
-                    await connection.execute(_DROP)
-        finally:
-            await disconnect(connection)
+        await self._opened.aclose()
 
     async def lead(self) -> bool:
-        """Become the one projector that works unless a daemon is; return whether it did."""
+        """Become the leader unless a daemon leads; return whether it did."""
         with translated():
             leads = await locks.lead(self._connection)
             if leads:
@@ -207,7 +189,7 @@ class Staging:
         return leads
 
     async def show(self, position: int, target: int) -> None:
-        """Let others see how far it is, in the name of the connection; at most once a second."""
+        """Publish the progress in the name of the connection, at most once a second."""
         if time.monotonic() - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = time.monotonic()
             with translated():
@@ -220,43 +202,45 @@ class Staging:
             return await checkpoints.read(self._connection)
 
     async def parked(self, stream: str) -> set[tuple[int, int]]:
-        """Return position and stored time of the dead letters that wait for somebody."""
+        """Return position and stored time (Unix ms) of the parked dead letters."""
         with translated():
-            return {tuple(row) for row in await self._connection.fetch(_PARKED, stream)}
+            return {(position, stored_at) for position, stored_at in await self._connection.fetch(_PARKED, stream)}
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on the staging tables."""
-        touched = self._touched if self._compared else set[str]()
-        return transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, touched))
+        saved = self._saved if self._compared else set[str]()
+        return transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, saved))
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints as they are once what is uncommitted is saved."""
+        """Return working copies of endpoints as if uncommitted ones were saved."""
         with translated():
             return await load_over(self._reader, _TABLE, needed, uncommitted)
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position.
 
-        The stream implies the rest; a position of a register that was overwritten since is not known any more,
-        and what overwrote it is in the stream.
+        Values overwritten since then are lost here; the replay restores them.
+
+        Raises:
+            DamagedRowError: registers cannot be read.
         """
-        registers = ", ".join(_REGISTERS)
-        async with transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, set())) as work:
-            cursor = self._connection.cursor(
-                f"SELECT endpoint_id, last_event_seq, last_event_at, {registers} FROM endpoint_state",  # noqa: S608 - names of ours
-                prefetch=_SEEDED_AT_ONCE,
-            )
+        async with self.transaction() as work:
             seeds: dict[str, Endpoint] = {}
-            async for endpoint_id, last_event_seq, last_event_at, *values in cursor:
-                # The replay comes to a latest event in the stream and says so again,
-                # unless that was deleted or its originator is not folded any more.
-                seed = _read_back(endpoint_id, values, last_event_seq, last_event_at).before(first)
+            async for row in self._connection.cursor(_SEEDS, prefetch=_SEEDED_AT_ONCE):
+                try:
+                    seed = read_row(_ALL_FACETS, *row).before(first)
+                except DamagedRowError as error:
+                    evidence = (
+                        f"{error.evidence}; the stream no longer says what they were: "
+                        "first restore them, or set them to null"
+                    )
+                    raise DamagedRowError(error.endpoint_id, error.facet, evidence) from error
                 if seed is not None:
-                    seeds[endpoint_id] = seed
+                    seeds[row[0]] = seed
                 if len(seeds) >= _SEEDED_AT_ONCE:
                     await work.save(seeds)
                     seeds.clear()
-                    # Else each part is found by a scan of all before it.
+                    # Otherwise each part is found by a scan of all parts before it.
                     await self._connection.execute("TRUNCATE endpoint_change")
             await work.save(seeds)
 
@@ -266,30 +250,32 @@ class Staging:
             await self._connection.execute(f"TRUNCATE {_TABLE}, {_DEAD_LETTER_TABLE}")
 
     async def compare(self) -> None:
-        """Find the rows that may differ, while everybody goes on; from now on what is folded may differ too."""
-        self._touched.clear()
+        """Find the rows that may differ; endpoints that are saved later are compared in the final transaction."""
+        self._saved.clear()
         self._compared = True
         async with transaction(self._connection, UnitOfWork):
-            await self._connection.execute(_ANY_PLAN)
-            await self._connection.execute("DELETE FROM endpoint_candidate")
             await self._connection.execute(_COMPARE)
 
     @asynccontextmanager
     async def finish(self) -> AsyncIterator["FinalTransaction"]:
         """Begin the transaction in which the live table is locked, compared and changed."""
         async with transaction(
-            self._connection, lambda connection: FinalTransaction(connection, self, self._touched)
+            self._connection, lambda connection: FinalTransaction(connection, self, self._saved)
         ) as final:
             yield final
+
+    async def _drop(self) -> None:
+        with translated():
+            await self._connection.execute(_DROP)
 
 
 class FinalTransaction:
     """The verbs of the last transaction of a rebuild."""
 
-    def __init__(self, connection: Any, staging: Staging, touched: Iterable[str]) -> None:
-        """Work on the connection of `staging`; `touched` are the endpoints folded since `Staging.compare`."""
+    def __init__(self, connection: Connection, staging: Staging, saved: Collection[str]) -> None:
+        """Use the connection of `staging`; `saved` are the endpoints saved since `Staging.compare`."""
         self._connection = connection
-        self._touched = touched
+        self._saved = saved
         self.savepoints = staging
         """Transactions on the staging tables: on this connection they are savepoints of the final one."""
 
@@ -298,48 +284,30 @@ class FinalTransaction:
         return await checkpoints.read(self._connection, hold=True)
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
-        """Return how the live table is not what the stream implies, with so many rows or that endpoint's shown."""
+        """Compare the live table with what the stream implies; show so many rows, or the row of one endpoint."""
         connection = self._connection
-        await connection.execute(_ADD_CANDIDATES, list(self._touched))
+        await connection.execute(_ADD_CANDIDATES, list(self._saved))
         await connection.execute(_FIND_DIFFERENCES)
-        kinds = dict(await connection.fetch(_COUNT_KINDS))
+        kinds = {row[0]: row[1] for row in await connection.fetch(_COUNT_KINDS)}
         shown = await connection.fetch(_SHOW, endpoint_id, 1 if endpoint_id is not None else show)
         return Differences(
             compared=await connection.fetchval(_COUNT_ROWS) + kinds.get("extra", 0),
             missing=kinds.get("missing", 0),
             extra=kinds.get("extra", 0),
             different=kinds.get("different", 0),
-            by_column=dict(await connection.fetch(_COUNT_COLUMNS)),
-            shown=[_row_difference(*row) for row in shown],
+            by_column={row[0]: row[1] for row in await connection.fetch(_COUNT_COLUMNS)},
+            shown=list(map(_row_difference, shown)),
         )
 
     async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
-        """Change the rows that differ and no others, settle the dead letters, and move the checkpoint.
-
-        `retried` are the positions of dead letters that the replay came to.
-        """
-        for statement in _APPLY:
-            await self._connection.execute(statement)
+        """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
+        await self._connection.execute(_APPLY)
         await self._connection.execute(_RESOLVE_DEAD_LETTERS, checkpoint.stream, retried)
         await self._connection.execute(_PARK_DEAD_LETTERS)
         await checkpoints.replace(self._connection, checkpoint)
 
 
-def _read_back(endpoint_id: str, values: Sequence[str | None], last_event_seq: int, last_event_at: int) -> Endpoint:
-    """Return an endpoint as the live table knows it."""
-    states: list[Any] = []
-    for facet, decoder, value in zip(FACETS, REGISTER_DECODERS, values, strict=True):
-        try:
-            states.append(facet.initial if value is None else decoder.decode(value))
-        except DecodeError as error:
-            evidence = f"{error}; the stream no longer says what they were: first restore them, or set them to null"
-            raise DamagedRowError(endpoint_id, facet.name, evidence) from error
-    return Endpoint(states, last_event_seq, last_event_at)
-
-
-def _row_difference(
-    endpoint_id: str, kind: DifferenceKind, columns: Sequence[str], found: bytes | None, implied: bytes | None
-) -> RowDifference:
-    before = decode_json(found) if found is not None else {}
-    after = decode_json(implied) if implied is not None else {}
-    return RowDifference(endpoint_id, kind, {name: (before.get(name), after.get(name)) for name in columns})
+def _row_difference(row: asyncpg.Record) -> RowDifference:
+    found, implied = (decode_json(row[side] or b"{}") for side in ("found", "implied"))
+    columns = {name: (found.get(name), implied.get(name)) for name in row["columns"]}
+    return RowDifference(row["endpoint_id"], row["kind"], columns)

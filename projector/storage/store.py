@@ -1,35 +1,34 @@
-"""The writer's connection, and what is read and written outside the transactions of batches."""
+"""The daemon's connections: one writes and leads, one loads endpoints beside it."""
 
 import asyncio
 import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
-from projector.storage import checkpoints, locks, migrate, statements
+from projector.storage import checkpoints, locks, statements, version
 from projector.storage.checkpoints import Lag
-from projector.storage.connection import connect
+from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.loading import load_over
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
 WRITER_SETTINGS: Mapping[str, str] = {
-    # The statements of the hot path are planned once and always reach rows by the primary key:
-    # a plan that suits one batch size must not turn into a scan of the whole table for another.
+    # Plan the statements of the hot path once, and always reach rows by the primary key:
+    # a plan made for one batch size must not scan the table for another.
     "plan_cache_mode": "force_generic_plan",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    # Nobody may hold the checkpoint for long, or wait for it in vain.
+    # No session may hold the checkpoint for long, or wait for it forever.
     "idle_in_transaction_session_timeout": "8s",
     "lock_timeout": "10s",
-    # A machine that has vanished is noticed within seconds.
+    # Detect a client that has vanished within seconds.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -37,8 +36,8 @@ WRITER_SETTINGS: Mapping[str, str] = {
 
 LEADER_SETTINGS: Mapping[str, str] = {
     **WRITER_SETTINGS,
-    # The lock of the one that works lasts as long as its connection,
-    # which a paused process would keep for ever: one that works is heard of every few seconds.
+    # The leader's lock lasts as long as its connection, which a paused process would keep forever.
+    # `watch` keeps the connection of a live leader from being idle.
     "idle_session_timeout": "8s",
     "statement_timeout": "1min",
 }
@@ -46,59 +45,51 @@ _COMMAND_TIMEOUT_S = 70.0
 _PING_EVERY_S = 2.0
 _PING_TIMEOUT_S = 4.0
 _SEEN_AGAIN_MS = 5000
-"""After so long, a lag is written down although it is the same."""
+"""An unchanged lag is written again after this time."""
 
 
 class Store:
-    """Where a projection is kept; opened before use and again after an error."""
+    """Where the daemon keeps the projection; opened before use and again after an error."""
 
     def __init__(self, url: str) -> None:
-        """Remember where the database is: nothing is opened yet."""
+        """Open nothing yet."""
         self._url = url
-        self._connection: Any = None
-        self._reader: Any = None
+        self._connection: Connection
+        self._reader: Connection
+        self._opened = ExitStack()
         self._turn = asyncio.Lock()
-        self._asking = 0
+        self._running = 0
         self._active_since = 0
         self._lag: Lag | None = None
         self._written: Lag | None = None
 
     async def open(self) -> None:
-        """Connect, or connect anew.
-
-        Raises:
-            NotMigratedError: the tables are not those of this version.
-            DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-        """
+        """Connect, or reconnect."""
         await self.close()
-        connection = await connect(
-            self._url,
-            purpose=f"writer {_process()}",
-            settings=LEADER_SETTINGS,
-            command_timeout_s=_COMMAND_TIMEOUT_S,
-        )
-        reader = None
         try:
+            self._connection = connection = await connect(
+                self._url,
+                purpose=f"writer {_process()}",
+                settings=LEADER_SETTINGS,
+                command_timeout_s=_COMMAND_TIMEOUT_S,
+            )
+            self._opened.callback(connection.terminate)
             with translated():
-                await migrate.check(connection)
+                await version.check(connection)
                 await set_codecs(connection)
                 await connection.execute(statements.CREATE_CHANGES)
-            reader = await open_reader(self._url)
+            self._reader = await open_reader(self._url)
+            self._opened.callback(self._reader.terminate)
         except BaseException:
-            connection.terminate()
+            await self.close()
             raise
-        self._connection = connection
-        self._reader = reader
 
     async def close(self) -> None:
-        """Close the connection at once; what was not committed is rolled back."""
-        for connection in (self._connection, self._reader):
-            if connection is not None:
-                connection.terminate()
-        self._connection = self._reader = None
+        """Disconnect at once; what was not committed is rolled back."""
+        self._opened.close()
 
     async def lead(self) -> bool:
-        """Try to become the one projector that works; see `locks.lead`."""
+        """Try to become the leader; see `locks.lead`."""
         async with self._turn:
             with translated():
                 leads = await locks.lead(self._connection)
@@ -108,11 +99,11 @@ class Store:
         return leads
 
     def note_lag(self, messages: int) -> None:
-        """Remember how many messages of ours are behind; `watch` writes it down."""
+        """Remember how many matching messages are not folded; `watch` writes it."""
         self._lag = Lag(messages, now_ms())
 
     async def write_lag(self) -> None:
-        """Write down what was noted last, for people to read in `projector_status`."""
+        """Write the lag noted last, for people to read in `projector_status`."""
         async with self._turn:
             with translated():
                 await checkpoints.write_activity(
@@ -121,10 +112,10 @@ class Store:
         self._written = self._lag
 
     async def watch(self) -> None:
-        """Keep the connection alive while nothing else uses it; this ends only when the connection is lost.
+        """Keep the connection from being idle; this ends only by raising that it is lost.
 
         Raises:
-            DatabaseUnavailableError: it is lost, and with it the lead.
+            DatabaseUnavailableError: the connection is lost, and the lead with it.
         """
         while True:
             if self._lag_is_news:
@@ -137,8 +128,8 @@ class Store:
 
     @property
     def waiting(self) -> bool:
-        """Whether Postgres is waited for on the path, which the driver ends where it takes too long."""
-        return self._asking > 0
+        """Whether a query of the hot path is running; the driver ends it if it takes too long."""
+        return self._running > 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
@@ -148,7 +139,7 @@ class Store:
                 yield work
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints as they are once what is uncommitted is saved; see `loading.load`."""
+        """Return working copies of endpoints as if uncommitted ones were saved."""
         with self._counted(), translated():
             return await load_over(self._reader, "endpoint_state", needed, uncommitted)
 
@@ -166,27 +157,22 @@ class Store:
 
     @property
     def _lag_is_news(self) -> bool:
-        if self._lag is None or self._written is None:
-            return self._lag is not None
-        return (
-            self._lag.messages != self._written.messages or self._lag.seen_at - self._written.seen_at >= _SEEN_AGAIN_MS
-        )
+        lag, written = self._lag, self._written
+        if lag is None or written is None:
+            return lag is not None
+        return lag.messages != written.messages or lag.seen_at - written.seen_at >= _SEEN_AGAIN_MS
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        self._asking += 1
+        self._running += 1
         try:
             yield
         finally:
-            self._asking -= 1
+            self._running -= 1
 
 
-async def open_reader(url: str) -> Any:
-    """Open a connection that loads endpoints beside the transactions of another.
-
-    Raises:
-        DatabaseUnavailableError, DatabaseRefusedError: as their names say.
-    """
+async def open_reader(url: str) -> Connection:
+    """Open a connection that loads endpoints beside the transactions of another."""
     reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
     with translated():
         await set_codecs(reader)
@@ -194,10 +180,10 @@ async def open_reader(url: str) -> Any:
 
 
 def _process() -> str:
-    """Return what tells this process from others, as far as it fits into a connection's name."""
+    """Return a name of this process that fits into the name of a connection."""
     return f"{socket.gethostname()[:30]}:{os.getpid()}"
 
 
 def now_ms() -> int:
-    """Return the time now, in Unix ms."""
+    """Return the current time in Unix ms."""
     return time.time_ns() // 1_000_000

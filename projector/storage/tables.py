@@ -1,9 +1,9 @@
 """The tables and the view. Migrations must create the same; a test compares them."""
 
-from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event, text
+from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT, TIME
+from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT, TIME, required
 
 metadata = MetaData(
     naming_convention={"pk": "%(table_name)s_pkey", "ix": "%(table_name)s_%(column_0_N_name)s_idx"},
@@ -18,73 +18,40 @@ endpoint_state = Table(
     *(facet.registers for facet in FACET_COLUMNS),
     comment="Current state of every endpoint, as the event stream implies it. "
     "Written by the projector only; rebuilt with `projector rebuild`",
-    # Room on each page for the new version of a row, which then needs no change of an index.
+    # Leaves room on each page for the next version of a row, so that an update changes no index.
     postgresql_with={"fillfactor": "80"},
 )
+
 
 projector_checkpoint = Table(
     "projector_checkpoint",
     metadata,
-    Column("projection", Text, primary_key=True, comment="Name of the projection, which is the name of its table"),
-    Column(
-        "shard",
-        Integer,
-        primary_key=True,
-        autoincrement=False,
-        server_default="0",
-        comment="Shard of the endpoints; 0 if there is only one",
+    required("projection", Text, "Name of the projection, which is the name of its table", primary_key=True),
+    required(
+        "shard", Integer, "Shard of the endpoints; 0 if there is only one", "'0'", primary_key=True, autoincrement=False
     ),
-    Column("stream", Text, nullable=False, comment="JetStream stream that is folded"),
-    Column(
-        "stream_created_at", TIME, nullable=False, comment="Creation time of the stream, to detect that it was replaced"
-    ),
-    Column(
-        "position",
-        BigInteger,
-        nullable=False,
-        comment="Stream sequence up to which every message is folded, parked or skipped",
-    ),
+    required("stream", Text, "JetStream stream that is folded"),
+    required("stream_created_at", TIME, "Creation time of the stream, to detect that it was replaced"),
+    required("position", BigInteger, "Stream sequence up to which every message is folded, parked or skipped"),
     Column(
         "anchor_stored_at",
         TIME,
         comment="When the message at the position was stored, to detect that the stream was replaced",
     ),
     Column("anchor_hash", LargeBinary, comment="SHA-256 of the payload of that message"),
-    Column(
-        "rules_version",
-        Integer,
-        nullable=False,
-        comment="Version of the rules that built the rows; 0: from before versions were numbers",
+    required(
+        "rules_version", Integer, "Version of the rules that built the rows; 0: from before versions were numbers"
     ),
-    Column("revision", Text, nullable=False, comment="Protocol revision of the messages"),
-    Column(
-        "originators",
-        ARRAY(Text),
-        nullable=False,
-        server_default=text("'{}'"),
-        comment="Originators whose events are folded; empty: all",
-    ),
-    Column(
-        "skipped",
-        JSONB,
-        nullable=False,
-        server_default=text("'{}'::jsonb"),
-        comment="Messages of unknown types so far, by group and type",
-    ),
-    Column(
+    required("revision", Text, "Protocol revision of the messages"),
+    required("originators", ARRAY(Text), "Originators whose events are folded; empty: all", "'{}'"),
+    required("skipped", JSONB, "Messages of unknown types so far, by group and type", "'{}'::jsonb"),
+    required(
         "generation",
         BigInteger,
-        nullable=False,
-        server_default="0",
-        comment="Incremented when a rebuild or retry changes rows; invalidates prefetched state",
+        "Incremented when a rebuild or retry changes rows; invalidates prefetched state",
+        "'0'",
     ),
-    Column(
-        "advanced_at",
-        TIME,
-        nullable=False,
-        server_default=text("now()"),
-        comment="When the position last moved",
-    ),
+    required("advanced_at", TIME, "When the position last moved", "now()"),
     Column("lag_messages", BigInteger, comment="Messages not yet folded, as the leader last saw"),
     Column("lag_seen_at", TIME, comment="When the leader saw that; updated every few seconds"),
     Column(
@@ -96,25 +63,17 @@ projector_checkpoint = Table(
 dead_letter = Table(
     "dead_letter",
     metadata,
-    Column("stream", Text, primary_key=True, comment="JetStream stream that holds the message"),
-    Column(
-        "position",
-        BigInteger,
-        primary_key=True,
-        autoincrement=False,
-        comment="Stream sequence of the message",
-    ),
-    Column("subject", Text, nullable=False, comment="Subject; bytes that are not UTF-8 are written as escapes"),
+    required("stream", Text, "JetStream stream that holds the message", primary_key=True),
+    required("position", BigInteger, "Stream sequence of the message", primary_key=True, autoincrement=False),
+    required("subject", Text, "Subject; bytes that are not UTF-8 are written as escapes"),
     Column("headers", JSONB, comment="Headers; null if there were none"),
-    Column("payload", LargeBinary, nullable=False, comment="Payload as received"),
-    Column("stored_at", TIME, nullable=False, comment="When the broker stored the message"),
-    Column("reason", Text, nullable=False, comment="Kind of error"),
-    Column("detail", Text, nullable=False, comment="What is wrong with the message"),
-    Column("state", Text, nullable=False, server_default="parked", comment="parked, resolved or discarded"),
-    Column("attempts", Integer, nullable=False, server_default="1", comment="Number of attempts to fold the message"),
-    Column(
-        "parked_at", TIME, nullable=False, server_default=text("now()"), comment="When the message was first parked"
-    ),
+    required("payload", LargeBinary, "Payload as received"),
+    required("stored_at", TIME, "When the broker stored the message"),
+    required("reason", Text, "Kind of error"),
+    required("detail", Text, "What is wrong with the message"),
+    required("state", Text, "parked, resolved or discarded", "'parked'"),
+    required("attempts", Integer, "Number of attempts to fold the message", "'1'"),
+    required("parked_at", TIME, "When the message was first parked", "now()"),
     Column("closed_at", TIME, comment="When the message was resolved or discarded"),
     Column("note", Text, comment="Why the message was discarded"),
     comment="Messages that could not be folded",

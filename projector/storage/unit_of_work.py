@@ -1,4 +1,4 @@
-"""The verbs of the one transaction that changes rows, dead letters and checkpoint together."""
+"""The transaction that changes rows, dead letters and checkpoint together."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from projector.domain.messages import DeadLetter
 from projector.errors import CheckpointMovedError, DamagedRowError, PoisonError, RowsChangedError, one_line
 from projector.storage import checkpoints, statements
 from projector.storage.columns import FACET_COLUMNS
+from projector.storage.connection import Connection
 from projector.storage.failures import translate, translated
 from projector.storage.loading import load
 from projector.storage.text import escape, storable
@@ -20,7 +21,7 @@ from projector.storage.wire import encode_registers
 
 W = TypeVar("W")
 
-_PARTS = cycle(range(1_000_000))  # far more than one transaction has
+_PARTS = cycle(range(1_000_000))  # no transaction has so many
 
 _WRITERS = tuple(
     (index, 1 << index, facet.values, (None,) * len(facet.all_columns)) for index, facet in enumerate(FACET_COLUMNS)
@@ -28,22 +29,22 @@ _WRITERS = tuple(
 
 
 class UnitOfWork:
-    """One transaction on one connection."""
+    """The verbs of one transaction."""
 
     _table = "endpoint_state"
     _dead_letter_table = "dead_letter"
 
-    def __init__(self, connection: Any) -> None:
-        """Work on a connection with the codecs of `wire` and the table `endpoint_change`."""
+    def __init__(self, connection: Connection) -> None:
+        """Use a connection with the codecs of `wire` and the table `endpoint_change`."""
         self._connection = connection
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Lock the checkpoint, so that nobody else folds from it until the transaction ends.
+        """Lock the checkpoint until the transaction ends.
 
         Raises:
-            CheckpointMovedError: it is not where it was last seen.
-            RulesChangedError: the rows were rebuilt by other rules in the meantime.
-            RowsChangedError: some were changed by a rebuild or a retry.
+            CheckpointMovedError: another projector has moved it.
+            RulesChangedError: a rebuild by other rules has changed the rows.
+            RowsChangedError: a rebuild or a retry has changed rows.
         """
         found = await checkpoints.read(self._connection, hold=True)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
@@ -53,11 +54,11 @@ class UnitOfWork:
             raise RowsChangedError(generation=found.generation)
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-        """Return a working copy of each endpoint; see `loading.load`."""
+        """Return working copies of endpoints; see `loading.load`."""
         return await load(self._connection, self._table, needed)
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Write the facets that changed of each endpoint, and its latest event."""
+        """Write the facets that changed, and the latest event, of each endpoint."""
         part = next(_PARTS)
         await self._connection.copy_records_to_table(
             "endpoint_change",
@@ -67,12 +68,12 @@ class UnitOfWork:
         await self._connection.execute(statements.merge(self._table), part)
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
-        """Make sure that what is stored of endpoints could be written again, as far as it is needed; nothing is.
+        """Check that the facets needed of endpoints can be written as they are stored; this writes nothing.
 
-        Registers that somebody else wrote can be read and yet hold what no column can: a time that no calendar has.
+        Registers that were changed by hand may be readable and still hold a time that no column can.
 
         Raises:
-            DamagedRowError: it could not.
+            DamagedRowError: a facet cannot be written.
         """
         endpoints = await self.load(needed)
         for endpoint_id, endpoint in endpoints.items():
@@ -87,7 +88,7 @@ class UnitOfWork:
                     raise DamagedRowError(endpoint_id, facet.name, one_line(error)) from error
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
-        """Put messages aside with the reason; one that is already parked has been tried once more."""
+        """Write dead letters; for one that is already parked, count one more attempt."""
         await self._connection.executemany(
             statements.park(self._dead_letter_table),
             [
@@ -108,16 +109,16 @@ class UnitOfWork:
         )
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
-        """Move the checkpoint.
+        """Move the checkpoint by compare-and-set.
 
         Raises:
-            CheckpointMovedError: it is not where it was last seen, so nothing of this transaction may stand.
+            CheckpointMovedError: it is not at `before`; the transaction must be rolled back.
         """
         if not await checkpoints.advance(self._connection, before, after):
             raise CheckpointMovedError(expected=before.position, found=None)
 
     async def _unwritable(self, endpoints: Mapping[str, Endpoint]) -> Exception | None:
-        """Write endpoints and take that back; return the error if their values are at fault."""
+        """Write endpoints and roll that back; return the error if their values cause one."""
         savepoint = self._connection.transaction()
         await savepoint.start()
         try:
@@ -126,7 +127,7 @@ class UnitOfWork:
             return error
         except asyncpg.PostgresError as error:
             if isinstance(translate(error), PoisonError):
-                return None  # a constraint or a trigger of somebody's objects to the change
+                return None  # a constraint or trigger that users added refuses the change
             raise
         finally:
             await savepoint.rollback()
@@ -134,15 +135,15 @@ class UnitOfWork:
 
 
 @asynccontextmanager
-async def transaction(connection: Any, work: Callable[[Any], W]) -> AsyncIterator[W]:
-    """Begin a transaction, commit it at the end of the block, roll it back on any error.
+async def transaction(connection: Connection, work: Callable[[Connection], W]) -> AsyncIterator[W]:
+    """Begin a transaction that commits at the end of the block and rolls back on any error.
 
-    Within another one on the same connection it is a savepoint.
+    Within another transaction on the same connection it is a savepoint.
 
     Raises:
-        DatabaseUnavailableError: it did not, or may not have, come to an end.
-        PoisonError: Postgres objects to what is written.
-        DatabaseRefusedError: Postgres does not let us do it at all.
+        DatabaseUnavailableError: the transaction did not commit, or may not have committed.
+        PoisonError: Postgres rejects a value.
+        DatabaseRefusedError: Postgres rejects the statement.
     """
     with translated():
         async with connection.transaction():

@@ -1,13 +1,12 @@
 """How values cross to Postgres and back on the hot path.
 
-Times stay integers of Unix ms and JSON stays typed, so that no `datetime` and no dictionary is built per row.
+Times stay integers of Unix ms, and JSON stays text or bytes: no `datetime` and no dictionary is built per row.
 """
-
-from typing import Any
 
 import msgspec
 
 from projector.domain.endpoint import FACETS
+from projector.storage.connection import Connection
 
 _POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01
 _JSONB_VERSION = b"\x01"
@@ -15,7 +14,7 @@ _JSONB_VERSION = b"\x01"
 encode_json = msgspec.json.Encoder(order="deterministic").encode
 decode_json = msgspec.json.decode
 REGISTER_DECODERS = tuple(msgspec.json.Decoder(facet.state) for facet in FACETS)
-"""From the JSON of a facet's registers to its state, in the order of `FACETS`."""
+"""Read the state of a facet from the JSON of its registers, in the order of `FACETS`."""
 
 
 def encode_registers(state: object) -> str:
@@ -39,8 +38,8 @@ def _decode_jsonb(value: bytes) -> bytes:
     return value[1:]
 
 
-async def set_codecs(connection: Any) -> None:
-    """Make `timestamptz` an integer of Unix ms, and `jsonb` encode anything and decode to its text."""
+async def set_codecs(connection: Connection) -> None:
+    """Make `timestamptz` an integer of Unix ms; make `jsonb` encode any value and decode to its JSON bytes."""
     await connection.set_type_codec(
         "timestamptz", schema="pg_catalog", encoder=_encode_time, decoder=_decode_time, format="tuple"
     )

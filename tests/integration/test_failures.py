@@ -8,8 +8,9 @@ from sqlalchemy import text
 
 from projector.dev.embedded import EmbeddedPostgres
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError, PoisonError
-from projector.storage.connection import connect, engine_connection
+from projector.storage.connection import connect
 from projector.storage.failures import translated
+from projector.storage.migrate import engine_connection
 from tests.support.fixtures import Query
 
 INSERT = "INSERT INTO endpoint_state (endpoint_id, app_version, last_event_seq, last_event_at) "
@@ -184,7 +185,7 @@ async def test_an_error_that_sqlalchemy_wraps_means_the_same(
     database_url: str, statement: str, family: type[Exception]
 ) -> None:
     with pytest.raises(family):
-        async with engine_connection(database_url, purpose="test") as connection:
+        async with engine_connection(database_url) as connection:
             await connection.execute(text(statement))
 
 

@@ -10,11 +10,12 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from projector.storage import migrate
-from projector.storage.connection import engine_connection
 from projector.storage.tables import metadata
+from projector.storage.version import MIGRATIONS, VERSION_TABLE
 from tests.support.fixtures import Eventually, Query, Rows
 from tests.support.migrations import migrate_to
 
@@ -62,21 +63,27 @@ Catalogue = Callable[[str], Awaitable[dict[str, Rows]]]
 
 
 async def sync(url: str, work: Callable[[Connection], Any]) -> Any:
-    async with engine_connection(url, purpose="test") as connection:
+    async with migrate.engine_connection(url) as connection:
         result = await connection.run_sync(work)
         await connection.commit()
         return result
 
 
 def downgrade(connection: Connection) -> None:
-    config = migrate._config()
-    config.attributes["connection"] = connection
-    command.downgrade(config, "base")
+    command.downgrade(migrate.config(connection), "base")
+
+
+async def test_the_migrations_that_the_package_names_are_those_that_exist(database_url: str) -> None:
+    def known(connection: Connection) -> list[str]:
+        scripts = ScriptDirectory.from_config(migrate.config(connection))
+        return [script.revision for script in scripts.walk_revisions()]
+
+    assert await sync(database_url, known) == list(reversed(MIGRATIONS))
 
 
 async def test_the_migrated_database_is_the_declared_one(database_url: str) -> None:
     def differences(connection: Connection) -> object:
-        options = {"compare_type": True, "compare_server_default": True, "version_table": migrate.VERSION_TABLE}
+        options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
     assert await sync(database_url, differences) == []
