@@ -4,12 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from projector.app.notifications import (
     Active,
     CaughtUp,
     Committed,
+    Heartbeat,
     Listening,
     Notification,
     NotListening,
@@ -52,6 +53,8 @@ class Recorder(Observer):
 
     def notify(self, notification: Notification) -> None:
         match notification:
+            case Heartbeat():
+                self._hear("heartbeat")
             case StandingBy():
                 self._hear("standing by")
             case Active(checkpoint=checkpoint):
@@ -84,10 +87,16 @@ class Recorder(Observer):
         self._news.set()
 
 
+class Running(Protocol):
+    """What can be told to stop."""
+
+    def stop(self) -> None: ...
+
+
 class Daemon:
     """One run of the daemon's loop."""
 
-    def __init__(self, projector: Projector, run: Coroutine[Any, Any, None], recorder: Recorder) -> None:
+    def __init__(self, projector: Running, run: Coroutine[Any, Any, None], recorder: Recorder) -> None:
         self.recorder = recorder
         self._projector = projector
         self._running = asyncio.create_task(run)

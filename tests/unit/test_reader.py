@@ -1,0 +1,212 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeAlias
+
+import pytest
+
+from projector.app.ports import Source
+from projector.app.reader import Gap, Idle, Reader, Reading
+from projector.domain.messages import Delivery
+from projector.errors import BrokerUnavailableError, DeliveryInterruptedError
+from projector.stream import subjects
+from tests.support.fixtures import Wire
+from tests.support.memory.stream import MemoryStream
+
+WANTED: Wire = (subjects.build("kpc", "config.updated"), b"")
+OTHER: Wire = (subjects.build("epr", "config.updated"), b"")
+
+Open: TypeAlias = Callable[..., Awaitable[Reader]]
+Read: TypeAlias = Gap | Idle | list[int]
+
+
+@pytest.fixture
+def stream() -> MemoryStream:
+    return MemoryStream(originators=("kpc",))
+
+
+@pytest.fixture
+async def open_reader(stream: MemoryStream) -> AsyncIterator[Open]:
+    async with AsyncExitStack() as stack:
+
+        async def open_reader(batch_size: int = 100) -> Reader:
+            source: Source = await stack.enter_async_context(stream.open(batch_size=batch_size))
+            return Reader(source, linger_s=0)
+
+        yield open_reader
+
+
+def shown(reading: Reading) -> Read:
+    return [message.position for message in reading.messages] if isinstance(reading, Delivery) else reading
+
+
+async def read(reader: Reader, times: int) -> list[Read]:
+    return [shown(await reader.next()) for _ in range(times)]
+
+
+async def test_messages_are_read_in_order_with_what_follows_them(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    reader = await open_reader(batch_size=2)
+    assert await reader.seek(0) is None
+    assert (reader.position, reader.pending) == (0, 5)
+    seen = [(shown(await reader.next()), reader.position, reader.pending) for _ in range(3)]
+    assert seen == [([1, 2], 2, 3), ([3, 4], 4, 1), ([5], 5, 0)]
+
+
+@pytest.mark.parametrize(
+    ("first", "after", "gap"),
+    [(1, 0, None), (4, 3, None), (4, 5, None), (4, 0, Gap(0, 4)), (4, 2, Gap(2, 4)), (7, 2, Gap(2, 7)), (7, 6, None)],
+)
+async def test_seeking_finds_the_gap_that_is_there(
+    stream: MemoryStream, open_reader: Open, first: int, after: int, gap: Gap | None
+) -> None:
+    await stream.publish(*[WANTED] * 6)
+    await stream.trim(first)
+    reader = await open_reader()
+    assert await reader.seek(after) == gap
+    assert reader.position == max(after, first - 1)
+    expected = list(range(reader.position + 1, 7)) or Idle(0)
+    assert await read(reader, 1) == [expected]
+
+
+async def test_a_gap_before_the_first_delivery_is_told(stream: MemoryStream, open_reader: Open) -> None:
+    reader = await open_reader()
+    assert await reader.seek(0) is None
+    await stream.publish(*[WANTED] * 4)
+    await stream.trim(3)
+    assert await read(reader, 1) == [Gap(0, 3)]
+    assert reader.position == 2
+    assert await read(reader, 2) == [[3, 4], Idle(0)]
+
+
+async def test_a_gap_between_two_deliveries_is_told(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 6)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert await read(reader, 1) == [[1, 2]]
+    await stream.trim(5)
+    assert await read(reader, 3) == [Gap(2, 5), [5, 6], Idle(0)]
+
+
+async def test_a_gap_inside_a_delivery_splits_it_and_only_the_last_part_is_acknowledged(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(*[WANTED] * 2)
+    reader = await open_reader()
+    await reader.seek(0)  # these two are under way from now on
+    await stream.publish(*[WANTED] * 4)
+    await stream.trim(5)
+    before = await reader.next()
+    assert isinstance(before, Delivery)
+    assert (shown(before), before.pending, before.acknowledge_to) == ([1, 2], 2, "")
+    assert shown(await reader.next()) == Gap(2, 5)
+    behind = await reader.next()
+    assert isinstance(behind, Delivery)
+    assert (shown(behind), behind.pending, behind.acknowledge_to) == ([5, 6], 0, "6")
+
+
+async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_gaps(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(WANTED, OTHER, WANTED, OTHER, OTHER, WANTED, WANTED, WANTED)
+    await stream.delete(7)
+    reader = await open_reader()
+    assert await reader.seek(0) is None
+    assert await read(reader, 2) == [[1, 3, 6, 8], Idle(0)]
+
+
+@pytest.mark.parametrize(
+    ("first", "readings"),
+    [(2, [[1, 4]]), (3, [[1], Gap(1, 4), [4]]), (4, [[1], Gap(1, 4), [4]])],
+    ids=["behind the beginning", "partly before it", "before it"],
+)
+async def test_a_hole_counts_as_a_gap_where_it_cannot_be_known_what_was_in_it(
+    stream: MemoryStream, open_reader: Open, first: int, readings: list[Read]
+) -> None:
+    await stream.publish(WANTED)
+    reader = await open_reader()
+    await reader.seek(0)
+    await stream.publish(OTHER, OTHER, WANTED)
+    await stream.trim(first)
+    assert await read(reader, len(readings)) == readings
+
+
+async def test_a_stream_that_is_emptied_while_messages_are_waited_for_is_a_gap(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(*[WANTED] * 6)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert await read(reader, 1) == [[1, 2]]
+    await stream.trim(7)
+    # What was asked for first may have been sent before the stream was emptied: one more wait makes sure.
+    assert await read(reader, 3) == [Idle(4), Gap(2, 7), Idle(0)]
+    assert (reader.position, reader.pending) == (6, 0)
+    await stream.publish(WANTED)
+    assert await read(reader, 1) == [[7]]
+
+
+async def test_what_arrives_after_the_stream_was_emptied_comes_behind_the_gap(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(*[WANTED] * 6)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert await read(reader, 1) == [[1, 2]]
+    await stream.trim(7)
+    assert await read(reader, 1) == [Idle(4)]
+    await stream.publish(WANTED)
+    assert await read(reader, 3) == [Gap(2, 7), [7], Idle(0)]
+
+
+async def test_messages_that_are_deleted_one_by_one_are_counted_anew_and_no_gap(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(*[WANTED] * 6)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert await read(reader, 1) == [[1, 2]]
+    await stream.delete(3, 4, 5, 6)
+    assert await read(reader, 2) == [Idle(0), Idle(0)]
+
+
+async def test_retention_behind_the_reader_is_no_gap(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 3)
+    reader = await open_reader()
+    await reader.seek(0)
+    assert await read(reader, 1) == [[1, 2, 3]]
+    await stream.trim(4)
+    assert await read(reader, 1) == [Idle(0)]
+    await stream.publish(WANTED)
+    assert await read(reader, 1) == [[4]]
+
+
+async def test_recounting_asks_what_follows(stream: MemoryStream, open_reader: Open) -> None:
+    reader = await open_reader()
+    await reader.seek(0)
+    await stream.publish(*[WANTED] * 3, OTHER)
+    assert reader.pending == 0
+    assert await reader.recount() == reader.pending == 3
+
+
+async def test_seeking_again_forgets_what_was_read_ahead(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 2)
+    reader = await open_reader()
+    await reader.seek(0)
+    await stream.publish(*[WANTED] * 4)
+    await stream.trim(5)
+    assert await read(reader, 1) == [[1, 2]]
+    assert await reader.seek(4) is None
+    assert await read(reader, 2) == [[5, 6], Idle(0)]
+
+
+async def test_an_interruption_and_a_lost_connection_end_the_reading(stream: MemoryStream, open_reader: Open) -> None:
+    reader = await open_reader()
+    await reader.seek(0)
+    await stream.interrupt()
+    with pytest.raises(DeliveryInterruptedError):
+        await reader.next()
+    await reader.seek(0)
+    assert await read(reader, 1) == [Idle(0)]
+    await stream.lose_connections()
+    with pytest.raises(BrokerUnavailableError):
+        await reader.next()

@@ -1,0 +1,129 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from projector.app.replay import Replay
+from projector.errors import DeliveryInterruptedError
+from projector.stream import subjects
+from tests.support.fixtures import Wire
+from tests.support.memory.stream import MemoryStream
+
+WANTED: Wire = (subjects.build("kpc", "config.updated"), b"")
+OTHER: Wire = (subjects.build("epr", "config.updated"), b"")
+
+Open = Callable[..., Awaitable[Replay]]
+
+
+@pytest.fixture
+def stream() -> MemoryStream:
+    return MemoryStream(originators=("kpc",))
+
+
+@pytest.fixture
+async def begin(stream: MemoryStream) -> AsyncIterator[Open]:
+    async with AsyncExitStack() as stack:
+
+        async def begin(after: int = 0, *, batch_size: int = 3) -> Replay:
+            replay = Replay(await stack.enter_async_context(stream.open(batch_size=batch_size)))
+            await replay.begin(after)
+            return replay
+
+        yield begin
+
+
+async def through(replay: Replay, position: int) -> list[list[int]]:
+    return [[message.position for message in batch] async for batch in replay.batches_through(position)]
+
+
+async def test_each_message_is_replayed_once_whatever_positions_are_named(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 10)
+    replay = await begin()
+    assert await through(replay, 0) == []
+    assert await through(replay, 2) == [[1, 2]]
+    assert await through(replay, 2) == []
+    assert await through(replay, 7) == [[3], [4, 5, 6], [7]]
+    assert await through(replay, 5) == []
+    assert await through(replay, 10) == [[8, 9], [10]]
+    await stream.publish(WANTED)
+    assert await through(replay, 11) == [[11]]
+
+
+async def test_a_replay_begins_after_a_position(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    assert await through(await begin(3), 5) == [[4, 5]]
+
+
+async def test_an_empty_stream_is_replayed_at_once(begin: Open) -> None:
+    assert await through(await begin(), 0) == []
+
+
+async def test_messages_of_others_up_to_the_position_are_not_waited_for(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(OTHER, WANTED, OTHER, WANTED, OTHER, OTHER)
+    replay = await begin()
+    assert await through(replay, 6) == [[2, 4]]
+    assert await through(replay, 6) == []
+
+
+async def test_a_gap_before_the_first_message_is_no_loss(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    await stream.trim(3)
+    assert await through(await begin(), 5) == [[3, 4, 5]]
+
+
+async def test_what_leaves_the_stream_once_it_is_at_hand_is_no_loss(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    replay = await begin(batch_size=5)
+    await stream.trim(6)
+    assert await through(replay, 5) == [[1, 2, 3, 4, 5]]
+
+
+async def test_what_leaves_the_stream_before_it_is_read_ends_the_replay(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 9)
+    replay = await begin()
+    assert await through(replay, 2) == [[1, 2]]
+    await stream.trim(8)
+    with pytest.raises(DeliveryInterruptedError, match="after position 3 "):
+        await through(replay, 9)
+
+
+async def test_a_stream_that_is_emptied_ends_the_replay(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 9)
+    replay = await begin()
+    await stream.trim(10)
+    with pytest.raises(DeliveryInterruptedError, match="after position 3 "):
+        await through(replay, 9)
+
+
+async def test_messages_that_come_and_go_behind_the_last_one_known_end_the_replay(
+    stream: MemoryStream, begin: Open
+) -> None:
+    await stream.publish(*[WANTED] * 3)
+    replay = await begin()
+    assert await through(replay, 3) == [[1, 2, 3]]
+    await stream.publish(*[WANTED] * 3)
+    await stream.trim(7)
+    with pytest.raises(DeliveryInterruptedError, match="after position 3 "):
+        await through(replay, 6)
+
+
+async def test_messages_that_are_deleted_one_by_one_are_not_waited_for(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 9)
+    replay = await begin()
+    await stream.delete(4, 7, 8, 9)
+    assert await through(replay, 9) == [[1, 2, 3], [5, 6]]
+
+
+async def test_beginning_again_forgets_what_was_at_hand(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    replay = await begin()
+    await replay.begin(1)
+    assert await through(replay, 5) == [[2, 3, 4], [5]]
+
+
+async def test_an_interruption_ends_the_replay(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    replay = await begin()
+    await stream.interrupt()
+    with pytest.raises(DeliveryInterruptedError):
+        await through(replay, 5)
