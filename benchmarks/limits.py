@@ -15,7 +15,7 @@ from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message
 from projector.domain.rules import Rules
-from projector.settings import Settings
+from projector.settings import SETTINGS
 from projector.storage.store import Store
 from projector.stream import subjects
 from projector.stream.codec import Codec
@@ -23,8 +23,8 @@ from projector.stream.connection import Broker, connected
 from projector.stream.consumers import DurableConsumer
 
 _REVISION = "kaa-2017-04"
-_LINGER_S = Settings.model_fields["linger_ms"].default / 1000
-_BATCH_SIZE = Settings.model_fields["batch_size"].default
+_LINGER_S = SETTINGS["linger_ms"].default / 1000
+_BATCH_SIZE = SETTINGS["batch_size"].default
 
 
 async def pull(task: Task) -> None:

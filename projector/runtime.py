@@ -15,7 +15,8 @@ from projector.domain.rules import RULES_VERSION, Rules
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
 from projector.resources import folder
-from projector.settings import Settings, http_address, servers
+from projector.settings import Settings
+from projector.settings.urls import http_address, servers
 from projector.stream import subjects
 from projector.stream.protocol import find_revision
 from projector.version import __version__
@@ -72,7 +73,7 @@ class Projector:
         """
         self._settings = settings
         self._observers = tuple(observers)
-        self._database_url = settings.database_url.get_secret_value()
+        self._database_url = settings.database_url
         self._revision = find_revision(settings.revision)
         self._filters = subjects.filters(settings.originators)
         self._stopped = False

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, get_args
 import typer
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
-from pydantic.fields import FieldInfo
 
 from projector import errors
 from projector.app.doctor import examination
@@ -22,7 +21,7 @@ from projector.cli.main import app
 from projector.errors import FatalError, PoisonReason, ProjectorError
 from projector.monitoring.about import About
 from projector.monitoring.metrics import Metrics
-from projector.settings import ENVIRONMENT_PREFIX, Settings
+from projector.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
 from projector.storage.tables import STATUS_COMMENTS, metadata
 
 __all__ = [
@@ -38,6 +37,7 @@ __all__ = [
     "FatalError",
     "Metric",
     "ProjectorError",
+    "Setting",
     "command_line",
     "families",
     "http_endpoints",
@@ -68,9 +68,9 @@ class Metric(NamedTuple):
     help: str
 
 
-def settings() -> Mapping[str, FieldInfo]:
+def settings() -> Mapping[str, Setting]:
     """Return the settings by name."""
-    return Settings.model_fields
+    return SETTINGS
 
 
 def command_line() -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import program
-from pydantic.fields import FieldInfo
 
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->\n", flags=re.MULTILINE)
 _URL = re.compile(r"(\S+://\S*[\w\]/])")
@@ -68,35 +67,24 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _settings() -> str:
     rows = [
         (
-            f"`--{name.replace('_', '-')}`",
-            f"`{program.ENVIRONMENT_PREFIX}{name.upper()}`",
-            _default(field),
-            _meaning(field),
+            f"`{setting.flag}`",
+            f"`{setting.variable}`",
+            _default(setting),
+            _URL.sub(r"`\1`", setting.description),  # Markdown would take the brackets of its pattern for a link
         )
-        for name, field in program.settings().items()
+        for setting in program.settings().values()
     ]
     return table(("flag", "environment", "default", "meaning"), rows)
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default(setting: program.Setting) -> str:
+    if setting.required:
         return "required"
-    value = field.get_default()
-    if value is None:
+    if setting.default is None:
         return "none"
-    if value == ():
+    if setting.default == ():
         return "all"
-    shown = getattr(value, "get_secret_value", lambda: value)()
-    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
-
-
-def _meaning(field: FieldInfo) -> str:
-    limits = {type(one).__name__: one for one in field.metadata}
-    low, high = limits.get("Ge"), limits.get("Le")
-    text = _URL.sub(r"`\1`", field.description or "")  # Markdown would take the brackets of its pattern for a link
-    if low and high:
-        return f"{text} {low.ge:,} to {high.le:,}."
-    return f"{text} At least {low.ge:,}." if low else text
+    return f"`{str(setting.default).lower() if isinstance(setting.default, bool) else setting.default}`"
 
 
 # The command line.

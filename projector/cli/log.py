@@ -26,7 +26,8 @@ from projector.app.notifications import (
 from projector.app.observers import Observer
 from projector.domain.rules import Rules
 from projector.errors import FatalError, TransientError, one_line
-from projector.settings import Settings, masked
+from projector.settings import Settings
+from projector.settings.urls import masked
 from projector.terminal import visible_lines
 from projector.version import __version__
 
@@ -82,8 +83,8 @@ class DaemonLog(Observer):
             stream=settings.stream,
             consumer=settings.consumer,
             originators=", ".join(settings.originators) or "all",
-            nats=masked(settings.nats_url.get_secret_value()),
-            database=masked(settings.database_url.get_secret_value()),
+            nats=masked(settings.nats_url),
+            database=masked(settings.database_url),
             revision=settings.revision,
             rules=rules.version,
             batch_size=settings.batch_size,

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic.fields import FieldInfo
-from rich.markup import escape
 
 from projector.resources import data_folder
-from projector.settings import CONFIG_NAME, CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, load
+from projector.settings import CONFIG_NAME, CONFIG_VARIABLE, SETTINGS, Setting, load
 
 R = TypeVar("R")
 _PANEL = "Settings"
@@ -41,25 +39,20 @@ def with_settings(command: Callable[..., R]) -> Callable[..., R]:
     )
     settings = [
         inspect.Parameter(
-            name,
+            setting.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
                 str | None,
-                typer.Option(
-                    f"--{name.replace('_', '-')}",
-                    show_default=False,
-                    rich_help_panel=_PANEL,
-                    help=_help(name, field),
-                ),
+                typer.Option(setting.flag, show_default=False, rich_help_panel=_PANEL, help=_help(setting)),
             ],
         )
-        for name, field in Settings.model_fields.items()
+        for setting in SETTINGS.values()
     ]
 
     @functools.wraps(command)
     def run(**given: Any) -> R:
-        flags = {name: given.pop(name) for name in Settings.model_fields}
+        flags = {name: given.pop(name) for name in SETTINGS}
         return command(
             load(flags, config=given.pop("config"), fallback=data_folder() / CONFIG_NAME),
             **given,
@@ -71,11 +64,7 @@ def with_settings(command: Callable[..., R]) -> Callable[..., R]:
     return run
 
 
-def _help(name: str, field: FieldInfo) -> str:
-    # Unescaped, what stands in brackets would be taken for markup.
-    return escape(f"{field.description}{_default(field.get_default())} [{ENVIRONMENT_PREFIX}{name.upper()}]")
-
-
-def _default(value: object) -> str:
-    shown = getattr(value, "get_secret_value", lambda: value)()
-    return f" Default: {shown}." if isinstance(shown, str | int) and shown else ""
+def _help(setting: Setting) -> str:
+    shown = "" if setting.default in (None, (), False) else f" Default: {setting.default}."
+    # Escaped, since Rich would take brackets for markup.
+    return f"{setting.description}{shown} [{setting.variable}]".replace("[", r"\[")

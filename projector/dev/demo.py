@@ -14,7 +14,8 @@ from projector.dev.simulation import Simulation, simulate
 from projector.dev.view import Meter, View
 from projector.errors import ProjectorError
 from projector.runtime import Projector
-from projector.settings import CONFIG_NAME, Settings, http_address, load
+from projector.settings import CONFIG_NAME, Settings, load
+from projector.settings.urls import http_address
 
 _SEED = 1
 _REFRESH_S = 1.0

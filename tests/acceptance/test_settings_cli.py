@@ -21,7 +21,7 @@ def assert_one_line(ended: Ended, code: int) -> str:
     ("variable", "value", "said"),
     [
         ("PROJECTOR_DATABASE_URL", None, ["is not set", "postgresql://"]),
-        ("PROJECTOR_BATCH_SIZE", "0", ["'0'", "greater than or equal to 1"]),
+        ("PROJECTOR_BATCH_SIZE", "0", ["'0'", "from 1 to 100000"]),
         ("PROJECTOR_CONFIG", "no/such.toml", ["no/such.toml"]),
     ],
 )

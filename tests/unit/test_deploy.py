@@ -20,7 +20,8 @@ from projector.cli.exit_codes import EXIT_FATAL, EXIT_USAGE
 from projector.cli.main import app
 from projector.dev.embedded import _nats_executable
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
-from projector.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, Settings, http_address
+from projector.settings import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, SETTINGS
+from projector.settings.urls import http_address
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -29,7 +30,7 @@ DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 DOCKERFILE = DEPLOY / "Dockerfile"
 RUNBOOK = ROOT / "docs" / "how-to" / "alerts.md"
 
-VARIABLES = {CONFIG_VARIABLE} | {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
+VARIABLES = {CONFIG_VARIABLE} | {setting.variable for setting in SETTINGS.values()}
 
 
 def loaded(path: Path) -> Any:

@@ -329,7 +329,6 @@ def has(owner: object, path: Iterable[str]) -> bool:
     for name in path:
         if isinstance(owner, type) and name in {
             *getattr(owner, "__dataclass_fields__", {}),
-            *getattr(owner, "model_fields", {}),
             *getattr(owner, "__annotations__", {}),
         }:
             return True
