@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 _PACKAGE = Path(__file__).parent
 _NAME = "endpoint-state-projector"
 _SYSTEM_FOLDER = Path("/var/lib") / _NAME
@@ -21,6 +19,8 @@ def data_folder() -> Path:
     if os.geteuid() == 0:
         # Postgres gives root up, and would need the parents of a folder in root's home opened to everybody.
         return _SYSTEM_FOLDER
+    import platformdirs
+
     try:
         return platformdirs.user_data_path(_NAME)
     except RuntimeError:  # a service of systemd runs as a user without a home

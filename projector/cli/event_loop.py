@@ -1,6 +1,5 @@
 """Runs a command's coroutine."""
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -9,6 +8,8 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T], *, fast: bool = False) -> T:
     """Run a coroutine to its end; `fast` uses uvloop, which takes longer to load than a short command lasts."""
+    import asyncio
+
     if fast:
         import uvloop
 

@@ -7,6 +7,7 @@ import typer
 
 from projector.cli.commands import daemon, dead_letters, development, inspection, replay
 from projector.cli.exit_codes import EXIT_FATAL, EXIT_USAGE
+from projector.cli.group import Group
 from projector.cli.verbosity import Verbosity
 from projector.errors import ProjectorError, SettingError, one_line
 from projector.terminal import visible_lines
@@ -14,6 +15,7 @@ from projector.version import __version__
 
 app = typer.Typer(
     name="projector",
+    cls=Group,
     help="Keeps the current state of every IoT endpoint in Postgres, exactly as its event stream implies.\n\n"
     "New here? `projector dev` starts everything on this machine and shows it at work.",
     no_args_is_help=True,

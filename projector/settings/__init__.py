@@ -1,7 +1,6 @@
 """Settings: arguments or flags, then environment (`PROJECTOR_…`), then one TOML file, then defaults."""
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -169,6 +168,8 @@ def _find_config(config: Path | None, fallback: Path | None) -> Path | None:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

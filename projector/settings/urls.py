@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from projector.settings.readers import text
@@ -108,6 +107,8 @@ def _places(url: str) -> list[SplitResult]:
 def _is_local(host: str | None) -> bool:
     if not host or host.startswith("/") or host == "localhost":
         return True
+    from ipaddress import ip_address
+
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -7,13 +7,14 @@ import typer
 
 from projector.cli import event_loop
 from projector.cli.exit_codes import EXIT_DIFFERENCE
+from projector.cli.group import Group
 from projector.cli.options import LAST_POSITION, Json, with_settings
 from projector.settings import Settings
 
 if TYPE_CHECKING:
     from projector.domain.messages import Selection
 
-app = typer.Typer(help="Inspect, retry and discard messages that could not be folded.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Inspect, retry and discard messages that could not be folded.", no_args_is_help=True)
 
 Position = Annotated[int, typer.Argument(min=1, max=LAST_POSITION, help="Stream sequence of the message.")]
 Positions = Annotated[

@@ -36,7 +36,9 @@ def dev(
     endpoints: Annotated[int, typer.Option(min=1, help="Size of the simulated fleet.")] = 1000,
     rate: Annotated[float, typer.Option(min=0.1, help="Events per second.")] = 50,
     duration: Annotated[float | None, typer.Option(min=0, help="Seconds to run.", show_default="no limit")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder for the data.", show_default=str(data_folder()))] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for the data.", show_default="the data folder of this user")
+    ] = None,
 ) -> None:
     """Start NATS, Postgres, a simulated fleet and the daemon on this machine, and show them at work.
 
