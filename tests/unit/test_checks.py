@@ -160,6 +160,13 @@ async def test_nothing_is_found_in_a_set_up_that_is_as_it_should_be() -> None:
     assert await names() == set()
 
 
+def test_a_database_is_migrated_if_its_migration_reads_as_the_wanted_one() -> None:
+    read_back = str(b"0001", "ascii")
+    assert read_back is not DATABASE.migration_wanted
+    assert replace(DATABASE, migration=read_back).migrated
+    assert not replace(DATABASE, migration="0002").migrated
+
+
 @pytest.mark.parametrize(
     ("seen", "found"), BAD, ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else ""
 )

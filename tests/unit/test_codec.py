@@ -17,7 +17,7 @@ from projector.domain.events import (
     MetadataUpdated,
     Registered,
 )
-from projector.domain.messages import Message, Skipped
+from projector.domain.messages import Message, Origin, Skipped
 from projector.domain.stamps import Stamp
 from projector.errors import PoisonError, PoisonReason, SettingError
 from projector.stream import subjects
@@ -173,6 +173,7 @@ def test_a_payload_cut_off_anywhere_is_malformed(event_type: str) -> None:
         with pytest.raises(PoisonError) as caught:
             CODEC.decode(message(event_type, payload[:size]))
         assert caught.value.reason == "malformed-payload"
+        assert caught.value.detail.startswith(f"{size} bytes do not decode as {event_type}, stopped at byte ")
 
 
 @each_type
@@ -253,8 +254,10 @@ def with_nul(event_type: str, field: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("event_type", "field"), [text for text in TEXTS if text not in NOT_STORED])
-def test_a_nul_in_a_text_that_is_stored_is_parked(event_type: str, field: str) -> None:
-    assert parked(event_type, **with_nul(event_type, field)) == "unstorable-text"
+def test_a_nul_in_a_text_that_is_stored_is_parked_and_the_text_is_named(event_type: str, field: str) -> None:
+    lists = {"endpointIds": "endpointId", **dict.fromkeys(("removed", "added", "updated"), "metadata key")}
+    with pytest.raises(PoisonError, match=f"^unstorable-text: {lists.get(field, field)} has a NUL character"):
+        decode(event_type, **with_nul(event_type, field))
 
 
 @pytest.mark.parametrize(("event_type", "field"), sorted(NOT_STORED))
@@ -297,6 +300,42 @@ def test_an_unknown_type_is_skipped_by_its_name_without_a_look_at_its_payload(ev
 )
 def test_a_foreign_subject_is_skipped(subject: str) -> None:
     assert CODEC.decode(Message(POSITION, STORED_AT, subject, b"anything")) == Skipped("(foreign subject)")
+
+
+@pytest.mark.parametrize("subject", ["kaa.v1.events.kpc.endpoint", "kaa.v1.events.kpc.endpoint."])
+def test_a_subject_that_ends_at_the_type_is_skipped(subject: str) -> None:
+    assert CODEC.decode(Message(POSITION, STORED_AT, subject, b"anything")) == Skipped("(no type)")
+
+
+def test_a_type_that_cannot_be_printed_is_skipped_under_its_escapes() -> None:
+    assert CODEC.decode(message("config.\n\udcff", b"anything")) == Skipped("config.\\n\\udcff")
+
+
+# Where a message says it came from, before its clock is mistrusted.
+
+
+def test_the_origin_of_a_message_has_the_timestamp_of_its_replica_although_it_lies_ahead_or_says_nothing() -> None:
+    for timestamp in (STORED_AT + 1, -1):
+        payload = CODEC.encode("config.updated", record("config.updated", timestamp=timestamp))
+        assert CODEC.origin(message("config.updated", payload, "epr")) == Origin("epr", "x", timestamp)
+
+
+@pytest.mark.parametrize("replica", ["", None])
+def test_the_origin_of_a_message_without_a_replica_id_is_of_an_unknown_replica(replica: str | None) -> None:
+    payload = CODEC.encode("config.updated", record("config.updated", originatorReplicaId=replica))
+    assert CODEC.origin(message("config.updated", payload)) == Origin("kpc", None, SENT_AT)
+
+
+def test_a_message_that_cannot_be_read_has_no_origin() -> None:
+    payload = CODEC.encode("config.updated", record("config.updated"))
+    for unreadable in (
+        message("config.updated", payload[:-1]),
+        message("config.updated", payload + bytes(1)),
+        message("config.updated", payload, "k\udcffpc"),
+        message("config.applied", payload),
+        Message(POSITION, STORED_AT, "foreign", payload),
+    ):
+        assert CODEC.origin(unreadable) is None
 
 
 # Both ways, and whatever comes.
@@ -416,6 +455,13 @@ def test_of_a_message_that_breaks_off_the_fields_before_the_fault_are_shown() ->
     whole = CODEC.encode("config.updated", written)
     shown = explained(message("config.updated", whole[: whole.index(b"e", 10) + 1]))
     assert shown == {name: written[name] for name in ("correlationId", "timestamp", "timeout", "endpointId")}
+
+
+def test_of_a_message_with_a_text_that_is_not_utf_8_nothing_is_shown_that_stands_behind_it() -> None:
+    written = record("config.updated", endpointId="e?", configId="c1")
+    payload = CODEC.encode("config.updated", written).replace(b"e?", b"e\xff")
+    shown = explained(message("config.updated", payload))
+    assert shown == {name: written[name] for name in ("correlationId", "timestamp", "timeout")}
 
 
 def test_of_a_message_of_an_unknown_type_no_field_is_shown() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projector.domain.endpoint import EVENT_TYPES, FACETS, TOUCHED_FACETS, Endpoint, fold
+from projector.domain.endpoint import EVENT_TYPES, FACETS, TOUCHED_FACETS, Endpoint, completed, fold, missing
 from projector.domain.events import (
     AppVersionUpdated,
     ConfigApplied,
@@ -134,6 +134,95 @@ def test_no_reducer_can_read_a_wall_clock() -> None:
     assert len(reducers) >= len(FACETS)
     modules = [import_module(name) for name in (*reducers, fold.__module__, supersedes.__module__)]
     assert not [module.__name__ for module in modules if {"time", "datetime"} & vars(module).keys()]
+
+
+# A working copy of which only some states are loaded.
+
+ALL = (1 << len(FACETS)) - 1
+states_known = st.integers(0, ALL)
+
+
+def knowing(facets: int, value: str) -> Endpoint:
+    """Return an endpoint that has a state, for which a text stands, for these facets only."""
+    return Endpoint([value if facets & 1 << index else None for index in range(len(FACETS))])
+
+
+def test_an_endpoint_that_no_event_has_named_has_no_last_event_and_no_change() -> None:
+    unseen = Endpoint.unseen()
+    assert (unseen.last_event_seq, unseen.last_event_at, unseen.changed) == (0, 0, 0)
+
+
+@given(states_known, states_known)
+def test_an_endpoint_lacks_the_facets_that_are_asked_for_and_not_loaded(known: int, wanted: int) -> None:
+    assert knowing(known, "ours").lacking(wanted) == wanted & ~known
+
+
+@given(states_known, states_known)
+def test_completing_fills_in_what_is_not_loaded_and_keeps_what_is(ours: int, theirs: int) -> None:
+    endpoint, other = knowing(ours, "ours"), knowing(theirs, "theirs")
+    endpoint.complete(other)
+    were = zip(knowing(ours, "ours").states, other.states, strict=True)
+    assert endpoint.states == [mine or their for mine, their in were]
+    assert other.states == knowing(theirs, "theirs").states
+
+
+def test_states_that_do_not_match_the_facets_one_to_one_are_an_error() -> None:
+    short = Endpoint([facet.initial for facet in FACETS[:-1]])
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        Endpoint.unseen().complete(short)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        _ = short.registers
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        short.before(1)
+
+
+@given(histories(), histories())
+def test_a_copy_folds_on_without_a_trace_in_the_original(before: list[Event], then: list[Event]) -> None:
+    endpoints = fleet()
+    fold(before, endpoints)
+    held = snapshot(endpoints)
+    copies = {endpoint_id: endpoint.copy() for endpoint_id, endpoint in endpoints.items()}
+    assert snapshot(copies) == held
+    assert not any(copy.changed for copy in copies.values())
+    fold(then, copies)
+    assert snapshot(endpoints) == held
+    assert snapshot(copies) == snapshot({**fleet(), **folded(before, then)})
+
+
+@given(histories())
+def test_an_endpoint_has_a_register_for_every_stamp_that_it_may_hold(history: list[Event]) -> None:
+    for endpoint in folded(history).values():
+        assert endpoint.registers == len(stamps_held(endpoint))
+
+
+@given(histories(), states_known)
+def test_the_registers_of_facets_that_are_not_loaded_are_not_counted(history: list[Event], known: int) -> None:
+    def only(endpoint: Endpoint, facets: int) -> Endpoint:
+        return Endpoint([state if facets & 1 << index else None for index, state in enumerate(endpoint.states)])
+
+    for endpoint in folded(history).values():
+        assert only(endpoint, known).registers + only(endpoint, ~known).registers == endpoint.registers
+
+
+# What is needed, known and loaded of several endpoints.
+
+
+def test_missing_are_the_endpoints_that_are_not_known_and_the_facets_that_are_not_loaded() -> None:
+    known = {"whole": knowing(ALL, "ours"), "partly": knowing(0b0101, "ours"), "enough": knowing(0b0011, "ours")}
+    needed = {"whole": ALL, "partly": 0b0111, "enough": 0b0010, "unknown": 0b0110}
+    assert missing(needed, known) == {"partly": 0b0010, "unknown": 0b0110}
+
+
+def test_completed_are_copies_of_what_is_known_with_what_was_loaded_and_the_loaded_itself() -> None:
+    known = {"whole": knowing(ALL, "ours"), "partly": knowing(ALL & ~0b0010, "ours"), "not needed": Endpoint.unseen()}
+    loaded = {"partly": knowing(0b0010, "theirs"), "unknown": knowing(ALL, "theirs")}
+    found = completed(("unknown", "whole", "partly"), known, loaded)
+    assert found.keys() == {"whole", "partly", "unknown"}
+    assert found["whole"].states == knowing(ALL, "ours").states
+    assert found["partly"].states == [theirs or "ours" for theirs in loaded["partly"].states]
+    assert found["unknown"].states == knowing(ALL, "theirs").states
+    assert found["whole"] is not known["whole"]
+    assert known["partly"].states == knowing(ALL & ~0b0010, "ours").states
 
 
 # What holds for every stream.
@@ -283,6 +372,32 @@ def test_positions_guard_redelivery_since_a_holder_of_unknown_replica_fences_nob
 
 
 # What is left of an endpoint before a position.
+
+
+@given(histories(), st.integers(1, 11))
+def test_before_a_position_the_registers_set_at_earlier_ones_are_left_as_they_are(
+    history: list[Event], position: int
+) -> None:
+    for endpoint in folded(history).values():
+        left = {name: held for name, held in stamps_held(endpoint).items() if held and held.position < position}
+        known = endpoint.before(position)
+        if known is None:
+            assert not left
+            continue
+        latest = max(left.values())
+        last = (endpoint.last_event_seq, endpoint.last_event_at)
+        assert {name: held for name, held in stamps_held(known).items() if held} == left
+        assert (known.last_event_seq, known.last_event_at) == (last if last[0] < position else latest[:2])
+        states = zip(known.states, Endpoint.unseen().states, strict=True)
+        assert known.changed == sum(1 << index for index, (state, unseen) in enumerate(states) if state != unseen)
+
+
+@given(histories())
+def test_before_the_end_of_the_stream_every_value_is_left(history: list[Event]) -> None:
+    for endpoint in folded(history).values():
+        known = endpoint.before(len(history) + 1)
+        assert known is not None
+        assert snapshot({"e": known}) == snapshot({"e": endpoint})
 
 
 def test_before_a_position_an_endpoint_keeps_its_earlier_registers_and_the_latest_event_they_are_from() -> None:

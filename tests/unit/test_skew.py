@@ -1,28 +1,6 @@
 from projector.app.notifications import Received
 from projector.domain.messages import Message, Origin
 from projector.monitoring.skew import ClockSkew
-from projector.stream import subjects
-from projector.stream.codec import Codec
-from tests.support.fixtures import Event
-
-
-def test_the_origin_of_a_message_is_what_it_says_itself(codec: Codec, event: Event) -> None:
-    ahead = event("connectivity.connected", "e", originator="epr", originatorReplicaId="epr-1", timestamp=99)
-    assert codec.origin(Message(1, 50, *ahead)) == Origin("epr", "epr-1", 99)
-    silent = event("config.updated", "e", configId="c", timestamp=-1)
-    assert codec.origin(Message(1, 50, *silent)) == Origin("kpc", None, -1)
-
-
-def test_a_message_that_cannot_be_read_has_no_origin(codec: Codec, event: Event) -> None:
-    subject, payload = event("connectivity.connected", "e")
-    for message in (
-        Message(1, 0, subject, b"\xff"),
-        Message(1, 0, subject, payload + b"\0"),
-        Message(1, 0, subjects.build("kpc", "no.such"), payload),
-        Message(1, 0, subjects.build("\udcff", "connectivity.connected"), payload),
-        Message(1, 0, "foreign", payload),
-    ):
-        assert codec.origin(message) is None
 
 
 class Decoder:

@@ -1,9 +1,19 @@
+import json
 from itertools import permutations
 
 import pytest
 from hypothesis import given
 
-from projector.domain.stamps import Register, Stamp, from_other_replica, occurred_at, supersedes, take
+from projector.domain.stamps import (
+    Register,
+    Stamp,
+    before,
+    from_other_replica,
+    occurred_at,
+    register_before,
+    supersedes,
+    take,
+)
 from tests.support.strategies import stamp, stamps
 
 STORED_AT = 1_700_000_000_000
@@ -104,3 +114,32 @@ def test_a_register_is_taken_by_a_stamp_that_supersedes_and_left_as_it_is_by_a_l
     assert take(None, "old", held.stamp) == held
     assert take(held, "new", stamp(2, 101, "y")) == Register("new", stamp(2, 101, "y"))
     assert take(held, "late", stamp(2, 99, "y")) is held
+
+
+def test_an_origin_is_recognised_by_its_text_since_registers_are_read_back_from_a_row() -> None:
+    held = stamp(1, at=100, replica="kpc-1")
+    later = stamp(2, at=50, replica="kpc-1")
+    read_back = Stamp(*json.loads(json.dumps(later)))
+    assert read_back.replica is not held.replica
+    assert supersedes(read_back, held)
+    assert not from_other_replica(read_back, held)
+
+
+@pytest.mark.parametrize(
+    ("position", "stays"),
+    [
+        pytest.param(299, False, id="of-a-later-position"),
+        pytest.param(300, False, id="of-this-position"),
+        pytest.param(301, True, id="of-an-earlier-position"),
+    ],
+)
+def test_before_a_position_stands_what_was_set_at_an_earlier_one(position: int, stays: bool) -> None:
+    held = stamp(300, at=1)
+    register = Register("value", held)
+    assert before(held, position) == (held if stays else None)
+    assert register_before(register, position) == (register if stays else None)
+
+
+def test_before_any_position_a_value_that_was_never_set_is_not_set() -> None:
+    assert before(None, 1) is None
+    assert register_before(None, 1) is None
