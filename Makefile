@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MEASURING := $(VENV)/.measuring
+MUTATING := $(VENV)/.mutating
 
 .DEFAULT_GOAL := help
 
@@ -59,6 +60,14 @@ fuzz: $(INSTALLED) ## Decode N mutated messages
 .PHONY: docs
 docs: $(INSTALLED) ## Build the documentation into build/site, and fail on any broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(MUTATING): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,mutants]'
+	@touch $@
+
+.PHONY: mutants
+mutants: $(MUTATING) ## Mutate the pure core, and show which mutants the unit tests let live (ONLY='*/stamps.py')
+	$(BIN)/python -m tests.mutation.mutants $(ONLY)
 
 .PHONY: check
 check: $(INSTALLED) docs ## Run what a reviewer would: format, lint, types, floors, documentation
