@@ -70,11 +70,15 @@ mutants: $(MUTATING) ## Mutate the pure core, and show which mutants the unit te
 	$(BIN)/python -m tests.mutation.mutants $(ONLY)
 
 .PHONY: check
-check: $(INSTALLED) docs ## Run what a reviewer would: format, lint, types, floors, documentation
+check: $(INSTALLED) docs spelling ## Run every static check: format, lint, types, imports, spelling, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: spelling
+spelling: $(INSTALLED) ## Check code and documents for misspelled words
+	$(BIN)/codespell
 
 .PHONY: format
 format: $(INSTALLED) ## Format the code
