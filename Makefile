@@ -80,6 +80,12 @@ check: $(INSTALLED) docs spelling ## Run every static check: format, lint, types
 spelling: $(INSTALLED) ## Check code and documents for misspelled words
 	$(BIN)/codespell
 
+.PHONY: wheel
+wheel: $(INSTALLED) ## Build sdist and wheel, install the wheel outside of the checkout and check it there
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m tests.wheel.check dist/*.whl
+
 .PHONY: format
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format .
