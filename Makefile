@@ -1,4 +1,4 @@
-# Everything works from a fresh clone: the environment is made on first use.
+# Every target works in a fresh clone: the first one that needs the environment creates it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,8 +10,8 @@ MUTATING := $(VENV)/.mutating
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## Show what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 .PHONY: install
-install: $(INSTALLED) ## Make the environment in .venv
+install: $(INSTALLED) ## Create the environment in .venv
 
 .PHONY: demo
 demo: $(INSTALLED) ## Start embedded servers, a simulated fleet, the daemon and a live view
@@ -37,18 +37,18 @@ $(MEASURING): $(INSTALLED)
 	@touch $@
 
 .PHONY: bench
-bench: $(MEASURING) ## Measure everything into benchmarks/results (BENCH=--help shows what can be chosen)
+bench: $(MEASURING) ## Run the benchmarks into benchmarks/results (BENCH=--help lists the options)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 SEEDS ?= 200
 FIRST ?= 1
 
 .PHONY: chaos
-chaos: $(INSTALLED) ## Kill, cut and confuse everything for SEEDS seeds from FIRST on, and compare the tables
+chaos: $(INSTALLED) ## Inject faults for SEEDS seeds, starting at FIRST, and compare the tables
 	$(BIN)/python -m tests.chaos.soak --seeds $(SEEDS) --first $(FIRST)
 
 .PHONY: outages
-outages: $(INSTALLED) ## Keep servers away for a minute, move leaders, restore an old database, and compare the tables
+outages: $(INSTALLED) ## Stop servers for a minute, move leaders, restore an old database, and compare the tables
 	$(BIN)/python -m tests.chaos.outages
 
 N ?= 1000000
@@ -70,7 +70,7 @@ mutants: $(MUTATING) ## Mutate the pure core, and show which mutants the unit te
 	$(BIN)/python -m tests.mutation.mutants $(ONLY)
 
 .PHONY: check
-check: $(INSTALLED) docs spelling ## Run every static check: format, lint, types, imports, spelling, documentation
+check: $(INSTALLED) docs spelling workflows ## Run every static check: format, lint, types, imports, spelling, documentation, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -79,6 +79,15 @@ check: $(INSTALLED) docs spelling ## Run every static check: format, lint, types
 .PHONY: spelling
 spelling: $(INSTALLED) ## Check code and documents for misspelled words
 	$(BIN)/codespell
+
+.PHONY: workflows
+workflows: $(INSTALLED) ## Check the hosted workflow, the issue forms and the shell scripts
+	$(BIN)/shellcheck .ci/run
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/actionlint .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --persona pedantic .github .pre-commit-config.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
 
 .PHONY: wheel
 wheel: $(INSTALLED) ## Build sdist and wheel, install the wheel outside of the checkout and check it there
@@ -92,5 +101,5 @@ format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 
 .PHONY: clean
-clean: ## Remove the environment and everything that was generated
+clean: ## Remove the environment and all generated files
 	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
