@@ -18,6 +18,12 @@ from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
 from tests.support import servers
 from tests.support.fixtures import Rows, Wire
+from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
+
+
+def pytest_report_header() -> str:
+    postgres, nats = (".".join(map(str, version)) for version in (POSTGRES_VERSION, NATS_VERSION))
+    return f"servers: Postgres {postgres}, NATS {nats}"
 
 
 @pytest.fixture

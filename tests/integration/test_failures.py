@@ -12,6 +12,7 @@ from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.migrate import engine_connection
 from tests.support.fixtures import Query
+from tests.support.versions import needs_postgres
 
 INSERT = "INSERT INTO endpoint_state (endpoint_id, app_version, last_event_seq, last_event_at) "
 TRIGGER = """
@@ -92,7 +93,7 @@ async def test_a_value_that_copy_cannot_send_is_poison(connection: Any) -> None:
         ("SET statement_timeout = 20", "SELECT pg_sleep(60)"),
         ("SELECT pg_terminate_backend(pg_backend_pid())",),
         ("SET default_transaction_read_only = on", f"{INSERT} {ROWS}"),
-        ("SET transaction_timeout = 20", "SELECT pg_sleep(60)"),
+        pytest.param(("SET transaction_timeout = 20", "SELECT pg_sleep(60)"), marks=needs_postgres(17)),
     ],
     ids=["statement timeout", "terminated while it works", "read-only, as a standby is", "transaction timeout"],
 )

@@ -28,6 +28,7 @@ from projector.stream.connection import Broker, RawClient, connect
 from projector.stream.consumers import DurableConsumer
 from projector.stream.view import StreamView
 from tests.support.fixtures import Eventually, Publish, Wire
+from tests.support.versions import needs_nats
 
 CONSUMER = "test"
 (FILTER,) = subjects.filters()
@@ -245,7 +246,7 @@ async def test_what_was_delivered_but_never_acknowledged_is_not_delivered_again_
 @pytest.mark.parametrize(
     "config",
     [
-        ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, filter_subject="kaa.v1.events.epr.>"),
+        ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, filter_subject="kaa.v1.events.epr.endpoint.>"),
         ConsumerConfig(ack_policy=AckPolicy.ALL, max_ack_pending=-1, filter_subject=FILTER, headers_only=True),
         ConsumerConfig(
             ack_policy=AckPolicy.ALL, max_ack_pending=-1, filter_subject=FILTER, replay_policy=ReplayPolicy.ORIGINAL
@@ -265,6 +266,7 @@ async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
     assert (await jetstream.consumer_info(stream, CONSUMER)).config.replay_policy == ReplayPolicy.INSTANT
 
 
+@needs_nats(2, 10)
 async def test_only_the_events_of_the_named_originators_come(open_source: OpenSource, publish: Publish) -> None:
     names = ["a", "b", "c", "ab", "b", "a"]
     await publish(*((subjects.build(name, "config.updated"), b"") for name in names))
@@ -279,6 +281,7 @@ async def test_only_the_events_of_the_named_originators_come(open_source: OpenSo
     assert positions(await take(again, 1)) == [6]
 
 
+@needs_nats(2, 10)
 async def test_changed_originators_change_what_an_existing_consumer_selects(
     open_source: OpenSource, publish: Publish
 ) -> None:

