@@ -12,9 +12,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from projector import errors
 from projector.app.doctor import examination
-from projector.app.doctor.findings import Check
-from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS
-from projector.app.doctor.known_faults import written as version_text
+from projector.app.doctor.findings import Check, version_text
+from projector.app.doctor.known_faults import NATS_FAULTS
 from projector.app.status import Status
 from projector.cli.exit_codes import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE
 from projector.cli.main import app
@@ -30,7 +29,6 @@ __all__ = [
     "EXIT_CODES",
     "NATS_FAULTS",
     "POISON_REASONS",
-    "POSTGRES_FAULTS",
     "STATUS_COMMENTS",
     "STATUS_FIELDS",
     "TABLES",

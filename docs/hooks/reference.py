@@ -211,13 +211,12 @@ def _facts(kind: type[Exception]) -> str:
 def _faults() -> str:
     rows = [
         (
-            f"{server} in a cluster" if fault.only_in_clusters else server,
+            "NATS in a cluster" if fault.only_in_clusters else "NATS",
             f"{program.version_text(fault.first)} to before {program.version_text(fault.fixed)}",
             fault.what,
             fault.source,
         )
-        for server, faults in (("NATS", program.NATS_FAULTS), ("Postgres", program.POSTGRES_FAULTS))
-        for fault in faults
+        for fault in program.NATS_FAULTS
     ]
     return table(("server", "versions", "fault", "source"), rows)
 

@@ -139,7 +139,6 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (consumer(paused=True), {"consumer-unusable"}),
     (consumer(prioritises=True), {"consumer-unusable"}),
     (database(version=(14, 22)), {"postgres-too-old"}),
-    (database(version=(17, 8)), {"postgres-fault"}),
     (database(standby=True), {"standby"}),
     (database(encoding="LATIN1"), {"encoding"}),
     (database(off=frozenset({"fsync"})), {"fsync-off"}),

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from projector.app.doctor.findings import Check
-from projector.app.doctor.known_faults import NATS_FAULTS, known_faults, written
+from projector.app.doctor.findings import Check, version_text
+from projector.app.doctor.known_faults import known_faults
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 
 _SEVERAL_FILTERS = (2, 10)
@@ -24,12 +24,12 @@ def _jetstream_off(broker: BrokerInfo) -> str | None:
 def _too_old(broker: BrokerInfo) -> str | None:
     if len(broker.filters) == 1 or broker.version >= _SEVERAL_FILTERS:
         return None
-    return f"NATS {written(broker.version)} cannot filter by several originators"
+    return f"NATS {version_text(broker.version)} cannot filter by several originators"
 
 
 def _known_fault(broker: BrokerInfo) -> str | None:
     clustered = broker.stream is not None and broker.stream.clustered
-    return known_faults(NATS_FAULTS, "NATS", broker.version, clustered=clustered)
+    return known_faults(broker.version, clustered=clustered)
 
 
 def _lazy_sync(broker: BrokerInfo) -> str | None:
@@ -149,7 +149,7 @@ BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
         _too_old,
         "update NATS to 2.10 or newer, or name one originator or none in PROJECTOR_ORIGINATORS",
     ),
-    Check("nats-fault", "warning", _known_fault, "update NATS"),
+    Check("nats-fault", "warning", _known_fault, "update NATS: the stream is the only copy of the events"),
     Check(
         "lazy-sync",
         "warning",

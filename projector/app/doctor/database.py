@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from projector.app.doctor.findings import Check
-from projector.app.doctor.known_faults import POSTGRES_FAULTS, known_faults, written
+from projector.app.doctor.findings import Check, version_text
 from projector.domain.database_info import DatabaseInfo
 
 _OLDEST = (15, 0)
@@ -11,14 +10,10 @@ _OLDEST = (15, 0)
 
 def _too_old(database: DatabaseInfo) -> str | None:
     return (
-        f"this is Postgres {written(database.version)}, older than any that is supported"
+        f"this is Postgres {version_text(database.version)}, older than any that is supported"
         if database.version < _OLDEST
         else None
     )
-
-
-def _known_fault(database: DatabaseInfo) -> str | None:
-    return known_faults(POSTGRES_FAULTS, "Postgres", database.version)
 
 
 def _standby(database: DatabaseInfo) -> str | None:
@@ -85,7 +80,6 @@ def _privileges_to_rebuild(database: DatabaseInfo) -> str | None:
 
 DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
     Check("postgres-too-old", "error", _too_old, "update Postgres to 15 or newer"),
-    Check("postgres-fault", "warning", _known_fault, "update Postgres"),
     Check("standby", "error", _standby, "point PROJECTOR_DATABASE_URL at the primary; several hosts can be named"),
     Check("encoding", "error", _encoding, "create a database with `ENCODING 'UTF8'`: others cannot hold every text"),
     Check(

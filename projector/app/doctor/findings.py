@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
 from projector.domain.checkpoint import Checkpoint
@@ -12,6 +12,8 @@ from projector.errors import ProjectorError
 
 Severity = Literal["error", "warning"]
 """An error keeps the projector from working, or from being right; a warning may hurt one day."""
+
+Version: TypeAlias = tuple[int, ...]
 
 F = TypeVar("F")
 
@@ -69,6 +71,11 @@ class Check(NamedTuple, Generic[F]):
     look: Callable[[F], str | None]
     """Returns what is wrong, or None."""
     remedy: str
+
+
+def version_text(version: Version) -> str:
+    """Return a version as people write it."""
+    return ".".join(map(str, version))
 
 
 def found(checks: Sequence[Check[F]], seen: F | None) -> Iterator[Finding]:
