@@ -21,7 +21,7 @@ from projector.errors import FatalError, PoisonReason, ProjectorError
 from projector.monitoring.about import About
 from projector.monitoring.metrics import Metrics
 from projector.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
-from projector.storage.tables import STATUS_COMMENTS, metadata
+from projector.storage.tables import VIEWS, metadata
 
 __all__ = [
     "CHECKS",
@@ -55,6 +55,12 @@ EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL)
 POISON_REASONS: tuple[str, ...] = get_args(PoisonReason)
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
 TABLES = metadata.tables
+STATUS_COMMENTS = dict(
+    re.findall(
+        r"COMMENT ON COLUMN projector_status\.(\w+) IS\s+'(.*)';",
+        (VIEWS / "projector_status.sql").read_text(encoding="utf-8"),
+    )
+)
 
 
 class Metric(NamedTuple):

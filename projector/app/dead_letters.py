@@ -1,4 +1,4 @@
-"""Retrying dead letters: each takes the path of a live message, with its own position."""
+"""Retries dead letters: each takes the path of a live message, with its own position."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
@@ -12,36 +12,35 @@ from projector.errors import NoDeadLetterError
 
 
 class RetryStore(Transactions, Protocol):
-    """Where dead letters are kept; implemented by `storage.dead_letters.Retry`."""
+    """The stored dead letters; see `storage.dead_letters.Retry`."""
 
     async def positions(self, selection: Selection) -> list[int]:
-        """Return where the chosen dead letters are, in stream order."""
+        """Return the positions of the selected dead letters, in stream order."""
         ...
 
     async def message(self, position: int) -> Message:
-        """Return a dead letter's message as it was received."""
+        """Return the message of a dead letter as it was received; raises NoDeadLetterError."""
         ...
 
 
 class Retried(NamedTuple):
-    """What came of one dead letter."""
+    """The result of one dead letter."""
 
     position: int
     parked_again: DeadLetter | None
-    """None: it is resolved."""
+    """None: it was resolved."""
 
 
 async def retry(
     decoder: Decoder, store: RetryStore, selection: Selection, *, stream: str, rules: Rules
 ) -> AsyncIterator[Retried]:
-    """Fold dead letters one by one, each in a transaction of its own, and yield what came of it.
+    """Fold dead letters one by one, each in its own transaction, and yield the results.
 
-    A message that comes late this way changes only what it supersedes.
+    A late message changes only what it supersedes. If an error is raised, the results yielded before it stand.
 
     Raises:
-        NoDeadLetterError: none is parked at one of the positions that were named; nothing happened.
+        NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
         RulesChangedError: the rows were built by other rules.
-        TransientError, FatalError: as their names say; those yielded before stand.
     """
     positions = await store.positions(selection)
     for position in selection.positions:

@@ -1,4 +1,4 @@
-"""What the projector can say of itself in one answer."""
+"""The status of the projection: what database and stream say together."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class StreamStats(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The answer; its fields are the keys of `projector status --json`."""
+    """The status; its fields are the keys of `projector status --json`."""
 
     stream: str
     stream_first_seq: int
@@ -36,7 +36,7 @@ class Status:
     checkpoint_seq: int
     lag_messages: int
     lag_seconds: float
-    """Age of the oldest message that is not folded; 0 where there is none."""
+    """Age of the oldest message that is not folded; 0 if there is none."""
     last_event_stored_at: datetime | None
     last_commit_at: datetime | None
     endpoints: int | None
@@ -51,11 +51,7 @@ class Status:
 async def status(
     stream: str, stats: StreamStats, summarise: Callable[[], Awaitable[Summary]], *, rules_version: int
 ) -> Status:
-    """Ask the database and the stream.
-
-    Raises:
-        StreamMissingError, NotMigratedError, TransientError: as their names say.
-    """
+    """Query the database and the stream; raises StreamMissingError, NotMigratedError, TransientError."""
     summary = await summarise()
     state = await stats.state()
     oldest = await stats.first_after(summary.position) if state.last > summary.position else None

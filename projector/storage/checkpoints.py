@@ -69,21 +69,17 @@ async def replace(connection: Connection, checkpoint: Checkpoint) -> None:
 
 async def advance(connection: Connection, before: Checkpoint, after: Checkpoint) -> bool:
     """Move the checkpoint by compare-and-set; return whether it was at `before`."""
-    status = await connection.execute(
-        _ADVANCE,
-        *(PROJECTION, SHARD, before.stream, before.position),
-        *(after.position, *_anchor(after), after.skipped, after.stream_created_at),
-    )
-    return status == "UPDATE 1"
+    expected = (PROJECTION, SHARD, before.stream, before.position)
+    moved = (after.position, *_anchor(after), after.skipped, after.stream_created_at)
+    return await connection.execute(_ADVANCE, *expected, *moved) == "UPDATE 1"
 
 
 async def write_activity(
     connection: Connection, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
 ) -> None:
     """Write when the leader took the lead (Unix ms), and its lag, for people to read."""
-    await connection.execute(
-        _WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *(lag or (None, None)), timeout=timeout_s
-    )
+    lag_or_null = lag or (None, None)
+    await connection.execute(_WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *lag_or_null, timeout=timeout_s)
 
 
 async def count_change(connection: Connection) -> None:

@@ -47,13 +47,14 @@ def required(name: str, kind: Any, comment: str, default: str | None = None, **o
     return Column(name, kind, nullable=False, server_default=server_default, comment=comment, **options)
 
 
-def _registers(facet: Facet[Any]) -> Column[Any]:
-    return Column(
+def _facet(facet: Facet[Any], values: Callable[[Any], Row], *columns: Column[Any]) -> FacetColumns:
+    registers = Column(
         f"{facet.name}_registers",
         Text,  # not JSONB: it is read and written as a whole, so parsing it would only cost time
         comment=f"Internal: the registers from which the {facet.name} columns derive. "
         "Each value with its stamp: [stream sequence, Unix ms, originator, replica]",
     )
+    return FacetColumns(facet=facet, columns=columns, values=values, registers=registers)
 
 
 def _at(stamp: Stamp | None) -> int | None:
@@ -71,18 +72,15 @@ def _connectivity(state: Connectivity) -> Row:
     return status, _at(decided_by), _at(opened), _at(state.disconnected), *holder
 
 
-_CONNECTIVITY = FacetColumns(
-    facet=connectivity.FACET,
-    columns=(
-        required("connectivity_status", Text, "unknown, connected or disconnected", "'unknown'"),
-        Column("connectivity_changed_at", TIME, comment="Time of the connect or disconnect that decides the status"),
-        Column("connected_at", TIME, comment="Time of the latest connect"),
-        Column("disconnected_at", TIME, comment="Time of the latest disconnect that was applied"),
-        Column("connected_originator", Text, comment="Service instance that holds the latest session"),
-        Column("connected_replica", Text, comment="Replica of that instance; null: unknown"),
-    ),
-    values=_connectivity,
-    registers=_registers(connectivity.FACET),
+_CONNECTIVITY = _facet(
+    connectivity.FACET,
+    _connectivity,
+    required("connectivity_status", Text, "unknown, connected or disconnected", "'unknown'"),
+    Column("connectivity_changed_at", TIME, comment="Time of the connect or disconnect that decides the status"),
+    Column("connected_at", TIME, comment="Time of the latest connect"),
+    Column("disconnected_at", TIME, comment="Time of the latest disconnect that was applied"),
+    Column("connected_originator", Text, comment="Service instance that holds the latest session"),
+    Column("connected_replica", Text, comment="Replica of that instance; null: unknown"),
 )
 
 
@@ -91,16 +89,13 @@ def _application(state: Application) -> Row:
     return *_value_at(state.version), previous, _at(state.registered)
 
 
-_APPLICATION = FacetColumns(
-    facet=application.FACET,
-    columns=(
-        Column("app_version", Text, comment="Application version that the endpoint runs"),
-        Column("app_version_changed_at", TIME, comment="Time of the latest event that named the version"),
-        Column("previous_app_version", Text, comment="Application version before the latest update"),
-        Column("registered_at", TIME, comment="Time of the registration"),
-    ),
-    values=_application,
-    registers=_registers(application.FACET),
+_APPLICATION = _facet(
+    application.FACET,
+    _application,
+    Column("app_version", Text, comment="Application version that the endpoint runs"),
+    Column("app_version_changed_at", TIME, comment="Time of the latest event that named the version"),
+    Column("previous_app_version", Text, comment="Application version before the latest update"),
+    Column("registered_at", TIME, comment="Time of the registration"),
 )
 
 
@@ -108,16 +103,13 @@ def _metadata(state: Metadata) -> Row:
     return state.values, _at(state.changed)
 
 
-_METADATA = FacetColumns(
-    facet=metadata.FACET,
-    columns=(
-        required(
-            "metadata", JSONB, "Metadata keys and their values; null where the protocol carries no value", "'{}'::jsonb"
-        ),
-        Column("metadata_changed_at", TIME, comment="Time of the latest metadata event"),
+_METADATA = _facet(
+    metadata.FACET,
+    _metadata,
+    required(
+        "metadata", JSONB, "Metadata keys and their values; null where the protocol carries no value", "'{}'::jsonb"
     ),
-    values=_metadata,
-    registers=_registers(metadata.FACET),
+    Column("metadata_changed_at", TIME, comment="Time of the latest metadata event"),
 )
 
 
@@ -125,23 +117,20 @@ def _configuration(state: Configuration) -> Row:
     return state.status, *_value_at(state.available), *_value_at(state.applied), state.pending_id
 
 
-_CONFIGURATION = FacetColumns(
-    facet=configuration.FACET,
-    columns=(
-        required(
-            "config_status",
-            Text,
-            "none, pending (the available configuration is not the applied one) or applied",
-            "'none'",
-        ),
-        Column("config_available_id", Text, comment="Latest announced configuration"),
-        Column("config_available_at", TIME, comment="Time of its announcement"),
-        Column("config_applied_id", Text, comment="Latest confirmed configuration"),
-        Column("config_applied_at", TIME, comment="Time of its confirmation"),
-        Column("config_pending_id", Text, comment="The available configuration while it is pending, else null"),
+_CONFIGURATION = _facet(
+    configuration.FACET,
+    _configuration,
+    required(
+        "config_status",
+        Text,
+        "none, pending (the available configuration is not the applied one) or applied",
+        "'none'",
     ),
-    values=_configuration,
-    registers=_registers(configuration.FACET),
+    Column("config_available_id", Text, comment="Latest announced configuration"),
+    Column("config_available_at", TIME, comment="Time of its announcement"),
+    Column("config_applied_id", Text, comment="Latest confirmed configuration"),
+    Column("config_applied_at", TIME, comment="Time of its confirmation"),
+    Column("config_pending_id", Text, comment="The available configuration while it is pending, else null"),
 )
 
 FACET_COLUMNS = (_CONNECTIVITY, _APPLICATION, _METADATA, _CONFIGURATION)

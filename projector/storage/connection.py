@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -33,22 +34,15 @@ async def connect(
 
     `command_timeout_s` detects a server that has vanished, so it must exceed the server's own timeouts.
     Without `keep_statements`, no prepared statement outlives its transaction.
-
-    Raises:
-        DatabaseUnavailableError: the server is not reachable now.
-        DatabaseRefusedError: the server rejects the connection.
     """
     *others, last = _split_hosts(url)
-
-    async def connect_to(host_url: str) -> Connection:
-        return await asyncpg.connect(
-            host_url,
-            timeout=_CONNECT_TIMEOUT_S / (len(others) + 1),
-            command_timeout=command_timeout_s,
-            statement_cache_size=_STATEMENTS_KEPT if keep_statements else 0,
-            server_settings={"application_name": f"projector {purpose}", **(settings or {})},
-        )
-
+    connect_to = partial(
+        asyncpg.connect,
+        timeout=_CONNECT_TIMEOUT_S / (len(others) + 1),
+        command_timeout=command_timeout_s,
+        statement_cache_size=_STATEMENTS_KEPT if keep_statements else 0,
+        server_settings={"application_name": f"projector {purpose}", **(settings or {})},
+    )
     with translated():
         for host_url in others:
             with suppress(*_TRY_NEXT_HOST):

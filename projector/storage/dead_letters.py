@@ -28,7 +28,6 @@ _SHOW = f"SELECT {', '.join(StoredDeadLetter._fields)} FROM dead_letter WHERE st
 _DISCARD = f"""
 UPDATE dead_letter SET state = 'discarded', closed_at = now(), note = $4 {_SELECTED} RETURNING position
 """
-_POSITIONS = f"SELECT position FROM dead_letter {_SELECTED} ORDER BY position"
 _FETCH = "SELECT stored_at, subject, payload, headers FROM dead_letter WHERE stream = $1 AND position = $2"
 _RESOLVE = """
 UPDATE dead_letter SET state = 'resolved', closed_at = now(), attempts = attempts + 1
@@ -43,11 +42,7 @@ async def listed(url: str, stream: str) -> list[ListedDeadLetter]:
 
 
 async def shown(url: str, stream: str, position: int) -> StoredDeadLetter:
-    """Return one dead letter in any state.
-
-    Raises:
-        NoDeadLetterError: there is none at this position.
-    """
+    """Return one dead letter in any state; raises NoDeadLetterError."""
     async with reading(url) as connection:
         row = await connection.fetchrow(_SHOW, stream, position)
     if row is None:
@@ -62,18 +57,12 @@ async def discard(url: str, stream: str, selection: Selection, note: str) -> int
     Raises:
         NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
     """
-    connection = await connect(url, purpose="dead letters")
-    try:
-        with translated():
-            await version.check(connection)
-            async with connection.transaction():
-                closed = {row[0] for row in await connection.fetch(_DISCARD, *_selected(stream, selection), note)}
-                for position in selection.positions:
-                    if position not in closed:
-                        raise NoDeadLetterError(position)
-        return len(closed)
-    finally:
-        await disconnect(connection)
+    async with version.opened(url, purpose="dead letters") as connection, connection.transaction():
+        closed = {row[0] for row in await connection.fetch(_DISCARD, *_selected(stream, selection), note)}
+        for position in selection.positions:
+            if position not in closed:
+                raise NoDeadLetterError(position)
+    return len(closed)
 
 
 class Retry:
@@ -87,11 +76,7 @@ class Retry:
         self._opened = AsyncExitStack()
 
     async def open(self) -> None:
-        """Connect, and keep rebuilds out.
-
-        Raises:
-            RebuildRunningError: a rebuild is running, which would not see the rows that a retry changes.
-        """
+        """Connect, and keep rebuilds out, which would not see what a retry changes; raises RebuildRunningError."""
         self._connection = connection = await connect(self._url, purpose="retry", settings=WRITER_SETTINGS)
         self._opened.push_async_callback(disconnect, connection)
         with translated():
@@ -107,14 +92,10 @@ class Retry:
     async def positions(self, selection: Selection) -> list[int]:
         """Return the positions of the selected dead letters, in stream order."""
         with translated():
-            return [row[0] for row in await self._connection.fetch(_POSITIONS, *_selected(self._stream, selection))]
+            return [row[0] for row in await self._connection.fetch(_LIST, *_selected(self._stream, selection))]
 
     async def message(self, position: int) -> Message:
-        """Return the message of a dead letter as it was received.
-
-        Raises:
-            NoDeadLetterError: there is none at this position.
-        """
+        """Return the message of a dead letter as it was received; raises NoDeadLetterError."""
         with translated():
             row = await self._connection.fetchrow(_FETCH, self._stream, position)
         if row is None:

@@ -45,11 +45,7 @@ async def load_over(
 def read_row(
     needed: FacetSet, endpoint_id: str, last_event_seq: int, last_event_at: int, *registers: str | None
 ) -> Endpoint:
-    """Return an endpoint with the facets needed.
-
-    Raises:
-        DamagedRowError: registers cannot be read.
-    """
+    """Return an endpoint with the facets needed; raises DamagedRowError."""
     states: list[Any] = [None] * len(FACETS)
     for index, bit, decode, initial in _READERS:
         if needed & bit:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -33,7 +32,7 @@ FROM projector_checkpoint WHERE projection = $1 AND shard = $2
 _PARKED = """
 SELECT reason, count(*) FROM dead_letter WHERE stream = $1 AND state = 'parked' GROUP BY reason ORDER BY reason
 """
-_PROGRESS = re.compile(r" (\d+)/(\d+)$")
+_PROGRESS = re.compile(r"(?: (\d+)/(\d+))?$")
 _LATEST_DEAD_LETTERS = """
 SELECT position, reason, left(detail, 300) AS detail, subject, parked_at
 FROM dead_letter WHERE stream = $1 AND state = 'parked' ORDER BY position DESC LIMIT $2
@@ -146,12 +145,11 @@ async def _summary(connection: Connection, stream: str) -> Summary:
         last_event_stored_at=stored_at,
         last_commit_at=committed_at,
         active=await locks.holder(connection, locks.LEADER_LOCK),
-        rebuild=rebuild and _progress(rebuild["application"], rebuild["since"]),
+        rebuild=rebuild and _progress(rebuild),
     )
 
 
-def _progress(application: str, since: datetime | None) -> dict[str, Any]:
+def _progress(rebuild: Mapping[str, Any]) -> dict[str, Any]:
     """Return how far a rebuild is, which the name of its connection tells."""
-    found = _PROGRESS.search(application)
-    position, target = map(int, found.groups()) if found else (0, 0)
-    return {"position": position, "target": target, "since": since}
+    position, target = _PROGRESS.findall(rebuild["application"])[0]
+    return {"position": int(position or 0), "target": int(target or 0), "since": rebuild["since"]}

@@ -1,8 +1,8 @@
 """Read-only connections, and the statement that a person asks."""
 
 from collections import UserString
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 import asyncpg
 
 from projector.errors import QueryRefusedError, one_line
-from projector.storage import version
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
+from projector.storage.version import opened
 
 READ_ONLY = {"default_transaction_read_only": "on"}
 _TIMEOUT_S = 300.0
@@ -27,24 +27,13 @@ class Answer(NamedTuple):
     rows: Sequence[tuple[Any, ...]]
 
 
-@asynccontextmanager
-async def reading(url: str) -> AsyncIterator[Connection]:
-    """Open a read-only connection to a database that has the tables of this version."""
-    connection = await connect(url, purpose="report", settings=READ_ONLY)
-    try:
-        with translated():
-            await version.check(connection)
-            yield connection
-    finally:
-        connection.terminate()
+def reading(url: str) -> AbstractAsyncContextManager[Connection]:
+    """Open a read-only connection for the length of a block."""
+    return opened(url, purpose="report", settings=READ_ONLY)
 
 
 async def query(url: str, sql: str) -> Answer:
-    """Run one statement in a read-only transaction.
-
-    Raises:
-        QueryRefusedError: Postgres rejects the statement, or a value cannot be read.
-    """
+    """Run one statement in a read-only transaction; raises QueryRefusedError if the statement is at fault."""
     connection = await connect(url, purpose="sql", settings=READ_ONLY)
     try:
         with translated(), _refused():

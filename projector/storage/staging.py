@@ -32,6 +32,7 @@ _SEEDED_AT_ONCE = 5000
 _ALL_FACETS = (1 << len(FACETS)) - 1
 _COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: comparing takes less for any table
 _SHOW_EVERY_S = 1.0
+_LOST = "the stream no longer says what they were: first restore them, or set them to null"
 
 
 def _each(template: str, separator: str = ", ") -> str:
@@ -76,12 +77,17 @@ SELECT endpoint_id,
 FROM endpoint_candidate {_BOTH}
 WHERE {_DIFFERS}
 """
-_COUNT_KINDS = "SELECT kind, count(*) FROM endpoint_difference GROUP BY kind"
+_COUNT_ROWS = f"""
+SELECT (SELECT count(*) FROM {_TABLE}) + count(*) FILTER (WHERE kind = 'extra') AS compared,
+       count(*) FILTER (WHERE kind = 'missing') AS missing,
+       count(*) FILTER (WHERE kind = 'extra') AS extra,
+       count(*) FILTER (WHERE kind = 'different') AS different
+FROM endpoint_difference
+"""
 _COUNT_COLUMNS = """
 SELECT name, count(*) FROM endpoint_difference, unnest(columns) AS name
 WHERE kind = 'different' GROUP BY name ORDER BY count(*) DESC, name
 """
-_COUNT_ROWS = f"SELECT count(*) FROM {_TABLE}"
 _SHOW = f"""
 SELECT endpoint_id, kind, columns, to_jsonb(found) AS found, to_jsonb(implied) AS implied
 FROM endpoint_difference {_BOTH}
@@ -105,7 +111,10 @@ SELECT endpoint_id, {_each("implied.{name}")} {_IMPLIED} 'missing';
 _RESOLVE_DEAD_LETTERS = f"""
 UPDATE dead_letter SET state = 'resolved', closed_at = now()
 WHERE state = 'parked' AND stream = $1 AND position = ANY ($2::bigint[])
-  AND NOT EXISTS (SELECT FROM {_DEAD_LETTER_TABLE} AS again WHERE again.position = dead_letter.position)
+  AND NOT EXISTS (
+      SELECT FROM {_DEAD_LETTER_TABLE} AS again
+      WHERE again.stream = dead_letter.stream AND again.position = dead_letter.position
+  )
 """
 _PARK_DEAD_LETTERS = f"""
 INSERT INTO dead_letter AS known SELECT * FROM {_DEAD_LETTER_TABLE}
@@ -154,11 +163,7 @@ class Staging:
         """Endpoints saved since `compare`."""
 
     async def open(self) -> None:
-        """Connect, keep other rebuilds out, and create empty tables.
-
-        Raises:
-            RebuildRunningError: another rebuild is running.
-        """
+        """Connect, keep other rebuilds out, and create empty tables; raises RebuildRunningError."""
         self._connection = connection = await connect(
             self._url,
             purpose=self._purpose,
@@ -169,7 +174,7 @@ class Staging:
         with translated():
             await version.check(connection)
             await locks.keep_rebuilds_out(connection)
-            self._opened.push_async_callback(self._drop)
+            self._opened.push_async_callback(connection.execute, _DROP)
             await set_codecs(connection)
             await connection.execute(_PREPARE)
             await connection.execute(statements.CREATE_CHANGES)
@@ -178,7 +183,8 @@ class Staging:
 
     async def close(self) -> None:
         """Drop the tables and disconnect."""
-        await self._opened.aclose()
+        with translated():
+            await self._opened.aclose()
 
     async def lead(self) -> bool:
         """Become the leader unless a daemon leads; return whether it did."""
@@ -217,12 +223,9 @@ class Staging:
             return await load_over(self._reader, _TABLE, needed, uncommitted)
 
     async def seed(self, first: int) -> None:
-        """Begin with what the live table knows from before a position.
+        """Begin with what the live table knows from before a position; raises DamagedRowError.
 
         Values overwritten since then are lost here; the replay restores them.
-
-        Raises:
-            DamagedRowError: registers cannot be read.
         """
         async with self.transaction() as work:
             seeds: dict[str, Endpoint] = {}
@@ -230,10 +233,7 @@ class Staging:
                 try:
                     seed = read_row(_ALL_FACETS, *row).before(first)
                 except DamagedRowError as error:
-                    evidence = (
-                        f"{error.evidence}; the stream no longer says what they were: "
-                        "first restore them, or set them to null"
-                    )
+                    evidence = f"{error.evidence}; {_LOST}"
                     raise DamagedRowError(error.endpoint_id, error.facet, evidence) from error
                 if seed is not None:
                     seeds[row[0]] = seed
@@ -260,13 +260,9 @@ class Staging:
     async def finish(self) -> AsyncIterator["FinalTransaction"]:
         """Begin the transaction in which the live table is locked, compared and changed."""
         async with transaction(
-            self._connection, lambda connection: FinalTransaction(connection, self, self._saved)
+            self._connection, lambda _: FinalTransaction(self._connection, self, self._saved)
         ) as final:
             yield final
-
-    async def _drop(self) -> None:
-        with translated():
-            await self._connection.execute(_DROP)
 
 
 class FinalTransaction:
@@ -288,16 +284,10 @@ class FinalTransaction:
         connection = self._connection
         await connection.execute(_ADD_CANDIDATES, list(self._saved))
         await connection.execute(_FIND_DIFFERENCES)
-        kinds = {row[0]: row[1] for row in await connection.fetch(_COUNT_KINDS)}
+        (counts,) = await connection.fetch(_COUNT_ROWS)
+        by_column = {row[0]: row[1] for row in await connection.fetch(_COUNT_COLUMNS)}
         shown = await connection.fetch(_SHOW, endpoint_id, 1 if endpoint_id is not None else show)
-        return Differences(
-            compared=await connection.fetchval(_COUNT_ROWS) + kinds.get("extra", 0),
-            missing=kinds.get("missing", 0),
-            extra=kinds.get("extra", 0),
-            different=kinds.get("different", 0),
-            by_column={row[0]: row[1] for row in await connection.fetch(_COUNT_COLUMNS)},
-            shown=list(map(_row_difference, shown)),
-        )
+        return Differences(**dict(counts.items()), by_column=by_column, shown=list(map(_row_difference, shown)))
 
     async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
         """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""

@@ -69,7 +69,7 @@ class Store:
         try:
             self._connection = connection = await connect(
                 self._url,
-                purpose=f"writer {_process()}",
+                purpose=f"writer {socket.gethostname()[:30]}:{os.getpid()}",
                 settings=LEADER_SETTINGS,
                 command_timeout_s=_COMMAND_TIMEOUT_S,
             )
@@ -160,7 +160,7 @@ class Store:
         lag, written = self._lag, self._written
         if lag is None or written is None:
             return lag is not None
-        return lag.messages != written.messages or lag.seen_at - written.seen_at >= _SEEN_AGAIN_MS
+        return lag.messages != written.messages or lag.seen_at >= written.seen_at + _SEEN_AGAIN_MS
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -177,11 +177,6 @@ async def open_reader(url: str) -> Connection:
     with translated():
         await set_codecs(reader)
     return reader
-
-
-def _process() -> str:
-    """Return a name of this process that fits into the name of a connection."""
-    return f"{socket.gethostname()[:30]}:{os.getpid()}"
 
 
 def now_ms() -> int:

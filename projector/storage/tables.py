@@ -1,13 +1,15 @@
-"""The tables and the view. Migrations must create the same; a test compares them."""
+"""The tables; views are in `views/`. Migrations must create the same; a test compares them."""
 
-from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
+from pathlib import Path
+
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, LargeBinary, MetaData, Table, Text, event
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT, TIME, required
 
-metadata = MetaData(
-    naming_convention={"pk": "%(table_name)s_pkey", "ix": "%(table_name)s_%(column_0_N_name)s_idx"},
-)
+VIEWS = Path(__file__).parent / "views"
+
+metadata = MetaData(naming_convention={"pk": "%(table_name)s_pkey", "ix": "%(table_name)s_%(column_0_N_name)s_idx"})
 
 endpoint_state = Table(
     "endpoint_state",
@@ -81,46 +83,9 @@ dead_letter = Table(
 
 Index("dead_letter_parked_idx", dead_letter.c.reason, postgresql_where=dead_letter.c.state == "parked")
 
-_STATUS_VIEW = """
-CREATE VIEW projector_status AS
-SELECT checkpoint.projection, checkpoint.shard, checkpoint.stream, checkpoint.position,
-       checkpoint.anchor_stored_at AS last_event_stored_at,
-       checkpoint.advanced_at AS last_commit_at,
-       checkpoint.lag_messages, checkpoint.lag_seen_at,
-       leader.active,
-       CASE WHEN leader.active THEN checkpoint.active_since END AS active_since,
-       (SELECT count(*) FROM dead_letter WHERE dead_letter.stream = checkpoint.stream AND state = 'parked')
-           AS dead_letters
-FROM projector_checkpoint AS checkpoint
-CROSS JOIN LATERAL (
-    SELECT EXISTS (
-        SELECT FROM pg_locks AS lock
-        WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
-          AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (lock.classid::bigint << 32 | lock.objid::bigint)
-              = hashtextextended('projector ' || checkpoint.projection, checkpoint.shard)
-    ) AS active
-) AS leader
-"""
-"""Looks for the lock `locks.LEADER_LOCK`."""
 
-STATUS_COMMENTS = {
-    "projection": "Name of the projection, which is the name of its table",
-    "shard": "Shard of the endpoints; 0 if there is only one",
-    "stream": "JetStream stream that is folded",
-    "position": "Stream sequence up to which every message is folded, parked or skipped",
-    "last_event_stored_at": "When the broker stored the message at the position",
-    "last_commit_at": "When the position last moved",
-    "lag_messages": "Messages not yet folded, as the leader last saw",
-    "lag_seen_at": "When the leader saw that; updated every few seconds",
-    "active": "Whether there is a leader",
-    "active_since": "When the leader took the lead; null: there is none",
-    "dead_letters": "Dead letters neither resolved nor discarded",
-}
-
-for _statement in (
-    _STATUS_VIEW,
-    "COMMENT ON VIEW projector_status IS 'Progress and freshness of the projection'",
-    *(f"COMMENT ON COLUMN projector_status.{name} IS '{comment}'" for name, comment in STATUS_COMMENTS.items()),
-):
-    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
+@event.listens_for(metadata, "after_create")
+def _create_views(_: MetaData, connection: Connection, **__: object) -> None:
+    for path in sorted(VIEWS.glob("*.sql")):
+        for statement in path.read_text(encoding="utf-8").split(";\n")[:-1]:
+            connection.exec_driver_sql(statement)

@@ -39,13 +39,7 @@ class UnitOfWork:
         self._connection = connection
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Lock the checkpoint until the transaction ends.
-
-        Raises:
-            CheckpointMovedError: another projector has moved it.
-            RulesChangedError: a rebuild by other rules has changed the rows.
-            RowsChangedError: a rebuild or a retry has changed rows.
-        """
+        """Lock the checkpoint; raises CheckpointMovedError, RulesChangedError, RowsChangedError."""
         found = await checkpoints.read(self._connection, hold=True)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
             raise CheckpointMovedError(expected=checkpoint.position, found=None if found is None else found.position)
@@ -68,12 +62,9 @@ class UnitOfWork:
         await self._connection.execute(statements.merge(self._table), part)
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
-        """Check that the facets needed of endpoints can be written as they are stored; this writes nothing.
+        """Check that stored facets could be written again; raises DamagedRowError.
 
         Registers that were changed by hand may be readable and still hold a time that no column can.
-
-        Raises:
-            DamagedRowError: a facet cannot be written.
         """
         endpoints = await self.load(needed)
         for endpoint_id, endpoint in endpoints.items():
@@ -90,30 +81,11 @@ class UnitOfWork:
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Write dead letters; for one that is already parked, count one more attempt."""
         await self._connection.executemany(
-            statements.park(self._dead_letter_table),
-            [
-                (
-                    stream,
-                    message.position,
-                    escape(message.subject),
-                    None
-                    if message.headers is None
-                    else {storable(name): storable(value) for name, value in message.headers.items()},
-                    message.payload,
-                    message.stored_at,
-                    reason,
-                    storable(detail),
-                )
-                for message, reason, detail in dead_letters
-            ],
+            statements.park(self._dead_letter_table), [_parked(stream, letter) for letter in dead_letters]
         )
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
-        """Move the checkpoint by compare-and-set.
-
-        Raises:
-            CheckpointMovedError: it is not at `before`; the transaction must be rolled back.
-        """
+        """Move the checkpoint by compare-and-set; raises CheckpointMovedError."""
         if not await checkpoints.advance(self._connection, before, after):
             raise CheckpointMovedError(expected=before.position, found=None)
 
@@ -139,15 +111,18 @@ async def transaction(connection: Connection, work: Callable[[Connection], W]) -
     """Begin a transaction that commits at the end of the block and rolls back on any error.
 
     Within another transaction on the same connection it is a savepoint.
-
-    Raises:
-        DatabaseUnavailableError: the transaction did not commit, or may not have committed.
-        PoisonError: Postgres rejects a value.
-        DatabaseRefusedError: Postgres rejects the statement.
+    DatabaseUnavailableError means that it may have committed, PoisonError that Postgres rejects a value.
     """
     with translated():
         async with connection.transaction():
             yield work(connection)
+
+
+def _parked(stream: str, dead_letter: DeadLetter) -> Sequence[Any]:
+    """Return the arguments of `statements.park`."""
+    (position, stored_at, subject, payload, headers), reason, detail = dead_letter
+    storable_headers = headers and {storable(name): storable(value) for name, value in headers.items()}
+    return stream, position, escape(subject), storable_headers, payload, stored_at, reason, storable(detail)
 
 
 def _change(part: int, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:

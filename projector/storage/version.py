@@ -1,7 +1,11 @@
 """Whether the database has the tables of this version."""
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
 from projector.errors import NotMigratedError
-from projector.storage.connection import Connection
+from projector.storage.connection import Connection, connect
+from projector.storage.failures import translated
 
 VERSION_TABLE = "projector_migration"
 """Not Alembic's default name: the database may have migrations of its own."""
@@ -12,12 +16,20 @@ MIGRATIONS = ("0001", "0002", "0003", "0004")
 NEWEST = MIGRATIONS[-1]
 
 
-async def check(connection: Connection) -> None:
-    """Check that the tables are those of this version.
+@asynccontextmanager
+async def opened(url: str, *, purpose: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Connection]:
+    """Open a connection for the length of a block, and check the tables."""
+    connection = await connect(url, purpose=purpose, settings=settings)
+    try:
+        with translated():
+            await check(connection)
+            yield connection
+    finally:
+        connection.terminate()
 
-    Raises:
-        NotMigratedError: they are older, newer, or missing.
-    """
+
+async def check(connection: Connection) -> None:
+    """Check that the tables are those of this version; raises NotMigratedError."""
     found = await migration(connection)
     if found != NEWEST:
         raise NotMigratedError(found=found, expected=NEWEST, newer=found is not None and found not in MIGRATIONS)

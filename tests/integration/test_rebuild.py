@@ -59,7 +59,8 @@ class World:
             "originators": options.pop("originators", ""),
         }
         projector = Projector(load(settings, config=None, fallback=None))
-        return await (projector.rebuild if apply else projector.verify)(**options)
+        asked = {"accept_trimmed": False, "progress": None} | options
+        return await projector._replay(apply=apply, **asked)  # a rebuild can show rows too; its public method does not
 
     async def verify(self, **options: Any) -> Report:
         return await self.rebuild(apply=False, **options)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from projector.app.doctor.known_faults import NATS_FAULTS, POSTGRES_FAULTS, known_faults
+from projector.app.doctor.known_faults import known_faults
 from tests.support.servers import NATS_SERVER, POSTGRES_BIN
 
 Version = tuple[int, ...]
@@ -21,14 +21,7 @@ def _version(executable: Path) -> Version:
 POSTGRES_VERSION = _version(POSTGRES_BIN / "postgres")
 NATS_VERSION = _version(NATS_SERVER)
 
-FAULTS = frozenset(
-    finding
-    for finding, fault in (
-        ("nats-fault", known_faults(NATS_FAULTS, "NATS", NATS_VERSION)),
-        ("postgres-fault", known_faults(POSTGRES_FAULTS, "Postgres", POSTGRES_VERSION)),
-    )
-    if fault
-)
+FAULTS = frozenset({"nats-fault"} if known_faults(NATS_VERSION, clustered=False) else ())
 """What `projector doctor` finds wrong with these versions themselves."""
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a NATS server, with the stream and with the consumer."""
+"""Checks of the NATS server, the stream and the consumer."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def _forbidden_to_replay(broker: BrokerInfo) -> str | None:
 
 
 def _jetstream_off(broker: BrokerInfo) -> str | None:
-    return None if broker.jetstream else "JetStream is off on this server, or for this account"
+    return None if broker.jetstream else "JetStream is disabled on this server, or for this account"
 
 
 def _too_old(broker: BrokerInfo) -> str | None:
@@ -34,28 +34,28 @@ def _known_fault(broker: BrokerInfo) -> str | None:
 
 def _lazy_sync(broker: BrokerInfo) -> str | None:
     if broker.stream is not None and broker.stream.acknowledges_unwritten:
-        return "the stream acknowledges messages before they are written (persist_mode async)"
+        return "the stream acknowledges messages before they are on disk (persist_mode async)"
     if broker.sync_every_s:
-        return f"the server acknowledges messages up to {broker.sync_every_s:g} s before its disks are written"
+        return f"the server acknowledges messages up to {broker.sync_every_s:g} s before they are on disk"
     return None
 
 
 def _subjects_missing(stream: StreamInfo) -> str | None:
     if not stream.stores or set(stream.stores.values()) != {Coverage.NOT_AT_ALL}:
         return None
-    return "the stream takes no subject of endpoint events"
+    return "the stream stores no subject of endpoint events"
 
 
 def _subjects_partly_missing(stream: StreamInfo) -> str | None:
     if _subjects_missing(stream):
         return None
     return _listed(
-        "the stream does not take all of", [one for one, stored in stream.stores.items() if stored != Coverage.WHOLLY]
+        "the stream does not store all of", [one for one, stored in stream.stores.items() if stored != Coverage.WHOLLY]
     )
 
 
 def _nothing_matches(stream: StreamInfo) -> str | None:
-    return _listed("the stream has messages, and none that matches", stream.unmatched)
+    return _listed("the stream has messages, but none that matches", stream.unmatched)
 
 
 def _retention(stream: StreamInfo) -> str | None:
@@ -73,12 +73,12 @@ def _limits(stream: StreamInfo) -> str | None:
     if stream.max_age_s is not None:
         found = [f"{stream.max_age_s:g} s", *found]
     if stream.message_ttl:
-        found = ["what publishers let expire", *found]
-    return _listed("the stream forgets what is past", found)
+        found = ["the expiry that publishers set", *found]
+    return _listed("the stream drops old events at", found)
 
 
 def _fills_up(stream: StreamInfo) -> str | None:
-    return _listed("the stream refuses new events past", _sizes(stream) if stream.refuses_when_full else [])
+    return _listed("the stream rejects new events at", _sizes(stream) if stream.refuses_when_full else [])
 
 
 def _beginning_gone(stream: StreamInfo) -> str | None:
@@ -87,10 +87,10 @@ def _beginning_gone(stream: StreamInfo) -> str | None:
 
 
 def _one_replica(stream: StreamInfo) -> str | None:
-    # A server on its own could not keep another.
+    # A single server cannot keep a second one.
     if not stream.clustered or stream.replicas > 1:
         return None
-    return "the stream has one replica, in a cluster that could keep more"
+    return "the stream has one replica in a cluster that could keep more"
 
 
 def _in_memory(stream: StreamInfo) -> str | None:
@@ -106,14 +106,14 @@ def _taken(broker: BrokerInfo) -> str | None:
         *([f"its acknowledgement policy is {consumer.acknowledges}"] if consumer.acknowledges != "all" else []),
         *(["it has other filters"] if consumer.filters != set(broker.filters) else []),
     ]
-    return _listed(f"consumer {consumer.name!r} is somebody else's, and the daemon would delete it", signs)
+    return _listed(f"consumer {consumer.name!r} was not created by a projector, and the daemon would delete it", signs)
 
 
 def _unusable(consumer: ConsumerInfo) -> str | None:
     signs = [
         *(["it delivers headers without payloads"] if consumer.headers_only else []),
         *(["it is paused"] if consumer.paused else []),
-        *(["it answers priority groups only"] if consumer.prioritises else []),
+        *(["it serves priority groups only"] if consumer.prioritises else []),
     ]
     return _listed(f"consumer {consumer.name!r} delivers nothing that can be folded", signs)
 
@@ -147,7 +147,7 @@ BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
         "nats-too-old",
         "error",
         _too_old,
-        "update NATS to 2.10 or newer, or name one originator or none in PROJECTOR_ORIGINATORS",
+        "update NATS to 2.10 or newer, or list at most one originator in PROJECTOR_ORIGINATORS",
     ),
     Check("nats-fault", "warning", _known_fault, "update NATS: the stream is the only copy of the events"),
     Check(
@@ -155,13 +155,13 @@ BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
         "warning",
         _lazy_sync,
         "set `sync_interval: always` on every server, and create the stream without persist_mode async: "
-        "otherwise a crash of the machine takes events that their publishers believe to be stored",
+        "otherwise a machine crash loses events whose publishers got an acknowledgement",
     ),
     Check(
         "consumer-taken",
         "error",
         _taken,
-        "choose another name with PROJECTOR_CONSUMER, or delete that consumer if nobody needs it",
+        "set PROJECTOR_CONSUMER to another name, or delete that consumer if it is not needed",
     ),
 )
 STREAM_CHECKS: Sequence[Check[StreamInfo]] = (
@@ -176,44 +176,52 @@ STREAM_CHECKS: Sequence[Check[StreamInfo]] = (
         "warning",
         _subjects_partly_missing,
         "add kaa.v1.events.*.endpoint.> to the stream's subjects, "
-        "or name the originators that it has in PROJECTOR_ORIGINATORS",
+        "or list the originators that it stores in PROJECTOR_ORIGINATORS",
     ),
     Check(
         "no-message-matches",
         "warning",
         _nothing_matches,
-        "correct PROJECTOR_STREAM or PROJECTOR_ORIGINATORS, unless these originators have yet to begin",
+        "correct PROJECTOR_STREAM or PROJECTOR_ORIGINATORS, unless these originators have not published yet",
     ),
     Check(
         "retention",
         "error",
         _retention,
-        "copy it into a stream with limits retention: this one deletes what is acknowledged, and cannot be replayed",
+        "copy it into a stream with limits retention: this one deletes acknowledged messages and cannot be replayed",
     ),
     Check(
         "limit-per-subject",
         "error",
         _limit_per_subject,
-        "remove the limit of messages per subject: it takes the events of most endpoints",
+        "remove the limit on messages per subject: it drops the events of most endpoints",
     ),
     Check(
         "limits",
         "warning",
         _limits,
-        "remove the limits if rebuilds are to see everything; what is gone before it is folded stops the daemon",
+        "remove the limits, so that a rebuild can replay everything: "
+        "the daemon stops if events are dropped before it folds them",
     ),
-    Check("fills-up", "warning", _fills_up, "raise or remove the limits: publishers lose what is refused"),
+    Check("fills-up", "warning", _fills_up, "raise or remove the limits: rejected events are lost"),
     Check(
         "beginning-gone",
         "warning",
         _beginning_gone,
-        "`rebuild` and `verify` want --accept-trimmed, and rest on what the table knows of what is gone",
+        "run `rebuild` and `verify` with --accept-trimmed: they take from the table what the stream no longer holds",
     ),
     Check(
-        "one-replica", "warning", _one_replica, "give the stream three replicas, on servers that do not fail together"
+        "one-replica", "warning", _one_replica, "give the stream three replicas on servers that do not fail together"
     ),
-    Check("in-memory", "error", _in_memory, "create the stream in files: memory forgets everything with its servers"),
+    Check(
+        "in-memory", "error", _in_memory, "create the stream with file storage: memory is lost when the servers stop"
+    ),
 )
 CONSUMER_CHECKS: Sequence[Check[ConsumerInfo]] = (
-    Check("consumer-unusable", "error", _unusable, "delete the consumer: the daemon creates it as it has to be"),
+    Check(
+        "consumer-unusable",
+        "error",
+        _unusable,
+        "delete the consumer: the daemon creates it with the right configuration",
+    ),
 )

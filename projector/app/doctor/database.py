@@ -1,4 +1,4 @@
-"""What may be wrong with a Postgres database."""
+"""Checks of the Postgres database."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ _OLDEST = (15, 0)
 
 def _too_old(database: DatabaseInfo) -> str | None:
     return (
-        f"this is Postgres {version_text(database.version)}, older than any that is supported"
+        f"Postgres {version_text(database.version)} is older than every supported version"
         if database.version < _OLDEST
         else None
     )
 
 
 def _standby(database: DatabaseInfo) -> str | None:
-    return "this is a standby, which nobody can write to" if database.standby else None
+    return "this server is a read-only standby" if database.standby else None
 
 
 def _encoding(database: DatabaseInfo) -> str | None:
-    return f"the database is encoded in {database.encoding}" if database.encoding != "UTF8" else None
+    return f"the database encoding is {database.encoding}" if database.encoding != "UTF8" else None
 
 
 def _fsync(database: DatabaseInfo) -> str | None:
@@ -39,26 +39,26 @@ def _synchronous_commit(database: DatabaseInfo) -> str | None:
 def _pooler(database: DatabaseInfo) -> str | None:
     met = database.backends
     if len(met.first) > 1 or len(met.second) > 1:
-        return "a pooler stands between: the transactions of one connection run in several server processes"
+        return "a pooler distributes the transactions of one connection over several server processes"
     if met.first & met.second:
-        return "a pooler stands between: two connections at a time share a server process"
+        return "a pooler lets two open connections share a server process"
     return None
 
 
 def _maybe_pooler(database: DatabaseInfo) -> str | None:
     if _pooler(database) or database.backends.announced in database.backends.first:
         return None
-    return "something stands between, such as a pooler: the connection's server process is not the one announced"
+    return "a proxy or pooler answers instead of Postgres: the server process is not the one announced"
 
 
 def _second_connection(database: DatabaseInfo) -> str | None:
     refusal = database.backends.refusal
-    return refusal and f"a second connection, with the parameters of the daemon's, is refused: {refusal}"
+    return refusal and f"a second connection, with the daemon's parameters, is rejected: {refusal}"
 
 
 def _ignored_parameters(database: DatabaseInfo) -> str | None:
     ignored = database.backends.ignored
-    return f"connections do not get what the daemon asks for: {', '.join(ignored)}" if ignored else None
+    return f"connections do not get the daemon's parameters: {', '.join(ignored)}" if ignored else None
 
 
 def _unmigrated(database: DatabaseInfo) -> str | None:
@@ -81,54 +81,59 @@ def _privileges_to_rebuild(database: DatabaseInfo) -> str | None:
 DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
     Check("postgres-too-old", "error", _too_old, "update Postgres to 15 or newer"),
     Check("standby", "error", _standby, "point PROJECTOR_DATABASE_URL at the primary; several hosts can be named"),
-    Check("encoding", "error", _encoding, "create a database with `ENCODING 'UTF8'`: others cannot hold every text"),
+    Check(
+        "encoding",
+        "error",
+        _encoding,
+        "create a database with `ENCODING 'UTF8'`: other encodings cannot store every text",
+    ),
     Check(
         "fsync-off",
         "error",
         _fsync,
-        "turn it on: a crash of the machine can damage the database beyond what a restart mends",
+        "turn it on: a machine crash can damage the database beyond repair",
     ),
     Check(
         "full-page-writes-off",
         "warning",
         _full_page_writes,
-        "turn it on, unless the file system never writes a page by halves",
+        "turn it on, unless the file system never writes a page partially",
     ),
     Check(
         "synchronous-commit-off",
         "warning",
         _synchronous_commit,
-        "turn it on, unless readers may see the table go back after a crash: "
-        "the daemon folds again what Postgres forgot, as long as the stream has it",
+        "turn it on, unless the table may go back after a crash: "
+        "the daemon folds the lost messages again if the stream still holds them",
     ),
     Check(
         "pooler",
         "error",
         _pooler,
-        "connect to Postgres itself, or to a pool in session mode: "
-        "the lock of the daemon that works, its temporary tables and its prepared statements belong to a session",
+        "connect to Postgres directly, or to a pool in session mode: "
+        "the leader's lock, its temporary tables and its prepared statements belong to a session",
     ),
     Check(
         "maybe-pooler",
         "warning",
         _maybe_pooler,
-        "make sure that it is in session mode, or connect to Postgres itself",
+        "use session mode, or connect to Postgres directly",
     ),
     Check(
         "second-connection",
         "error",
         _second_connection,
-        "let the role have two connections; a pooler has to let the daemon's parameters through, "
-        "or connect to Postgres itself",
+        "allow the role two connections, and let a pooler accept the daemon's parameters; "
+        "or connect to Postgres directly",
     ),
     Check(
         "ignored-parameters",
         "warning",
         _ignored_parameters,
-        "have the pooler pass them on, or set them for the role with `ALTER ROLE … SET`: "
+        "let the pooler pass them on, or set them for the role with `ALTER ROLE … SET`: "
         "without them a paused daemon keeps the lead, and statements may get slow plans",
     ),
-    Check("not-migrated", "error", _unmigrated, "`projector init`; if the tables are newer, run the newer version"),
+    Check("not-migrated", "error", _unmigrated, "run `projector init`; if the tables are newer, run the newer version"),
     Check("privileges", "error", _privileges, "grant the privileges that docs/how-to/connect.md lists"),
     Check(
         "privileges-to-rebuild",

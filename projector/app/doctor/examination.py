@@ -1,4 +1,4 @@
-"""Looks at one's own NATS and Postgres, and says what will hurt."""
+"""Inspects NATS and Postgres, and reports what is wrong."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,48 +17,48 @@ from projector.errors import ProjectorError, SettingError
 T = TypeVar("T")
 
 CHECKS: Sequence[Check[Any]] = (*SETUP_CHECKS, *BROKER_CHECKS, *STREAM_CHECKS, *CONSUMER_CHECKS, *DATABASE_CHECKS)
-"""Everything that is looked for, in the order in which it is told."""
+"""Every check, in the order of the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What was found; its fields are the keys of `projector doctor --json`."""
+    """The result; its fields are the keys of `projector doctor --json`."""
 
     findings: Sequence[Finding]
     unseen: Sequence[str]
-    """What could not be looked at, and why: nothing is known to be wrong with it."""
+    """What could not be inspected, and why."""
 
     @property
     def has_error(self) -> bool:
-        """Whether anything found is an error."""
+        """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 async def examine(
-    look_at_broker: Callable[[int], Awaitable[BrokerInfo]],
-    look_at_database: Callable[[], Awaitable[DatabaseInfo]],
+    inspect_broker: Callable[[int], Awaitable[BrokerInfo]],
+    inspect_database: Callable[[], Awaitable[DatabaseInfo]],
     *,
     stream: str,
     rules: Rules,
 ) -> Examination:
-    """Look at both servers; one that cannot be looked at is a finding, and the other one is still examined.
+    """Inspect both servers; a server that cannot be inspected is a finding.
 
-    `look_at_broker` takes the position of the checkpoint, 0 if it is not known.
+    `inspect_broker` takes the position of the checkpoint, or 0 if it is unknown.
 
     Raises:
-        SettingError: as its name says.
+        SettingError
     """
-    # One after the other: beside a working daemon, the stream that is seen is then not older than the checkpoint.
-    database = await _attempt(look_at_database)
+    # The database first: beside a running daemon, the state of the stream is then not older than the checkpoint.
+    database = await _attempt(inspect_database)
     checkpoint = database.checkpoint if isinstance(database, DatabaseInfo) else None
-    broker = await _attempt(partial(look_at_broker, checkpoint.position if checkpoint else 0))
+    broker = await _attempt(partial(inspect_broker, checkpoint.position if checkpoint else 0))
     inspection = Inspection(stream=stream, rules=rules, broker=broker, database=database)
     return Examination(findings=tuple(_findings(inspection)), unseen=tuple(_unseen(inspection)))
 
 
-async def _attempt(look: Callable[[], Awaitable[T]]) -> T | ProjectorError:
+async def _attempt(inspect: Callable[[], Awaitable[T]]) -> T | ProjectorError:
     try:
-        return await look()
+        return await inspect()
     except SettingError:
         raise
     except ProjectorError as error:
@@ -79,6 +79,6 @@ def _unseen(inspection: Inspection) -> Iterator[str]:
         return
     yield from broker.unseen
     if broker.stream is not None and broker.stream.clustered:
-        yield "the other servers of the NATS cluster: only the one that was reached tells its version"
+        yield "the other servers of the NATS cluster: only the connected server reports its version"
     if broker.clock is None:
-        yield "the clock of NATS: only a stream tells it, from version 2.10 on"
+        yield "the clock of NATS: only a stream reports it, from version 2.10 on"

@@ -1,4 +1,4 @@
-"""What a check looks at, and what it finds."""
+"""Checks, their input, and their findings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from projector.domain.rules import Rules
 from projector.errors import ProjectorError
 
 Severity = Literal["error", "warning"]
-"""An error keeps the projector from working, or from being right; a warning may hurt one day."""
+"""An error keeps the projector from running, or from correct results; a warning may cause harm later."""
 
 Version: TypeAlias = tuple[int, ...]
 
@@ -20,42 +20,42 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """Everything that was looked at; a server that cannot be looked at is the error that says why."""
+    """What was inspected; a server that could not be inspected is represented by the error."""
 
     stream: str
-    """The one that the settings name."""
+    """The stream of the settings."""
     rules: Rules
     broker: BrokerInfo | ProjectorError
     database: DatabaseInfo | ProjectorError
 
     @property
     def seen_broker(self) -> BrokerInfo | None:
-        """What the NATS server tells, if it could be looked at."""
+        """The NATS server, if it could be inspected."""
         return self.broker if isinstance(self.broker, BrokerInfo) else None
 
     @property
     def seen_database(self) -> DatabaseInfo | None:
-        """What the database tells, if it could be looked at."""
+        """The database, if it could be inspected."""
         return self.database if isinstance(self.database, DatabaseInfo) else None
 
     @property
     def seen_stream(self) -> StreamInfo | None:
-        """How the stream is, if it could be looked at."""
+        """The stream, if it exists and could be inspected."""
         return self.seen_broker.stream if self.seen_broker else None
 
     @property
     def seen_consumer(self) -> ConsumerInfo | None:
-        """How the durable consumer is, if there is one that could be looked at."""
+        """The durable consumer, if it exists and could be inspected."""
         return self.seen_broker.consumer if self.seen_broker else None
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """How far the table is folded, if anything ever was and it could be looked at."""
+        """The checkpoint, if it exists and could be inspected."""
         return self.seen_database.checkpoint if self.seen_database else None
 
 
 class Finding(NamedTuple):
-    """One thing that will hurt."""
+    """One thing that is wrong."""
 
     name: str
     severity: Severity
@@ -64,7 +64,7 @@ class Finding(NamedTuple):
 
 
 class Check(NamedTuple, Generic[F]):
-    """How to find one thing that will hurt, and what to do about it."""
+    """Finds one thing that is wrong, and says how to correct it."""
 
     name: str
     severity: Severity
@@ -79,7 +79,7 @@ def version_text(version: Version) -> str:
 
 
 def found(checks: Sequence[Check[F]], seen: F | None) -> Iterator[Finding]:
-    """Yield what some checks find in what they look at; nothing if that could not be seen."""
+    """Yield the findings of some checks; none if their input could not be inspected."""
     if seen is None:
         return
     for check in checks:

@@ -1,4 +1,4 @@
-"""What may be wrong with the way to the servers, and between them."""
+"""Checks of the connections to the servers, and of stream and database together."""
 
 from collections.abc import Sequence
 
@@ -57,11 +57,11 @@ def _events_lost(inspection: Inspection) -> str | None:
     ):
         return None
     if database.led:
-        return None  # it has moved on since, and checks this itself
+        return None  # the leader has moved the checkpoint since, and checks this itself
     position = database.checkpoint.position if database.checkpoint else 0
     if stream.state.first <= max(position + 1, stream.state.began):
         return None
-    return f"the stream begins at position {stream.state.first}, and the table is folded up to {position}"
+    return f"the stream begins at position {stream.state.first}, but the table is folded up to {position} only"
 
 
 def _rules_changed(inspection: Inspection) -> str | None:
@@ -69,7 +69,7 @@ def _rules_changed(inspection: Inspection) -> str | None:
     if checkpoint is None:
         return None
     if checkpoint.stream != inspection.stream:
-        return f"the rows were built from stream {checkpoint.stream!r}, and the settings name {inspection.stream!r}"
+        return f"the rows were built from stream {checkpoint.stream!r}, but the settings name {inspection.stream!r}"
     try:
         checkpoint.rules.check(inspection.rules)
     except RulesChangedError as error:
@@ -79,10 +79,10 @@ def _rules_changed(inspection: Inspection) -> str | None:
 
 def _consumer_shared(inspection: Inspection) -> str | None:
     consumer, database = inspection.seen_consumer, inspection.seen_database
-    # A projector that works on this database is the one that may pull.
+    # The leader of this database may pull.
     if consumer is None or not consumer.waiting or database is None or database.led:
         return None
-    return f"somebody pulls from consumer {consumer.name!r}, and no projector works on this database"
+    return f"another process pulls from consumer {consumer.name!r}: this database has no leader"
 
 
 def _clock_skew(inspection: Inspection) -> str | None:
@@ -94,40 +94,54 @@ def _clock_skew(inspection: Inspection) -> str | None:
     for server, reading in readings.items():
         if reading is None:
             continue
-        # The server read its clock at some moment between the two of ours: only what is outside is skew.
+        # The server read its clock between our two readings: only a difference beyond these is skew.
         asked_at, clock, answered_at = reading
         if clock - answered_at > _SKEW_S:
-            apart.append(f"the clock of {server} is {clock - answered_at:.1f} s ahead of this machine's")
+            apart.append(f"the clock of {server} is {clock - answered_at:.1f} s ahead of the local clock")
         elif asked_at - clock > _SKEW_S:
-            apart.append(f"the clock of {server} is {asked_at - clock:.1f} s behind this machine's")
+            apart.append(f"the clock of {server} is {asked_at - clock:.1f} s behind the local clock")
     return "; ".join(apart) or None
 
 
 SETUP_CHECKS: Sequence[Check[Inspection]] = (
     Check("nats-unreachable", "error", _nats_unreachable, "start NATS, or correct PROJECTOR_NATS_URL"),
-    Check("nats-refused", "error", _nats_refused, "correct user, password, credentials or the TLS settings"),
+    Check(
+        "nats-refused", "error", _nats_refused, "correct the user, the password, the credentials or the TLS settings"
+    ),
     Check("postgres-unreachable", "error", _postgres_unreachable, "start Postgres, or correct PROJECTOR_DATABASE_URL"),
-    Check("postgres-refused", "error", _postgres_refused, "correct PROJECTOR_DATABASE_URL, or let the role in"),
-    Check("stream-missing", "error", _stream_missing, "`projector init` creates it; or correct PROJECTOR_STREAM"),
+    Check(
+        "postgres-refused", "error", _postgres_refused, "correct PROJECTOR_DATABASE_URL, or allow the role to connect"
+    ),
+    Check("stream-missing", "error", _stream_missing, "run `projector init` to create it, or correct PROJECTOR_STREAM"),
     Check(
         "stream-replaced",
         "error",
         _stream_replaced,
-        "restore the original stream, or `projector rebuild` to accept this one: "
-        "what only the original stream said is lost then",
+        "restore the original stream, or run `projector rebuild` to accept this one, "
+        "which loses what only the original stream held",
     ),
-    Check("events-lost", "error", _events_lost, "`projector run --accept-gap`, once, goes on without what is gone"),
-    Check("rules-changed", "error", _rules_changed, "`projector rebuild`; or go back to what built the rows"),
+    Check(
+        "events-lost",
+        "error",
+        _events_lost,
+        "run `projector run --accept-gap` once to continue without the lost events",
+    ),
+    Check(
+        "rules-changed",
+        "error",
+        _rules_changed,
+        "run `projector rebuild`, or return to the version and settings that built the rows",
+    ),
     Check(
         "consumer-shared",
         "error",
         _consumer_shared,
-        "end that process, or give this projector a PROJECTOR_CONSUMER of its own",
+        "stop that process, or set PROJECTOR_CONSUMER to a name of its own",
     ),
     Check(
         "clock-skew",
         "warning",
         _clock_skew,
-        "synchronise the clocks: no event counts as later than NATS stored it, and queries compare with now()",
+        "synchronize the clocks: no event counts as later than NATS stored it, and queries compare with now()",
     ),
 )
