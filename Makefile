@@ -25,12 +25,18 @@ install: $(INSTALLED) ## Create the environment in .venv
 demo: $(INSTALLED) ## Start embedded servers, a simulated fleet, the daemon and a live view
 	$(BIN)/projector dev
 
+WORKERS ?= auto
+
 .PHONY: test
 test: $(INSTALLED) ## Run every test on real servers, and show the coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+.PHONY: test-fast
+test-fast: $(INSTALLED) ## Run the tests that need no server
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not servers' tests/unit tests/fuzz tests/conformance
 
 $(MEASURING): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,bench]'

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import nats
 import pytest
 from nats.aio.client import Client
 
@@ -18,6 +17,7 @@ from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
 from tests.support import servers
 from tests.support.fixtures import Rows, Wire
+from tests.support.nats_client import lasting_client
 from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
 
 
@@ -100,14 +100,8 @@ def event(codec: Codec) -> Callable[..., Wire]:
 
 @pytest.fixture
 async def nats_client(nats_url: str) -> AsyncIterator[Client]:
-    """A client that outlives whatever a test does to the server."""
-
-    async def expect(error: Exception) -> None:
-        del error
-
-    async with await nats.connect(
-        nats_url, error_cb=expect, reconnect_time_wait=0.05, max_reconnect_attempts=-1
-    ) as client:
+    """A client that reconnects whatever a test does to the server."""
+    async with lasting_client(nats_url) as client:
         yield client
 
 

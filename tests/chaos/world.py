@@ -13,7 +13,6 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import asyncpg
-import nats
 from nats.aio.client import Client
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
@@ -22,6 +21,7 @@ from tests.chaos.nats_proxy import NatsProxy
 from tests.chaos.postgres_proxy import PostgresProxy
 from tests.chaos.traffic import REFUSED
 from tests.support import servers
+from tests.support.nats_client import lasting_client
 
 _STOP_S = 30.0
 _LOG_LINES = 12
@@ -74,13 +74,7 @@ class World:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         """Connect to NATS directly, through whatever happens to the server."""
-
-        async def expect(error: Exception) -> None:
-            del error
-
-        async with await nats.connect(
-            self.nats.url.split(","), error_cb=expect, reconnect_time_wait=0.05, max_reconnect_attempts=-1
-        ) as client:
+        async with lasting_client(self.nats.url) as client:
             yield client
 
     @asynccontextmanager
