@@ -4,9 +4,10 @@ They are unlogged: after a crash they are worthless, and the next rebuild drops 
 They have the constraints and indexes of the live tables, so they refuse the same values.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 
@@ -155,6 +156,8 @@ class Staging:
         self._url = url
         self._purpose = purpose
         self._connection: Connection
+        self._turn = asyncio.Lock()
+        """Held while the connection is used: a cache may write the next batch while progress is shown."""
         self._reader: Connection
         self._opened = AsyncExitStack()
         self._shown_at = 0.0
@@ -198,9 +201,10 @@ class Staging:
         """Publish the progress in the name of the connection, at most once a second."""
         if time.monotonic() - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = time.monotonic()
-            with translated():
-                name = f"projector {self._purpose} {position}/{target}"
-                await self._connection.execute("SELECT set_config('application_name', $1, false)", name)
+            async with self._turn:
+                with translated():
+                    name = f"projector {self._purpose} {position}/{target}"
+                    await self._connection.execute("SELECT set_config('application_name', $1, false)", name)
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the live checkpoint."""
@@ -212,10 +216,15 @@ class Staging:
         with translated():
             return {(position, stored_at) for position, stored_at in await self._connection.fetch(_PARKED, stream)}
 
-    def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on the staging tables."""
         saved = self._saved if self._compared else set[str]()
-        return transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, saved))
+        async with (
+            self._turn,
+            transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, saved)) as work,
+        ):
+            yield work
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as if uncommitted ones were saved."""

@@ -37,14 +37,16 @@ async def published(world: World, seed: int) -> AsyncIterator[tuple[str, Tables]
     async with world.client() as client:
         jetstream = client.jetstream()
         await jetstream.add_stream(name=stream, subjects=list(subjects.filters()))
-        for subject, payload in traffic.take(MESSAGES):
-            await jetstream.publish(subject, payload)
-        for position in range(1, MESSAGES + 1):
-            raw = await jetstream.get_msg(stream, position)
-            stored_at = int(raw.time.timestamp() * 1000) if raw.time else 0
-            messages.append(Message(position, stored_at, raw.subject or "", raw.data or b""))
-        yield stream, plain_fold(CODEC, messages, {})
-        await jetstream.delete_stream(stream)
+        try:
+            for subject, payload in traffic.take(MESSAGES):
+                await jetstream.publish(subject, payload)
+            for position in range(1, MESSAGES + 1):
+                raw = await jetstream.get_msg(stream, position)
+                stored_at = int(raw.time.timestamp() * 1000) if raw.time else 0
+                messages.append(Message(position, stored_at, raw.subject or "", raw.data or b""))
+            yield stream, plain_fold(CODEC, messages, {})
+        finally:
+            await jetstream.delete_stream(stream)
 
 
 def projector(world: World, database: str, stream: str, batch_size: int) -> Projector:

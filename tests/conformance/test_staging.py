@@ -1,5 +1,6 @@
 """The ports Staging and FinalTransaction."""
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
@@ -281,3 +282,10 @@ async def test_a_final_transaction_that_fails_takes_everything_back(
     assert await everything(staging, "f") == [facts(after())]
     async with store.transaction() as work:
         await work.hold(checkpoint(5))
+
+
+async def test_progress_can_be_shown_while_a_batch_is_written(staging: Staging) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(save(staging, {"e": after(connected(1))}))
+        tasks.create_task(staging.show(1, 2))
+    assert await everything(staging, "e") == [facts(after(connected(1)))]
