@@ -7,6 +7,7 @@ ProjectorError
 │   ├── CheckpointMovedError
 │   ├── RowsChangedError
 │   ├── DeliveryInterruptedError
+│   │   ├── ConsumerPausedError
 │   │   └── MessagesSkippedError
 │   ├── LoginRefusedAgainError
 │   └── HeldRowsRefusedError
@@ -83,6 +84,19 @@ class RowsChangedError(TransientError):
 
 class DeliveryInterruptedError(TransientError):
     """The consumer skipped, repeated or stopped delivering: what is buffered cannot be trusted."""
+
+
+class ConsumerPausedError(DeliveryInterruptedError):
+    """A person has paused the consumer; the daemon waits until the pause ends."""
+
+    def __init__(self, stream: str, consumer: str, *, until: str) -> None:
+        super().__init__(
+            f"consumer {consumer!r} is paused until {until}, and delivers nothing; "
+            f"`nats consumer resume {stream} {consumer}` ends the pause"
+        )
+        self.stream = stream
+        self.consumer = consumer
+        self.until = until
 
 
 class MessagesSkippedError(DeliveryInterruptedError):
@@ -166,7 +180,8 @@ class StreamMissingError(FatalError):
 
     def __init__(self, stream: str) -> None:
         super().__init__(
-            f"there is no stream {stream!r}; run `projector init` to create it, or set PROJECTOR_STREAM to its name"
+            f"there is no stream {stream!r}; run `projector init` to create it, or set PROJECTOR_STREAM to its name, "
+            "or PROJECTOR_NATS_API_PREFIX to that of its JetStream domain or account"
         )
         self.stream = stream
 

@@ -402,6 +402,7 @@ def broker(settings: Settings) -> Broker:
         tls_ca=settings.nats_tls_ca,
         tls_certificate=settings.nats_tls_certificate,
         tls_key=settings.nats_tls_key,
+        api_prefix=settings.nats_api_prefix,
     )
 
 

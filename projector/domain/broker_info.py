@@ -26,6 +26,13 @@ class StreamInfo:
     """Coverage of each subject of our events; empty if the stream is filled from other streams."""
     unmatched: tuple[str, ...] = ()
     """Those of our subject filters that match no message, if the stream has any."""
+    transformed: tuple[str, ...] = ()
+    """Subjects of our events that the stream stores under others."""
+    free_consumers: int | None = None
+    """How many more consumers its own limit allows; None: any number."""
+    sealed: bool = False
+    """Whether it stores no more messages."""
+    max_message_bytes: int | None = None
     retention: str = "limits"
     storage: str = "file"
     replicas: int = 1
@@ -54,7 +61,7 @@ class ConsumerInfo:
     """Its acknowledgement policy."""
     filters: frozenset[str] = frozenset()
     headers_only: bool = False
-    paused: bool = False
+    paused_until: str | None = None
     prioritises: bool = False
     """Whether it serves priority groups only."""
     waiting: int = 0
@@ -72,12 +79,16 @@ class BrokerInfo:
     """Subjects that the daemon needs and the user may not use."""
     forbidden_to_replay: tuple[str, ...] = ()
     """Subjects that only `rebuild`, `verify` and `status` need and the user may not use."""
+    forbidden_to_acknowledge: tuple[str, ...] = ()
+    """Subjects that acknowledgements take on servers with a certain feature flag, and the user may not use."""
     jetstream: bool = True
     stream: StreamInfo | None = None
     """None: it is missing, or the user may not see it."""
     stream_missing: bool = False
     consumer: ConsumerInfo | None = None
     """None: it is missing, or the user may not see it."""
+    free_consumers: int | None = None
+    """How many more consumers the stream and the account allow; None: any number, as far as is seen."""
     clock: tuple[float, float, float] | None = None
     """Unix s: local time of the request, the server's time, local time of the answer; None if the server gives none."""
     sync_every_s: float | None = None

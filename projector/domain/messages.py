@@ -30,10 +30,10 @@ class Origin(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A message of a type this version does not know: the protocol may grow."""
+    """A message of a type this version does not know, since the protocol may grow, or one that states no event."""
 
     type: str
-    """What follows `endpoint.` in the subject."""
+    """What follows `endpoint.` in the subject; in parentheses, what else it is."""
 
 
 class DeadLetter(NamedTuple):

@@ -76,6 +76,11 @@ class Settings:
     nats_tls_key: Path | None = _setting(
         "File with the key of the client certificate.", default=None, read=readers.file
     )
+    nats_api_prefix: str = _setting(
+        "Prefix of the JetStream API: $JS.<domain>.API for another domain, or the subject of an imported API.",
+        default="$JS.API",
+        read=readers.subject,
+    )
     stream: str = _setting("JetStream stream to follow.", default="KAA_ENDPOINT_EVENTS", read=readers.stream_name)
     consumer: str = _setting(
         "Durable consumer that follows the stream.", default="endpoint-state-projector", read=readers.stream_name

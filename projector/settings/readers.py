@@ -27,6 +27,13 @@ def stream_name(value: object) -> str:
     return text(value)
 
 
+def subject(value: object) -> str:
+    """Read a subject without wildcards."""
+    if not all(_TOKEN.fullmatch(token) for token in text(value).split(".")):
+        raise ValueError("it must be names separated by dots, without spaces, * and >")
+    return text(value)
+
+
 def originators(value: object) -> tuple[str, ...]:
     """Read names of service instances, separated by commas; return them sorted, each once."""
     names = value.split(",") if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from projector.domain.stamps import Stamp, occurred_at
 from projector.errors import PoisonError, SettingError
 from projector.stream import subjects
 from projector.stream.limits import checked_text, checked_token
+from projector.stream.markers import find_marker
 from projector.stream.protocol import find_revision
 from projector.stream.revisions import EventType, Record, Translate
 
@@ -50,11 +51,14 @@ class Codec:
         self._route = lru_cache(maxsize=_SUBJECTS_REMEMBERED)(self._find_route)
 
     def decode(self, message: Message) -> Sequence[Event] | Skipped:
-        """Return the events that a message states: none, one or several, or that its type is unknown.
+        """Return the events that a message states: none, one or several, or that it is of an unknown type or a marker.
 
         Raises:
             PoisonError: the message is of a known type and cannot be folded.
         """
+        marker = find_marker(message)
+        if marker is not None:
+            return marker
         route = self._route(message.subject)
         if isinstance(route, Skipped):
             return route

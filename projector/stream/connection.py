@@ -1,9 +1,10 @@
 """The connection to NATS, and what its errors mean."""
 
 import asyncio
+import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import nats.protocol.parser
 import nkeys
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.js.api import DEFAULT_PREFIX
 
 from projector.errors import (
     BrokerLoginError,
@@ -26,6 +28,7 @@ from projector.errors import (
     SettingError,
     one_line,
 )
+from projector.stream.jetstream_errors import jetstream_error
 
 _CONNECT_TIMEOUT_S = 5  # to one server
 _CONNECT_WITHIN_S = 10  # to any: the client would try each of them twice, and whoever waits is not heard of meanwhile
@@ -48,6 +51,8 @@ class Broker:
     tls_certificate: Path | None = None
     """Our own, for servers that ask for one, with its key."""
     tls_key: Path | None = None
+    api_prefix: str = DEFAULT_PREFIX
+    """Where the JetStream API answers: another domain's, or one that the account imports, has another prefix."""
 
     def login(self) -> dict[str, Any]:
         """Return what the client is to show, once it is sure that it is there.
@@ -150,19 +155,38 @@ class RawClient(Client):
 
     requires_tls = False
 
-    def __init__(self) -> None:
+    def __init__(self, api_prefix: str = DEFAULT_PREFIX) -> None:
         """Begin without a connection."""
         super().__init__()
         self._ps = _Parser(self)
         self._failure_listeners: list[OnFailure] = []
         self._receivers: dict[int, Receiver] = {}
-        self.api = self.jetstream(timeout=_ANSWERED_S)
+        self.api_prefix = api_prefix
+        self.api = self.jetstream(prefix=api_prefix, timeout=_ANSWERED_S)
         """The JetStream API."""
 
     @property
     def server_info(self) -> dict[str, Any]:
         """What the server has said of itself when it was connected."""
         return self._server_info
+
+    async def ask(
+        self, what: str, request: Mapping[str, Any] | None = None, *, timeout_s: float = _ANSWERED_S
+    ) -> dict[str, Any]:
+        """Send a request to the JetStream API, and return the answer as it came: the client library drops fields.
+
+        Raises:
+            nats.js.errors.APIError: JetStream refuses the request, or does not answer at this prefix.
+        """
+        payload = b"" if request is None else json.dumps(request).encode()
+        try:
+            reply = await self.request(f"{self.api_prefix}.{what}", payload, timeout=timeout_s)
+        except nats.errors.NoRespondersError as error:
+            raise nats.js.errors.ServiceUnavailableError from error
+        answer: dict[str, Any] = json.loads(reply.data)
+        if "error" in answer:
+            raise nats.js.errors.APIError.from_error(answer["error"])
+        return answer
 
     def abandon(self) -> None:
         """Close the socket of a connection that did not come about, which the stock client leaves open."""
@@ -234,7 +258,7 @@ async def connect(broker: Broker, *, name: str) -> RawClient:
         BrokerRefusedError: they will not let us in.
         SettingError: a file that the settings name cannot be used.
     """
-    client = RawClient()
+    client = RawClient(broker.api_prefix)
     client.requires_tls = broker.requires_tls
     login = broker.login()
     if broker.requires_tls:
@@ -266,19 +290,6 @@ async def connect(broker: Broker, *, name: str) -> RawClient:
     return client
 
 
-_MAY_PASS = frozenset(
-    {
-        10002,  # the account's resources are used up
-        10005,  # no server to place it on
-        10013,  # somebody has just created a consumer of this name,
-        10105,  # which is active,
-        10148,  # and otherwise configured
-        10026,  # there are as many consumers as there may be
-    }
-)
-"""Codes of the errors that JetStream calls bad requests (status 400) though the same request may work the next time."""
-
-
 @asynccontextmanager
 async def connected(broker: Broker, *, name: str) -> AsyncIterator[RawClient]:
     """Connect for the length of a block; see `connect`."""
@@ -305,8 +316,6 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
                 f"NATS will not let us in: {reason}; check user and password in PROJECTOR_NATS_URL, "
                 "or PROJECTOR_NATS_CREDENTIALS"
             ) from error
-        if isinstance(cause, nats.js.errors.BadRequestError) and cause.err_code not in _MAY_PASS:
-            raise BrokerRefusedError(
-                f"NATS refused a request: {reason}; run `projector doctor` to see what is not as it has to be"
-            ) from error
+        if isinstance(cause, nats.js.errors.APIError):
+            raise jetstream_error(cause) from error
         raise BrokerUnavailableError(f"NATS is not reachable: {reason}") from error

@@ -3,21 +3,27 @@
 Postgres owns the position, so the durable consumer is placed where the checkpoint is, and never the other way round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
-from nats.js.errors import NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from projector.domain.messages import Delivery
-from projector.errors import BrokerRefusedError, DeliveryInterruptedError, StreamMissingError
+from projector.errors import BrokerRefusedError, ConsumerPausedError, DeliveryInterruptedError, StreamMissingError
 from projector.stream.connection import RawClient, translated
+from projector.stream.consumer_state import ConsumerState, config_filters
+from projector.stream.jetstream_errors import CONSUMER_IS_INACTIVE_TOO_LONG
 from projector.stream.pull import PULL_EXPIRES_S, PullConsumer
+from projector.stream.units import NS_PER_S
 
 CONSUMER_DESCRIPTION = "Endpoint state projector; its place is that of the checkpoint in Postgres"
 
-_ACK_WAIT_S = 3600.0  # a redelivery is of no use: after an interruption the consumer is sought again
+_ACK_WAIT_S = 3600  # a redelivery is of no use: after an interruption the consumer is sought again
+_MAX_WAITING = 512  # the default of every server
+
+Config: TypeAlias = dict[str, Any]
+"""A consumer's configuration, in the units of the API."""
 
 
 class DurableConsumer(PullConsumer):
@@ -45,28 +51,30 @@ class DurableConsumer(PullConsumer):
         """See PullConsumer."""
         async with translated():
             with suppress(NotFoundError):
+                await self._find()
                 await self._client.api.delete_consumer(self._stream, self._durable)
 
     async def count_pending(self) -> int:
         """See PullConsumer; the consumer itself knows, which takes no further permission."""
         info = await self._info()
-        sent = info.delivered.consumer_seq if info.delivered else 0
-        return (info.num_pending or 0) + sent - self._received + len(self._buffer)
+        return info.pending + info.sent - self._received + len(self._buffer)
 
-    async def _place(self, after: int) -> ConsumerInfo:
-        wanted = ConsumerConfig(
-            durable_name=self._durable,
-            description=CONSUMER_DESCRIPTION,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=after + 1,
-            ack_policy=AckPolicy.ALL,
-            ack_wait=_ACK_WAIT_S,
-            max_ack_pending=-1,
+    async def _place(self, after: int) -> ConsumerState:
+        wanted: Config = {
+            "durable_name": self._durable,
+            "description": CONSUMER_DESCRIPTION,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": after + 1,
+            "ack_policy": "all",
+            "ack_wait": _ACK_WAIT_S * NS_PER_S,
+            "max_ack_pending": -1,
+            "max_waiting": _MAX_WAITING,
+            "replay_policy": "instant",
             **_filter_config(self._filters),
-        )
+        }
         self._confirmed = False
         try:
-            found: ConsumerInfo = await self._client.api.consumer_info(self._stream, self._durable)
+            found = await self._find()
         except NotFoundError:
             pass
         else:
@@ -75,22 +83,35 @@ class DurableConsumer(PullConsumer):
             await self._client.api.delete_consumer(self._stream, self._durable)
         return await _create(self._client, self._stream, wanted)
 
+    async def _find(self) -> ConsumerState:
+        """Return the consumer that has our name, whoever created it.
+
+        A pause is the decision of a person: to replace the consumer would end it.
+
+        Raises:
+            ConsumerPausedError: it is paused.
+        """
+        found = ConsumerState.of(await self._client.ask(f"CONSUMER.INFO.{self._stream}.{self._durable}"))
+        if found.paused:
+            raise ConsumerPausedError(self._stream, self._durable, until=found.config["pause_until"])
+        return found
+
     async def _confirm(self) -> None:
         if not self._confirmed:
             await self._info()
             self._confirmed = True
 
-    async def _info(self) -> ConsumerInfo:
+    async def _info(self) -> ConsumerState:
         """Return what NATS says of the consumer.
 
         Another consumer of the same name counts from 1 as well, wherever in the stream it stands.
 
         Raises:
-            DeliveryInterruptedError: it is not the consumer that was placed.
+            DeliveryInterruptedError: it is not the consumer that was placed, or it is paused.
         """
         async with translated():
             try:
-                info: ConsumerInfo | None = await self._client.api.consumer_info(self._stream, self._durable)
+                info: ConsumerState | None = await self._find()
             except NotFoundError:
                 info = None
         if info is None or self._consumer is None or info.created != self._consumer.created:
@@ -137,7 +158,7 @@ class ReplayConsumer(PullConsumer):
         # Its name is random, so no other client uses it.
         return
 
-    async def _place(self, after: int) -> ConsumerInfo:
+    async def _place(self, after: int) -> ConsumerState:
         return await _create_ephemeral(self._client, self._stream, self._filters, after)
 
 
@@ -145,33 +166,43 @@ async def count_after(client: RawClient, stream: str, filters: Sequence[str], po
     """Return how many messages after a position match the filters; only a consumer knows, so one is made for it."""
     info = await _create_ephemeral(client, stream, filters, position)
     await client.api.delete_consumer(stream, info.name)
-    return info.num_pending or 0
+    return info.pending
 
 
-async def _create_ephemeral(client: RawClient, stream: str, filters: Sequence[str], after: int) -> ConsumerInfo:
-    config = ConsumerConfig(
-        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-        opt_start_seq=after + 1,
-        ack_policy=AckPolicy.NONE,
-        inactive_threshold=PULL_EXPIRES_S,
-        mem_storage=True,
+async def _create_ephemeral(client: RawClient, stream: str, filters: Sequence[str], after: int) -> ConsumerState:
+    config: Config = {
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "inactive_threshold": int(PULL_EXPIRES_S * NS_PER_S),
+        "mem_storage": True,
         **_filter_config(filters),
-    )
-    return await _create(client, stream, config)
+    }
+    try:
+        return await _create(client, stream, config)
+    except BadRequestError as error:
+        if error.err_code != CONSUMER_IS_INACTIVE_TOO_LONG:
+            raise
+    # The stream allows less. What is pulled from counts as active, so that any time will do.
+    limits = (await client.ask(f"STREAM.INFO.{stream}"))["config"]["consumer_limits"]
+    return await _create(client, stream, config | {"inactive_threshold": limits["inactive_threshold"]})
 
 
-async def _create(client: RawClient, stream: str, config: ConsumerConfig) -> ConsumerInfo:
+async def _create(client: RawClient, stream: str, config: Config) -> ConsumerState:
     """Create a consumer.
 
     Raises:
         StreamMissingError: the stream does not exist.
         BrokerRefusedError: the server cannot filter as the configuration says.
     """
+    durable = config.get("durable_name")
+    what = f"CONSUMER.DURABLE.CREATE.{stream}.{durable}" if durable else f"CONSUMER.CREATE.{stream}"
     try:
-        created: ConsumerInfo = await client.api.add_consumer(stream, config)
+        created = ConsumerState.of(await client.ask(what, {"stream_name": stream, "config": config}))
     except NotFoundError as error:
         raise StreamMissingError(stream) from error
-    if _filters(created.config) != _filters(config):
+    if created.filters != config_filters(config):
         # An older server ignores what it does not know, and would send every message of the stream.
         await client.api.delete_consumer(stream, created.name)
         raise BrokerRefusedError(
@@ -180,28 +211,36 @@ async def _create(client: RawClient, stream: str, config: ConsumerConfig) -> Con
     return created
 
 
-def _filter_config(filters: Sequence[str]) -> dict[str, Any]:
+def _filter_config(filters: Sequence[str]) -> Config:
     # Servers before 2.10 know a single filter only.
     return {"filter_subject": filters[0]} if len(filters) == 1 else {"filter_subjects": list(filters)}
 
 
-def _stands_at(info: ConsumerInfo, position: int) -> bool:
-    return info.delivered is not None and info.delivered.stream_seq == position and not info.num_ack_pending
+def _stands_at(found: ConsumerState, position: int) -> bool:
+    return found.delivered_position == position and not found.unacknowledged
 
 
-def _same_purpose(found: ConsumerConfig, wanted: ConsumerConfig) -> bool:
-    def purpose(config: ConsumerConfig) -> tuple[Any, ...]:
-        return (
-            config.ack_policy,
-            config.max_ack_pending,
-            config.deliver_subject,
-            config.replay_policy,
-            bool(config.headers_only),
-            _filters(config),
-        )
+def _same_purpose(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Tell whether a consumer delivers what is wanted.
+
+    A server may limit the messages of a request (`max_batch`) for every consumer: such a limit is kept to.
+    """
+
+    def purpose(config: Mapping[str, Any]) -> tuple[object, ...]:
+        return (*map(config.get, _PURPOSE), bool(config.get("headers_only")), config_filters(config))
 
     return purpose(found) == purpose(wanted)
 
 
-def _filters(config: ConsumerConfig) -> set[str]:
-    return {subject for subject in (config.filter_subject, *(config.filter_subjects or ())) if subject is not None}
+_PURPOSE = (
+    "ack_policy",
+    "ack_wait",
+    "deliver_subject",
+    "max_ack_pending",
+    "max_bytes",
+    "max_expires",
+    "max_waiting",
+    "priority_groups",
+    "replay_policy",
+)
+"""The fields of a configuration without which a consumer is of no use, or of less."""

@@ -7,30 +7,33 @@ for that there is only the server's monitoring endpoint.
 import asyncio
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from http.client import HTTPException
-from time import time
+from time import monotonic, time
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import nats.errors
+from nats.js.api import DEFAULT_PREFIX
 
-from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 from projector.domain.messages import StreamState
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
 from projector.stream.connection import Broker, RawClient, connected, translated
 from projector.stream.consumers import CONSUMER_DESCRIPTION
 from projector.stream.coverage import coverage
+from projector.stream.jetstream_errors import JETSTREAM_OFF, STREAM_NOT_FOUND
+from projector.stream.pull import HEARTBEAT_S
 from projector.stream.units import NS_PER_S, unix_ms
 from projector.stream.view import StreamView
 
 _TIMEOUT_S = 5.0
-_NO_SUCH_STREAM = 10059
-_JETSTREAM_OFF = (10039, 10076)  # for the account, on the server
+_POLL_S = 0.2
 _KNOWS_SUBJECTS_FILTER = (2, 8)
+_KNOWS_LONG_ACKNOWLEDGEMENTS = (2, 14)
 _MALFORMED = b"{"  # the API answers such a request with an error and does nothing
 _ANY = "doctor"  # stands for the wildcard of a permission; nothing has this name, and nothing would come of it
 
@@ -51,6 +54,9 @@ REPLAY_NEEDS = (
     "$JS.API.CONSUMER.DELETE.{stream}.*",
     "$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
 )
+LONG_ACKNOWLEDGEMENT = "$JS.ACK.*.*.{stream}.{consumer}.>"
+"""By which servers with the feature flag js_ack_fc_v2 are acknowledged: it names domain and account."""
+_ACCOUNT_INFO = "$JS.API.INFO"
 _INBOX = "_INBOX.>"
 
 
@@ -108,6 +114,7 @@ class _Inspection:
             filters=self._wanted.filters,
             forbidden=await self._forbidden(DAEMON_NEEDS),
             forbidden_to_replay=await self._forbidden(REPLAY_NEEDS),
+            forbidden_to_acknowledge=await self._forbidden(self._long_acknowledgements()),
             sync_every_s=sync_every_s,
             unseen=unseen,
         )
@@ -117,8 +124,13 @@ class _Inspection:
             view = StreamView(self._client, self._wanted.stream, self._wanted.filters)
             seen = replace(seen, stream=replace(seen.stream, at_checkpoint=await view.message(position)))
         if seen.stream is not None and self._named(_CONSUMER_INFO) not in seen.forbidden:
-            seen = replace(seen, consumer=await self._consumer())
+            seen = replace(seen, consumer=await self._settled_consumer(seen.stream))
+        if seen.stream is not None:
+            seen = await self._with_account(seen, seen.stream)
         return replace(seen, clock=self._clock)
+
+    def _long_acknowledgements(self) -> tuple[str, ...]:
+        return (LONG_ACKNOWLEDGEMENT,) if self._version >= _KNOWS_LONG_ACKNOWLEDGEMENTS else ()
 
     async def _forbidden(self, needs: Iterable[str]) -> tuple[str, ...]:
         """Return which of some permissions are missing."""
@@ -128,7 +140,7 @@ class _Inspection:
         if self._complaints:
             return (_INBOX,)
         await inbox.unsubscribe()
-        named = {need: re.sub(r"[*>]$", _ANY, need) for need in map(self._named, needs)}
+        named = {need: re.sub(r"(?<=\.)[*>](?=\.|$)", _ANY, need) for need in map(self._named, needs)}
         for subject in named.values():
             await self._client.publish(subject, _MALFORMED)
         await self._heard()
@@ -148,9 +160,9 @@ class _Inspection:
         except nats.errors.NoRespondersError:
             return replace(seen, jetstream=False)
         error = info.get("error", {}).get("err_code")
-        if error in _JETSTREAM_OFF:
+        if error in JETSTREAM_OFF:
             return replace(seen, jetstream=False)
-        if error == _NO_SUCH_STREAM:
+        if error == STREAM_NOT_FOUND:
             return replace(seen, stream_missing=True)
         _check(info)
         unmatched = []
@@ -161,6 +173,34 @@ class _Inspection:
                 if not found["state"].get("subjects"):
                     unmatched.append(subject_filter)
         return replace(seen, stream=_stream_info(info, self._wanted.subjects, unmatched))
+
+    async def _with_account(self, seen: BrokerInfo, stream: StreamInfo) -> BrokerInfo:
+        """Add how many more consumers the stream and the account allow."""
+        free = [] if stream.free_consumers is None else [stream.free_consumers]
+        unseen = seen.unseen
+        if await self._forbidden((_ACCOUNT_INFO,)):
+            unseen = (*unseen, f"the limits of the account: the NATS user may not use {self._named(_ACCOUNT_INFO)}")
+        else:
+            account = await self._ask("INFO")
+            _check(account)
+            # An account may have limits for each number of replicas.
+            tier = account.get("tiers", {}).get(f"R{stream.replicas}", account)
+            free += _free(tier["limits"].get("max_consumers", -1), tier["consumers"])
+        return replace(seen, free_consumers=min(free, default=None), unseen=unseen)
+
+    async def _settled_consumer(self, stream: StreamInfo) -> ConsumerInfo | None:
+        """Return the consumer without the requests of a client that has just gone.
+
+        A server that is not the client's own takes note of that with the next heartbeat.
+        """
+        consumer = await self._consumer()
+        if not stream.clustered and self._client.api_prefix == DEFAULT_PREFIX:
+            return consumer
+        until = monotonic() + 1.5 * HEARTBEAT_S
+        while consumer is not None and consumer.waiting and monotonic() < until:
+            await asyncio.sleep(_POLL_S)
+            consumer = await self._consumer()
+        return consumer
 
     async def _consumer(self) -> ConsumerInfo | None:
         info = await self._ask(f"CONSUMER.INFO.{self._wanted.stream}.{self._wanted.consumer}")
@@ -175,7 +215,7 @@ class _Inspection:
             acknowledges=config["ack_policy"],
             filters=frozenset(filter(None, filters)),
             headers_only=config.get("headers_only", False),
-            paused=info.get("paused", False),
+            paused_until=config.get("pause_until") if info.get("paused") else None,
             prioritises=bool(config.get("priority_groups")),
             waiting=info.get("num_waiting", 0),
         )
@@ -183,7 +223,7 @@ class _Inspection:
     async def _ask(self, subject: str, **request: str) -> dict[str, Any]:
         payload = json.dumps(request).encode() if request else b""
         asked_at = time()
-        reply = await self._client.request(f"$JS.API.{subject}", payload, timeout=_TIMEOUT_S)
+        reply = await self._client.request(f"{self._client.api_prefix}.{subject}", payload, timeout=_TIMEOUT_S)
         answered_at = time()
         answer: dict[str, Any] = json.loads(reply.data)
         if "ts" in answer:
@@ -191,12 +231,25 @@ class _Inspection:
         return answer
 
     def _named(self, need: str) -> str:
-        return need.format(stream=self._wanted.stream, consumer=self._wanted.consumer)
+        named = need.format(stream=self._wanted.stream, consumer=self._wanted.consumer)
+        return named.replace(f"{DEFAULT_PREFIX}.", f"{self._client.api_prefix}.", 1)
 
 
 def _check(answer: dict[str, Any]) -> None:
     if "error" in answer:
         raise BrokerUnavailableError(f"JetStream cannot say now: {answer['error'].get('description')}")
+
+
+def _free(limit: int, used: int) -> list[int]:
+    return [limit - used] if limit > 0 else []
+
+
+def _stored_as(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return which subjects a stream changes, and into what; None if it stores messages as they are published."""
+    transform = config.get("subject_transform")
+    if transform is None:
+        return None
+    return transform.get("src") or ">", re.sub(r"\$\d+|\{\{[^}]*\}\}", "*", transform["dest"])
 
 
 def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequence[str]) -> StreamInfo:
@@ -207,6 +260,16 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
 
     max_age = limit("max_age")
     filled_from_others = bool(config.get("mirror") or config.get("sources"))
+    published, stored = _stored_as(config) or (None, None)
+    stores = (*config.get("subjects", ()), *filter(None, (stored,)))
+    moved = [
+        one
+        for one in wanted
+        if published
+        and stored
+        and coverage((published,), one) != Coverage.NOT_AT_ALL
+        and coverage((stored,), one) == Coverage.NOT_AT_ALL
+    ]
     return StreamInfo(
         state=StreamState(
             created_at=unix_ms(datetime.fromisoformat(info["created"])),
@@ -215,8 +278,12 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
             began=config.get("first_seq") or 1,
             deleted=state.get("num_deleted", 0),
         ),
-        stores={} if filled_from_others else {one: coverage(config.get("subjects", ()), one) for one in wanted},
+        stores={} if filled_from_others else {one: coverage(stores, one) for one in wanted},
         unmatched=tuple(unmatched),
+        transformed=tuple(moved),
+        free_consumers=min(_free(config.get("max_consumers", -1), state["consumer_count"]), default=None),
+        sealed=config.get("sealed", False),
+        max_message_bytes=limit("max_msg_size"),
         retention=config["retention"],
         storage=config["storage"],
         replicas=config["num_replicas"],

@@ -1,10 +1,15 @@
 """Creating the stream, for those who have none yet."""
 
-from nats.js.api import StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from contextlib import suppress
+from typing import NoReturn
 
+from nats.js.api import DEFAULT_PREFIX, StorageType, StreamConfig
+from nats.js.errors import APIError, BadRequestError, NotFoundError
+
+from projector.errors import BrokerRefusedError, NotPermittedError, SettingError
 from projector.stream import subjects
-from projector.stream.connection import Broker, connected, translated
+from projector.stream.connection import Broker, RawClient, connected, translated
+from projector.stream.jetstream_errors import SUBJECTS_OVERLAP
 
 
 async def create_stream(broker: Broker, stream: str) -> bool:
@@ -14,12 +19,45 @@ async def create_stream(broker: Broker, stream: str) -> bool:
 
     Raises:
         BrokerUnavailableError, BrokerRefusedError: as their names say.
+        SettingError: the server belongs to a JetStream domain, and the settings do not name one.
     """
     config = StreamConfig(name=stream, subjects=list(subjects.filters()), storage=StorageType.FILE)
     async with connected(broker, name="projector init") as client, translated():
         try:
             await client.api.stream_info(stream)
         except NotFoundError:
-            await client.api.add_stream(config)
+            _check_domain(client, stream)
+            try:
+                await client.api.add_stream(config)
+            except BadRequestError as error:
+                if error.err_code != SUBJECTS_OVERLAP:
+                    raise
+                await _refuse_overlap(client, stream)
             return True
         return False
+
+
+def _check_domain(client: RawClient, stream: str) -> None:
+    """Make sure that a stream is not created beside the one of the same name in another domain.
+
+    Raises:
+        SettingError: the settings do not say in which domain it belongs.
+    """
+    domain = client.server_info.get("domain")
+    if domain and client.api_prefix == DEFAULT_PREFIX:
+        raise SettingError(
+            f"there is no stream {stream!r} in {domain!r}, the JetStream domain of this NATS server; "
+            f"if the stream is in another domain, set PROJECTOR_NATS_API_PREFIX to '$JS.<that domain>.API', "
+            f"and to '$JS.{domain}.API' to create it here"
+        )
+
+
+async def _refuse_overlap(client: RawClient, stream: str) -> NoReturn:
+    names: list[str] = []
+    with suppress(APIError, NotPermittedError):
+        for subject in subjects.filters():
+            names += (await client.ask("STREAM.NAMES", {"subject": subject}))["streams"] or ()
+    raise BrokerRefusedError(
+        f"stream {stream!r} cannot be created: another stream stores its subjects"
+        f"{': ' if names else ''}{', '.join(sorted(set(names)))}; set PROJECTOR_STREAM to the name of that stream"
+    )

@@ -15,19 +15,20 @@ from time import monotonic
 from typing import NamedTuple
 
 from nats.aio.subscription import Subscription
-from nats.js.api import ConsumerInfo
 
 from projector.domain.messages import Delivery, Message
 from projector.errors import DeliveryInterruptedError, ProjectorError
 from projector.stream.connection import RawClient, translated
+from projector.stream.consumer_state import ConsumerState
 from projector.stream.headers import parse_headers, parse_status
 from projector.stream.units import NS_PER_MS, NS_PER_S
 
-_HEARTBEAT_S = 2.0
-_OVERDUE_S = 2.5 * _HEARTBEAT_S
+HEARTBEAT_S = 2.0
+_OVERDUE_S = 2.5 * HEARTBEAT_S
 _IDLE_S = 1.0
 PULL_EXPIRES_S = 30.0
 _PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be open, and as much again be buffered
+_MOST_REQUESTS = 100  # at a time, where the server limits their size; by default 512 may wait
 _ACK_PREFIX = b"$JS.ACK."
 _SHORT_ACK_TOKENS = 9
 
@@ -51,7 +52,7 @@ class PullConsumer(ABC):
         self._batch_size = batch_size
         self._buffer: deque[_Received] = deque()
         self._news = asyncio.Event()
-        self._consumer: ConsumerInfo | None = None
+        self._consumer: ConsumerState | None = None
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requested = 0
@@ -62,7 +63,7 @@ class PullConsumer(ABC):
         client.on_failure(self._fail)
 
     @abstractmethod
-    async def _place(self, after: int) -> ConsumerInfo:
+    async def _place(self, after: int) -> ConsumerState:
         """Return a consumer that delivers what follows a position, with nothing in flight."""
 
     @abstractmethod
@@ -87,14 +88,14 @@ class PullConsumer(ABC):
             self._consumer = info = await self._place(after)
             self._buffer.clear()
             self._requested = 0
-            self._received = info.delivered.consumer_seq if info.delivered else 0
+            self._received = info.sent
             self._fault = None
             if self._subscription is not None:
                 await self._client.unsubscribe_raw(self._subscription)  # what is still under way belongs to the past
             self._inbox = self._client.new_inbox()
             self._subscription = await self._client.subscribe_raw(self._inbox, self._receive)
             await self._pull()
-        return info.num_pending or 0
+        return info.pending
 
     async def next(self, linger_s: float) -> Delivery | None:
         """Wait for messages and return a batch of them, not full if it is not within `linger_s` of its first message.
@@ -141,22 +142,24 @@ class PullConsumer(ABC):
 
     async def _pull(self) -> None:
         """Keep up to two batches requested or buffered, so that the next one is under way while one is folded."""
-        if self._requested + len(self._buffer) > self._batch_size:
-            return
+        largest = self._consumer.largest_request if self._consumer else None
+        size = min(self._batch_size, largest or self._batch_size)
         request = {
-            "batch": self._batch_size,
+            "batch": size,
             "max_bytes": max(_PULL_MAX_BYTES, 2 * self._client.max_payload),
             "expires": int(PULL_EXPIRES_S * NS_PER_S),
-            "idle_heartbeat": int(_HEARTBEAT_S * NS_PER_S),
+            "idle_heartbeat": int(HEARTBEAT_S * NS_PER_S),
         }
-        self._requested += self._batch_size
-        self._heard_at = monotonic()
-        async with translated():
-            await self._client.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
-                json.dumps(request).encode(),
-                reply=self._inbox,
-            )
+        room = min(2 * self._batch_size - len(self._buffer), _MOST_REQUESTS * size) - self._requested
+        for _ in range(min(room, self._batch_size) // size):
+            self._requested += size
+            self._heard_at = monotonic()
+            async with translated():
+                await self._client.publish(
+                    f"{self._client.api_prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._name}",
+                    json.dumps(request).encode(),
+                    reply=self._inbox,
+                )
 
     def _receive(self, subject: bytes, reply: bytes, payload: bytes, headers: bytes | None) -> None:
         if self._fault is not None:
@@ -186,7 +189,7 @@ class PullConsumer(ABC):
             parse_headers(headers) if headers else None,
         )
         self._buffer.append(_Received(message, reply, int(pending)))
-        if len(self._buffer) in (1, self._batch_size):
+        if len(self._buffer) in (1, self._batch_size) or not self._requested:
             self._news.set()
 
     def _receive_status(self, status: str, description: str, headers: Mapping[str, str]) -> None:

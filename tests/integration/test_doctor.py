@@ -1,7 +1,6 @@
 """The doctor on set-ups that are bad, on real servers: each names its fault."""
 
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -109,6 +108,14 @@ async def test_a_database_that_does_not_exist_beside_a_stream_that_does_not(
         ({"subjects": ["kaa.v1.events.*.endpoint.config.*"]}, {"subjects-partly-missing"}),
         ({"subjects": ["kaa.v1.events.kpc.endpoint.>"]}, {"subjects-partly-missing"}),
         ({"subjects": ["kaa.>", "orders.>"]}, set()),
+        ({"subjects": ["raw.>"], "subject_transform": {"src": "raw.>", "dest": "kaa.>"}}, set()),
+        ({"subject_transform": {"src": "kaa.v1.events.*.>", "dest": "kept.$1.>"}}, {"subjects-transformed"}),
+        ({"subject_transform": {"src": "orders.*", "dest": "kept.{{wildcard(1)}}"}}, set()),
+        ({"republish": {"src": ">", "dest": "copies.>"}}, set()),
+        ({"deny_delete": True, "deny_purge": True}, set()),
+        ({"max_msg_size": 1000}, {"message-size-limit"}),
+        ({"max_msg_size": 1 << 20}, set()),
+        ({"max_consumers": 1}, {"consumer-limit-to-replay"}),
     ],
     ids=str,
 )
@@ -134,7 +141,7 @@ async def test_originators_of_whom_there_is_no_message(scene: Scene, event: Even
         ({"ack_policy": "all", "filter_subject": "kaa.v1.events.kpc.endpoint.>"}, {"consumer-taken"}),
         ({"ack_policy": "all", "headers_only": True}, {"consumer-unusable"}),
         pytest.param(
-            {"ack_policy": "all", "pause_until": "2200-01-01T00:00:00Z"}, {"consumer-unusable"}, marks=needs_nats(2, 11)
+            {"ack_policy": "all", "pause_until": "2200-01-01T00:00:00Z"}, {"consumer-paused"}, marks=needs_nats(2, 11)
         ),
         ({"ack_policy": "all"}, set()),
     ],
@@ -177,7 +184,11 @@ async def test_an_account_without_jetstream(serve: Callable[..., EmbeddedNats], 
 
 EVERYTHING = tuple(
     need.format(stream=STREAM, consumer=CONSUMER)
-    for need in (*broker_inspection.DAEMON_NEEDS, *broker_inspection.REPLAY_NEEDS)
+    for need in (
+        *broker_inspection.DAEMON_NEEDS,
+        *broker_inspection.REPLAY_NEEDS,
+        broker_inspection.LONG_ACKNOWLEDGEMENT,
+    )
 )
 
 
@@ -208,7 +219,8 @@ async def test_every_permission_that_is_missing_is_named_and_no_other(
             continue
         (complaint,) = complaints
         to_replay = number >= len(broker_inspection.DAEMON_NEEDS)
-        assert complaint.name == ("nats-permissions-to-replay" if to_replay else "nats-permissions")
+        expected = "nats-permissions-to-replay" if to_replay else "nats-permissions"
+        assert complaint.name == ("nats-permissions-to-acknowledge" if missing == EVERYTHING[-1] else expected)
         assert complaint.what == f"the NATS user may not use: {missing}"
     assert await named(url("no-inbox"), database_url) == {"nats-permissions"}
 
@@ -221,8 +233,8 @@ def user(name: str, permissions: Any, inbox: str = "_INBOX.>") -> str:
 async def test_a_single_replica_in_a_cluster(
     serve: Callable[..., EmbeddedNats], database_url: str, eventually: Eventually
 ) -> None:
-    ports = [free_port(), free_port()]
-    servers = [
+    ports = [servers.free_port(), servers.free_port()]
+    nodes = [
         serve(
             f'server_name: s{own}, cluster {{name: c, listen: "127.0.0.1:{ports[own]}", '
             f'routes: ["nats://127.0.0.1:{ports[1 - own]}"]}}',
@@ -230,7 +242,7 @@ async def test_a_single_replica_in_a_cluster(
         )
         for own in (0, 1)
     ]
-    async with await nats.connect(servers[0].url) as client:
+    async with await nats.connect(nodes[0].url) as client:
         jetstream = client.jetstream(timeout=1)
 
         async def is_created() -> bool:
@@ -241,16 +253,9 @@ async def test_a_single_replica_in_a_cluster(
             return True
 
         await eventually(is_created)
-        assert await named(servers[0].url, database_url) == {"one-replica"}
+        assert await named(nodes[0].url, database_url) == {"one-replica"}
         await jetstream.update_stream(name=STREAM, subjects=list(subjects.filters()), num_replicas=2)
-        assert await named(servers[0].url, database_url) == set()
-
-
-def free_port() -> int:
-    """A port for servers that have to know each other's before they start."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        assert await named(nodes[0].url, database_url) == set()
 
 
 @needs_nats(2, 10)

@@ -7,6 +7,7 @@ from projector.app.doctor.known_faults import known_faults
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 
 _SEVERAL_FILTERS = (2, 10)
+_LARGE_EVENT_BYTES = 65_536  # an event can name many endpoints
 
 
 def _forbidden(broker: BrokerInfo) -> str | None:
@@ -15,6 +16,23 @@ def _forbidden(broker: BrokerInfo) -> str | None:
 
 def _forbidden_to_replay(broker: BrokerInfo) -> str | None:
     return _listed("the NATS user may not use", broker.forbidden_to_replay) if not broker.forbidden else None
+
+
+def _forbidden_to_acknowledge(broker: BrokerInfo) -> str | None:
+    return _listed("the NATS user may not use", broker.forbidden_to_acknowledge) if not broker.forbidden else None
+
+
+def _no_room_for_consumer(broker: BrokerInfo) -> str | None:
+    if broker.free_consumers is None or broker.consumer is not None or broker.free_consumers > 0:
+        return None
+    return "the stream or the account allows no further consumer (max_consumers), and the daemon's does not exist"
+
+
+def _no_room_to_replay(broker: BrokerInfo) -> str | None:
+    needed = 1 if broker.consumer is not None else 2
+    if broker.free_consumers is None or broker.free_consumers >= needed or _no_room_for_consumer(broker):
+        return None
+    return "the stream or the account allows no further consumer (max_consumers) beside the daemon's"
 
 
 def _jetstream_off(broker: BrokerInfo) -> str | None:
@@ -52,6 +70,21 @@ def _subjects_partly_missing(stream: StreamInfo) -> str | None:
     return _listed(
         "the stream does not store all of", [one for one, stored in stream.stores.items() if stored != Coverage.WHOLLY]
     )
+
+
+def _transformed(stream: StreamInfo) -> str | None:
+    return _listed("the stream changes subjects (subject_transform), and stores under others", stream.transformed)
+
+
+def _sealed(stream: StreamInfo) -> str | None:
+    return "the stream is sealed, and stores no more events" if stream.sealed else None
+
+
+def _message_size(stream: StreamInfo) -> str | None:
+    limit = stream.max_message_bytes
+    if limit is None or limit >= _LARGE_EVENT_BYTES:
+        return None
+    return f"the stream rejects messages of more than {limit} bytes (max_msg_size)"
 
 
 def _nothing_matches(stream: StreamInfo) -> str | None:
@@ -112,10 +145,13 @@ def _taken(broker: BrokerInfo) -> str | None:
 def _unusable(consumer: ConsumerInfo) -> str | None:
     signs = [
         *(["it delivers headers without payloads"] if consumer.headers_only else []),
-        *(["it is paused"] if consumer.paused else []),
         *(["it serves priority groups only"] if consumer.prioritises else []),
     ]
     return _listed(f"consumer {consumer.name!r} delivers nothing that can be folded", signs)
+
+
+def _paused(consumer: ConsumerInfo) -> str | None:
+    return consumer.paused_until and f"consumer {consumer.name!r} is paused until {consumer.paused_until}"
 
 
 def _sizes(stream: StreamInfo) -> list[str]:
@@ -142,7 +178,19 @@ BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
         _forbidden_to_replay,
         "grant these as well, for `projector rebuild`, `projector verify` and `projector status`",
     ),
-    Check("jetstream-off", "error", _jetstream_off, "enable JetStream on the server and for the account"),
+    Check(
+        "nats-permissions-to-acknowledge",
+        "warning",
+        _forbidden_to_acknowledge,
+        "grant this as well: a server with the feature flag js_ack_fc_v2 is acknowledged there",
+    ),
+    Check(
+        "jetstream-off",
+        "error",
+        _jetstream_off,
+        "enable JetStream on the server and for the account, "
+        "or set PROJECTOR_NATS_API_PREFIX if it is in another domain or account",
+    ),
     Check(
         "nats-too-old",
         "error",
@@ -156,6 +204,18 @@ BROKER_CHECKS: Sequence[Check[BrokerInfo]] = (
         _lazy_sync,
         "set `sync_interval: always` on every server, and create the stream without persist_mode async: "
         "otherwise a machine crash loses events whose publishers got an acknowledgement",
+    ),
+    Check(
+        "consumer-limit",
+        "error",
+        _no_room_for_consumer,
+        "raise max_consumers of the stream or the account, or delete consumers that nothing uses",
+    ),
+    Check(
+        "consumer-limit-to-replay",
+        "warning",
+        _no_room_to_replay,
+        "raise max_consumers by one: `rebuild`, `verify`, `status` and the lag in monitoring need another consumer",
     ),
     Check(
         "consumer-taken",
@@ -177,6 +237,19 @@ STREAM_CHECKS: Sequence[Check[StreamInfo]] = (
         _subjects_partly_missing,
         "add kaa.v1.events.*.endpoint.> to the stream's subjects, "
         "or list the originators that it stores in PROJECTOR_ORIGINATORS",
+    ),
+    Check(
+        "subjects-transformed",
+        "error",
+        _transformed,
+        "exclude kaa.v1.events.*.endpoint.> from the transform: the daemon reads events by their published subjects",
+    ),
+    Check("sealed", "warning", _sealed, "point the publishers at another stream, and PROJECTOR_STREAM too"),
+    Check(
+        "message-size-limit",
+        "warning",
+        _message_size,
+        "raise max_msg_size: an event that names many endpoints is larger, and its publisher loses it",
     ),
     Check(
         "no-message-matches",
@@ -218,6 +291,12 @@ STREAM_CHECKS: Sequence[Check[StreamInfo]] = (
     ),
 )
 CONSUMER_CHECKS: Sequence[Check[ConsumerInfo]] = (
+    Check(
+        "consumer-paused",
+        "error",
+        _paused,
+        "`nats consumer resume STREAM CONSUMER`, or wait until then: the daemon folds nothing meanwhile",
+    ),
     Check(
         "consumer-unusable",
         "error",

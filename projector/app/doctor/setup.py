@@ -112,7 +112,13 @@ SETUP_CHECKS: Sequence[Check[Inspection]] = (
     Check(
         "postgres-refused", "error", _postgres_refused, "correct PROJECTOR_DATABASE_URL, or allow the role to connect"
     ),
-    Check("stream-missing", "error", _stream_missing, "run `projector init` to create it, or correct PROJECTOR_STREAM"),
+    Check(
+        "stream-missing",
+        "error",
+        _stream_missing,
+        "run `projector init` to create it, or correct PROJECTOR_STREAM, "
+        "or PROJECTOR_NATS_API_PREFIX if it is in another JetStream domain or account",
+    ),
     Check(
         "stream-replaced",
         "error",
