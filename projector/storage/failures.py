@@ -37,6 +37,8 @@ _NO_SUCH_DATABASE = "3D000"
 
 def translate(error: BaseException) -> ProjectorError | None:
     """Return the error of ours for one of the driver, or None if it is not from the driver."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
+        return DatabaseUnavailableError(f"a table was altered while it was in use: {one_line(error)}")
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error)
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
@@ -70,14 +72,16 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
     if sqlstate[:2] in _POISON_CLASSES:
         return PoisonError("database-rejected", text)
     refusal = DatabaseLoginError if sqlstate[:2] == "28" or sqlstate == _NO_SUCH_DATABASE else DatabaseRefusedError
-    return refusal(f"Postgres refuses: {text}; {_remedy(sqlstate)}")
+    return refusal(f"Postgres refuses: {text}; {_remedy(sqlstate, text)}")
 
 
-def _remedy(sqlstate: str) -> str:
+def _remedy(sqlstate: str, text: str) -> str:
     if sqlstate.startswith("28"):
         return "check user and password in PROJECTOR_DATABASE_URL"
     if sqlstate == _NO_SUCH_DATABASE:
         return "create the database, or correct its name in PROJECTOR_DATABASE_URL"
+    if sqlstate == "42501" and "row-level security" in text:
+        return "let the role see every row: give it BYPASSRLS, or disable row level security on that table"
     if sqlstate == "42501":
         return "grant the privileges that docs/how-to/connect.md lists"
     if sqlstate.startswith("42"):

@@ -7,13 +7,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from projector import resources
-from projector.errors import NotMigratedError
+from projector.errors import DatabaseRefusedError, NotMigratedError
 from projector.storage.connection import connect
 from projector.storage.failures import translated
 from projector.storage.version import NEWEST
@@ -24,6 +24,7 @@ async def upgrade(url: str) -> None:
 
     Raises:
         NotMigratedError: the tables are newer.
+        DatabaseRefusedError: the database is not encoded in UTF-8.
     """
 
     def run(connection: Connection) -> None:
@@ -35,7 +36,20 @@ async def upgrade(url: str) -> None:
             raise
 
     async with engine_connection(url) as connection:
+        await _check_encoding(connection)
         await connection.run_sync(run)
+
+
+async def _check_encoding(connection: AsyncConnection) -> None:
+    """Refuse a database that cannot hold every text that an event may have."""
+    encoding = (await connection.execute(text("SHOW server_encoding"))).scalar_one()
+    await connection.rollback()
+    if encoding != "UTF8":
+        raise DatabaseRefusedError(
+            f"the database is encoded in {encoding}, which cannot hold every endpoint id; "
+            "create another one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, "
+            "and correct PROJECTOR_DATABASE_URL"
+        )
 
 
 def config(connection: Connection) -> Config:

@@ -25,6 +25,8 @@ WRITER_SETTINGS: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
+    # A policy must not hide rows: a hidden row would be taken for a missing one.
+    "row_security": "off",
     # No session may hold the checkpoint for long, or wait for it forever.
     "idle_in_transaction_session_timeout": "8s",
     "lock_timeout": "10s",
