@@ -23,6 +23,7 @@ ProjectorError
     ├── StreamMissingError
     ├── StreamReplacedError
     ├── EventsLostError
+    ├── OtherStreamError
     ├── RulesChangedError
     ├── DamagedRowError
     ├── StreamTrimmedError
@@ -212,6 +213,19 @@ class EventsLostError(FatalError):
         self.stream = stream
         self.checkpoint = checkpoint
         self.first = first
+
+
+class OtherStreamError(FatalError):
+    """The tables were built from another stream than the settings name."""
+
+    def __init__(self, *, found: str, wanted: str) -> None:
+        super().__init__(
+            f"the tables were built from stream {found!r}, and PROJECTOR_STREAM is {wanted!r}; "
+            "use a database for each stream; or end the daemon of the other stream and run `projector rebuild`, "
+            "which replaces its rows"
+        )
+        self.found = found
+        self.wanted = wanted
 
 
 class RulesChangedError(FatalError):

@@ -197,6 +197,11 @@ class FinalTransaction(Protocol):
 class Staging(Rows, Protocol):
     """The staging tables of a rebuild; see `storage.staging.Staging`."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether the staging tables are still those of this rebuild."""
+        ...
+
     async def lead(self) -> bool:
         """Become the leader unless a daemon leads; return whether it did."""
         ...

@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+import stamina
+
 from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
@@ -27,10 +29,12 @@ from projector.domain.differences import Differences
 from projector.domain.events import Event
 from projector.domain.messages import Message
 from projector.domain.rules import Rules
-from projector.errors import HeldRowsRefusedError, StreamTrimmedError
+from projector.errors import DatabaseUnavailableError, HeldRowsRefusedError, OtherStreamError, StreamTrimmedError
 
 _NEAR_ENOUGH = 2000
 """Messages in one round of the replay, after which the rest is folded in a fraction of a second."""
+_FINAL_ATTEMPTS = 20
+"""Of the last transaction, each of which may wait 10 s for a lock."""
 _REGISTERS_HELD = 1_000_000
 """Those of about 100,000 endpoints."""
 
@@ -100,6 +104,9 @@ class _Notes:
     retried: list[int] = field(default_factory=list)
     """Positions of dead letters."""
 
+    def copy(self) -> "_Notes":
+        return _Notes(self.replayed, self.mentions.copy(), self.retried.copy())
+
 
 class Rebuild:
     """One rebuild or verification."""
@@ -156,15 +163,17 @@ class _Attempt:
         start = await self._begin()
         replayed = await self._replay(start, cache)
         await self._staging.compare()
-        caught_up = await self._catch_up(start, replayed)
-        return await self._finish(start, caught_up)
+        return await self._finish(start, await self._catch_up(start, replayed))
 
     async def _begin(self) -> _Start:
         """Fetch the first messages, and decide where the replay starts."""
+        live = await self._staging.checkpoint()
+        leading = self._options.apply and await self._staging.lead()
+        if live is not None and live.stream != self._options.stream and not leading:
+            raise OtherStreamError(found=live.stream, wanted=self._options.stream)
         await self._messages.begin((await self._source.view.state()).first - 1)
         state = await self._source.view.state()
         if state.first > state.began:
-            live = await self._staging.checkpoint()
             # In another stream, or in an earlier one of the same name, positions mean something else.
             known = (
                 live is not None
@@ -184,7 +193,6 @@ class _Attempt:
             position=state.first - 1,
         )
         parked = await self._staging.parked(self._options.stream)
-        leading = self._options.apply and await self._staging.lead()
         return _Start(origin=origin, leading=leading, parked=parked)
 
     async def _replay(self, start: _Start, cache: WriteBehindCache | None) -> Checkpoint:
@@ -207,21 +215,42 @@ class _Attempt:
         return projection.checkpoint
 
     async def _finish(self, start: _Start, caught_up: Checkpoint) -> Report:
-        """Hold the live checkpoint, fold the last messages, compare, and apply."""
-        async with self._staging.finish() as final:
-            live = await final.hold()
-            projection = Projection(self._decoder, final.savepoints, caught_up)
-            target = await self._stream_end() if start.leading else _position(live)
-            async for batch in self._batches(projection, target, start):
-                await projection.process(batch)
-            folded = projection.checkpoint
-            differences = await final.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
-            if self._options.apply:
-                after = _checkpoint_after(folded, live, leading=start.leading, changed=not differences.clean)
-                await final.apply(after, self._notes.retried)
+        """Hold the live checkpoint, fold the last messages, compare, and apply.
+
+        A lock, a deadlock or a time-out may pass: then it is tried again, without another replay.
+        """
+        async for attempt in stamina.retry_context(
+            on=self._may_pass, attempts=_FINAL_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
+        ):
+            with attempt:
+                report = await self._try_to_finish(start, caught_up)
+        return report
+
+    def _may_pass(self, error: Exception) -> bool:
+        return isinstance(error, DatabaseUnavailableError) and self._staging.connected
+
+    async def _try_to_finish(self, start: _Start, caught_up: Checkpoint) -> Report:
+        noted, folded = self._notes.copy(), list[Message]()
+        try:
+            async with self._staging.finish() as final:
+                live = await final.hold()
+                projection = Projection(self._decoder, final.savepoints, caught_up)
+                target = await self._stream_end() if start.leading else _position(live)
+                async for batch in self._batches(projection, target, start):
+                    folded += batch.messages
+                    await projection.process(batch)
+                reached = projection.checkpoint
+                differences = await final.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
+                if self._options.apply:
+                    after = _checkpoint_after(reached, live, leading=start.leading, changed=not differences.clean)
+                    await final.apply(after, self._notes.retried)
+        except DatabaseUnavailableError:
+            self._notes = noted
+            self._messages.put_back(folded)
+            raise
         return Report(
             replayed=self._notes.replayed,
-            position=folded.position,
+            position=reached.position,
             differences=differences,
             mentions=self._notes.mentions,
         )

@@ -48,6 +48,10 @@ class Replay:
             if self._left:
                 return
 
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Return messages again: what was made of them was rolled back."""
+        self._left = [*messages, *self._left]
+
     async def _fetch(self, position: int) -> bool:
         """Fetch messages unless everything up to a position was read; return whether there are any."""
         if self._reader.position >= position:

@@ -20,7 +20,7 @@ from projector.app.trust import check_stream
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Delivery
 from projector.domain.rules import Rules
-from projector.errors import EventsLostError, RulesChangedError
+from projector.errors import EventsLostError, OtherStreamError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Session:
             await self._store.begin(checkpoint)
             return checkpoint
         if checkpoint.stream != self._options.stream:
-            raise RulesChangedError(what="stream", built_with=checkpoint.stream, now=self._options.stream)
+            raise OtherStreamError(found=checkpoint.stream, wanted=self._options.stream)
         checkpoint.rules.check(self._options.rules)
         state = await check_stream(self._source.view, checkpoint)
         if state.created_at == checkpoint.stream_created_at:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from projector.domain.summary import Census, Slice, Summary
+from projector.errors import OtherStreamError
 from projector.storage import locks, version
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import Connection, connect
@@ -26,7 +27,7 @@ _SETTINGS: Mapping[str, str] = {
 _COMMAND_TIMEOUT_S = 4.0
 
 _CHECKPOINT = """
-SELECT position, rules_version, skipped::text, anchor_stored_at, advanced_at
+SELECT stream, position, rules_version, skipped::text, anchor_stored_at, advanced_at
 FROM projector_checkpoint WHERE projection = $1 AND shard = $2
 """
 _PARKED = """
@@ -85,7 +86,7 @@ class Probe:
     async def position(self) -> int:
         """Return the position of the checkpoint, or 0 if there is none."""
         with translated():
-            row = await self._connection.fetchrow(_CHECKPOINT, PROJECTION, SHARD)
+            row = await _checkpoint(self._connection, self._stream)
         return row["position"] if row else 0
 
     async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -133,8 +134,8 @@ async def _count_by(connection: Connection, kind: str) -> Mapping[str, int]:
 
 
 async def _summary(connection: Connection, stream: str) -> Summary:
-    checkpoint = await connection.fetchrow(_CHECKPOINT, PROJECTION, SHARD)
-    position, rules_version, skipped, stored_at, committed_at = checkpoint or (0, None, "{}", None, None)
+    checkpoint = await _checkpoint(connection, stream)
+    _, position, rules_version, skipped, stored_at, committed_at = checkpoint or (stream, 0, None, "{}", None, None)
     # A retry of dead letters shares the lock of rebuilds.
     rebuild = await locks.holder(connection, locks.REBUILD_LOCK, exclusive=True)
     return Summary(
@@ -147,6 +148,14 @@ async def _summary(connection: Connection, stream: str) -> Summary:
         active=await locks.holder(connection, locks.LEADER_LOCK),
         rebuild=rebuild and _progress(rebuild),
     )
+
+
+async def _checkpoint(connection: Connection, stream: str) -> asyncpg.Record | None:
+    """Return the row of the checkpoint, or None if nothing was ever folded; raises OtherStreamError."""
+    row = await connection.fetchrow(_CHECKPOINT, PROJECTION, SHARD)
+    if row is not None and row["stream"] != stream:
+        raise OtherStreamError(found=row["stream"], wanted=stream)
+    return row
 
 
 def _progress(rebuild: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,14 @@ They have the constraints and indexes of the live tables, so they refuse the sam
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 import asyncpg
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences, RowDifference
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
-from projector.errors import DamagedRowError
+from projector.errors import DamagedRowError, DatabaseRefusedError, DatabaseUnavailableError
 from projector.storage import checkpoints, locks, statements, version
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.connection import Connection, connect, disconnect
@@ -41,6 +41,10 @@ def _each(template: str, separator: str = ", ") -> str:
     return separator.join(template.format(name=name) for name in _OTHERS)
 
 
+_NO_TRANSACTION_TIMEOUT = """
+SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
+"""
+"""Servers before 17 do not have it, and refuse a connection that asks for it."""
 _DROP = f"DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};"
 _PREPARE = f"""
 {_DROP}
@@ -156,10 +160,10 @@ class Staging:
         self._url = url
         self._purpose = purpose
         self._connection: Connection
-        self._turn = asyncio.Lock()
-        """Held while the connection is used: a cache may write the next batch while progress is shown."""
         self._reader: Connection
         self._opened = AsyncExitStack()
+        self._turn = asyncio.Lock()
+        """The connection serves one at a time: a flush of what is loaded ahead, or the progress."""
         self._shown_at = 0.0
         self._compared = False
         self._saved: set[str] = set()
@@ -181,13 +185,25 @@ class Staging:
             await set_codecs(connection)
             await connection.execute(_PREPARE)
             await connection.execute(statements.CREATE_CHANGES)
+            await connection.execute(_NO_TRANSACTION_TIMEOUT)
         self._reader = await open_reader(self._url)
-        self._opened.callback(self._reader.terminate)
+        self._opened.callback(self._end_reader)
 
     async def close(self) -> None:
-        """Drop the tables and disconnect."""
-        with translated():
+        """Drop the tables and disconnect.
+
+        What was done stays done if that fails: the next rebuild drops the tables.
+        """
+        with suppress(DatabaseUnavailableError, DatabaseRefusedError), translated():
             await self._opened.aclose()
+
+    def _end_reader(self) -> None:
+        self._reader.terminate()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection, and with it the lock that keeps other rebuilds out, is still there."""
+        return not self._connection.is_closed()
 
     async def lead(self) -> bool:
         """Become the leader unless a daemon leads; return whether it did."""
@@ -219,17 +235,19 @@ class Staging:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on the staging tables."""
-        saved = self._saved if self._compared else set[str]()
-        async with (
-            self._turn,
-            transaction(self._connection, lambda connection: _StagingUnitOfWork(connection, saved)) as work,
-        ):
+        async with self._turn, _transaction(self._connection, self._saved if self._compared else set()) as work:
             yield work
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as if uncommitted ones were saved."""
         with translated():
-            return await load_over(self._reader, _TABLE, needed, uncommitted)
+            try:
+                return await load_over(self._reader, _TABLE, needed, uncommitted)
+            except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError, OSError):
+                # While everything is in the cache this connection is idle, and a proxy may have cut it.
+                self._reader.terminate()
+                self._reader = await open_reader(self._url)
+                return await load_over(self._reader, _TABLE, needed, uncommitted)
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position; raises DamagedRowError.
@@ -268,21 +286,37 @@ class Staging:
     @asynccontextmanager
     async def finish(self) -> AsyncIterator["FinalTransaction"]:
         """Begin the transaction in which the live table is locked, compared and changed."""
-        async with transaction(
-            self._connection, lambda _: FinalTransaction(self._connection, self, self._saved)
-        ) as final:
+        async with (
+            self._turn,
+            transaction(self._connection, lambda connection: FinalTransaction(connection, self._saved)) as final,
+        ):
             yield final
+
+
+class _Savepoints:
+    """Transactions on the staging tables within another transaction."""
+
+    def __init__(self, connection: Connection, saved: set[str]) -> None:
+        self._connection = connection
+        self._saved = saved
+
+    def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        return _transaction(self._connection, self._saved)
+
+
+def _transaction(connection: Connection, saved: set[str]) -> AbstractAsyncContextManager[UnitOfWork]:
+    return transaction(connection, lambda connection: _StagingUnitOfWork(connection, saved))
 
 
 class FinalTransaction:
     """The verbs of the last transaction of a rebuild."""
 
-    def __init__(self, connection: Connection, staging: Staging, saved: Collection[str]) -> None:
-        """Use the connection of `staging`; `saved` are the endpoints saved since `Staging.compare`."""
+    def __init__(self, connection: Connection, saved: set[str]) -> None:
+        """Use a connection; `saved` are the endpoints saved since `Staging.compare`."""
         self._connection = connection
         self._saved = saved
-        self.savepoints = staging
-        """Transactions on the staging tables: on this connection they are savepoints of the final one."""
+        self.savepoints = _Savepoints(connection, saved)
+        """Transactions on the staging tables, which are savepoints of this one."""
 
     async def hold(self) -> Checkpoint | None:
         """Lock the live checkpoint, so that no daemon folds until the transaction ends, and return it."""

@@ -27,6 +27,11 @@ WRITER_SETTINGS: Mapping[str, str] = {
     "jit": "off",
     # A policy must not hide rows: a hidden row would be taken for a missing one.
     "row_security": "off",
+    # What the role or the database sets otherwise must not end a long replay, or change what a transaction sees.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "idle_session_timeout": "0",
     # No session may hold the checkpoint for long, or wait for it forever.
     "idle_in_transaction_session_timeout": "8s",
     "lock_timeout": "10s",

@@ -18,6 +18,7 @@ from projector.errors import (
     DeliveryInterruptedError,
     EventsLostError,
     FatalError,
+    OtherStreamError,
     RulesChangedError,
     StreamMissingError,
     StreamReplacedError,
@@ -204,7 +205,7 @@ async def test_a_message_at_the_checkpoint_that_left_the_stream_proves_nothing(f
 async def test_rows_of_another_stream_or_other_rules_are_refused(folded: MemoryScene, change: dict[str, Any]) -> None:
     move(folded, **change)
     await folded.stream.publish(*folded.connects(6, 6))
-    await refused(folded, RulesChangedError)
+    await refused(folded, OtherStreamError if "stream" in change else RulesChangedError)
 
 
 async def test_a_checkpoint_that_another_process_moved_ends_the_session_before_any_write(folded: MemoryScene) -> None:

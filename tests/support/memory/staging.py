@@ -54,6 +54,10 @@ class MemoryStaging:
     async def close(self) -> None:
         self._database.connections.disconnect(self._connection)
 
+    @property
+    def connected(self) -> bool:
+        return not self._connection.lost.is_set()
+
     async def lead(self) -> bool:
         await self._connection.turn()
         return self._database.lead(self._connection)

@@ -1,0 +1,132 @@
+"""What befalls a rebuild during and after its replay: nothing is replayed twice, and what was done is reported."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from projector import Projector
+from projector.app import rebuild as rebuild_module
+from projector.storage import store as store_module
+from tests.support.fixtures import Event, Eventually
+from tests.support.scene import Scene
+
+ENDPOINTS = 100
+
+
+@pytest.fixture
+async def wrong(scene: Scene, event: Event) -> Scene:
+    """A table in which one row is missing."""
+    await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(ENDPOINTS)))
+    await scene.fold()
+    await scene.query("DELETE FROM endpoint_state WHERE endpoint_id = 'e7'")
+    return scene
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that are waited for in a tenth of a second."""
+    monkeypatch.setattr(store_module, "WRITER_SETTINGS", {**store_module.WRITER_SETTINGS, "lock_timeout": "100ms"})
+    monkeypatch.setattr("projector.storage.staging.WRITER_SETTINGS", store_module.WRITER_SETTINGS)
+
+
+@asynccontextmanager
+async def locked(scene: Scene, table: str, mode: str) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(scene.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """The errors of final transactions."""
+    errors: list[Exception] = []
+    judge = rebuild_module._Attempt._may_pass
+
+    def may_pass(attempt: rebuild_module._Attempt, error: Exception) -> bool:
+        errors.append(error)
+        return judge(attempt, error)
+
+    monkeypatch.setattr(rebuild_module._Attempt, "_may_pass", may_pass)
+    return errors
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_lock_on_the_live_table_is_waited_for_without_another_replay(
+    wrong: Scene, eventually: Eventually, failures: list[Exception]
+) -> None:
+    replayed: list[int] = []
+
+    async def failed_twice() -> bool:
+        return len(failures) >= 2
+
+    async with locked(wrong, "endpoint_state", "SHARE"):
+        projector = Projector(wrong.settings())
+        rebuild = asyncio.create_task(projector.rebuild(progress=lambda position, _: replayed.append(position)))
+        await eventually(failed_twice)
+    report = await rebuild
+    assert (report.differences.missing, report.replayed, replayed) == (1, ENDPOINTS, [ENDPOINTS])
+    assert (await projector.verify()).clean
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_lock_on_the_staging_tables_does_not_turn_a_rebuild_that_is_done_into_an_error(wrong: Scene) -> None:
+    projector = Projector(wrong.settings())
+    holders: list[asyncio.Task[None]] = []
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with locked(wrong, "endpoint_state_rebuild", "ACCESS SHARE"):
+            await release.wait()
+
+    report = await projector.rebuild(progress=lambda *_: holders.append(asyncio.create_task(hold())))
+    assert report.differences.missing == 1
+    release.set()
+    await asyncio.gather(*holders)
+    assert (await projector.verify()).clean
+
+
+async def test_what_a_role_sets_does_not_end_a_replay(wrong: Scene) -> None:
+    role = f"strict_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(wrong.database_url)
+    try:
+        await connection.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+        for setting in (
+            "statement_timeout = '1ms'",
+            "idle_session_timeout = '1ms'",
+            "default_transaction_isolation = 'serializable'",
+            "default_transaction_read_only = on",
+        ):
+            await connection.execute(f"ALTER ROLE {role} SET {setting}")
+        if connection.get_server_version().major >= 17:
+            await connection.execute(f"ALTER ROLE {role} SET transaction_timeout = '50ms'")
+        projector = Projector(wrong.settings(wrong.database_url.replace("postgres@", f"{role}@")))
+        assert (await projector.rebuild()).differences.missing == 1
+        assert (await projector.verify()).clean
+    finally:
+        await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await connection.close()
+
+
+async def test_idle_connection_that_a_proxy_cuts_is_opened_again(wrong: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild_module, "_REGISTERS_HELD", 10)  # each batch is loaded through the reader again
+    cuts: list[asyncio.Task[object]] = []
+
+    def cut(*_: int) -> None:
+        if cuts:
+            return
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'projector reader'"
+        cuts.append(asyncio.create_task(wrong.query(ended)))
+
+    projector = Projector(wrong.settings(batch_size=10))
+    report = await projector.rebuild(progress=cut)
+    await asyncio.gather(*cuts)
+    assert len(cuts) == 1
+    assert report.differences.missing == 1
