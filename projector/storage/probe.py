@@ -38,7 +38,12 @@ _LATEST_DEAD_LETTERS = """
 SELECT position, reason, left(detail, 300) AS detail, subject, parked_at
 FROM dead_letter WHERE stream = $1 AND state = 'parked' ORDER BY position DESC LIMIT $2
 """
-_PAGES = "SELECT pg_relation_size('endpoint_state') / current_setting('block_size')::bigint"
+# A range of pages is read in each partition, if the owner of the table has partitioned it.
+_PAGES = """
+SELECT greatest(pg_relation_size('endpoint_state'), max(pg_relation_size(relid)))
+       / current_setting('block_size')::bigint
+FROM pg_partition_tree('endpoint_state')
+"""
 
 _VERSION = "coalesce(app_version, '(unknown)')"
 # Versions are cut to what can be shown: one may be as long as a message.
@@ -95,7 +100,7 @@ class Probe:
             return [dict(row) for row in await self._connection.fetch(_LATEST_DEAD_LETTERS, self._stream, limit)]
 
     async def pages(self) -> int:
-        """Return how many pages the table has."""
+        """Return how many pages the table has; in the largest partition, if it is partitioned."""
         with translated():
             pages: int = await self._connection.fetchval(_PAGES)
         return pages

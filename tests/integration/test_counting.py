@@ -107,6 +107,29 @@ async def test_a_slice_that_would_take_too_long_is_given_up_and_counted_in_small
     assert counting.latest.endpoints == ENDPOINTS
 
 
+PARTITION = """
+ALTER TABLE endpoint_state RENAME TO whole;
+ALTER TABLE whole RENAME CONSTRAINT endpoint_state_pkey TO whole_pkey;
+CREATE TABLE endpoint_state (LIKE whole INCLUDING ALL) PARTITION BY HASH (endpoint_id);
+CREATE TABLE endpoint_state_0 PARTITION OF endpoint_state FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+CREATE TABLE endpoint_state_1 PARTITION OF endpoint_state FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+CREATE TABLE endpoint_state_2 PARTITION OF endpoint_state FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+ALTER TABLE endpoint_state ADD COLUMN owner text;
+"""
+
+
+async def test_table_that_its_owner_has_partitioned_and_widened_is_counted_whole(
+    database_url: str, query: Query, probe: Probe
+) -> None:
+    for statement in filter(str.strip, PARTITION.split(";")):
+        await query(database_url, statement)
+    await query(database_url, FILL, ENDPOINTS)
+    counting = Counting(probe)
+    await steps(counting)
+    assert counting.latest is not None
+    assert counting.latest.endpoints == ENDPOINTS
+
+
 async def test_between_two_rounds_nobody_is_asked(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting_module, "_REST_S", 1000)
     counting = Counting(probe)
