@@ -284,6 +284,14 @@ async def connect(broker: Broker, *, name: str) -> RawClient:
                 closed_cb=client.on_closed,
                 **login,
             )
+    except BrokerUnavailableError as error:
+        client.abandon()
+        if client.server_info.get("tls_verify") and broker.tls_certificate is None:
+            raise BrokerUnavailableError(
+                f"{error}; the server requires a client certificate: set PROJECTOR_NATS_TLS_CERTIFICATE "
+                "and PROJECTOR_NATS_TLS_KEY"
+            ) from error
+        raise
     except BaseException:
         client.abandon()
         raise
@@ -313,8 +321,17 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
         refused = isinstance(cause, nats.errors.AuthorizationError | nats.errors.InvalidUserCredentialsError)
         if refused or "authorization" in reason.lower():
             raise BrokerLoginError(
-                f"NATS will not let us in: {reason}; check user and password in PROJECTOR_NATS_URL, "
-                "or PROJECTOR_NATS_CREDENTIALS"
+                f"NATS will not let us in: {reason}; check user and password, or the token, in PROJECTOR_NATS_URL, "
+                "or PROJECTOR_NATS_CREDENTIALS or PROJECTOR_NATS_NKEY"
+            ) from error
+        if isinstance(cause, ssl.SSLError):
+            raise BrokerUnavailableError(
+                f"no TLS connection to NATS: {reason}; PROJECTOR_NATS_TLS_CA names the certificates to trust, "
+                "and the server's has to name the host of PROJECTOR_NATS_URL"
+            ) from error
+        if isinstance(cause, nats.js.errors.NoStreamResponseError):
+            raise BrokerUnavailableError(
+                "no stream takes the events; create one with `projector init`, or connect to the server that has it"
             ) from error
         if isinstance(cause, nats.js.errors.APIError):
             raise jetstream_error(cause) from error

@@ -48,7 +48,7 @@ def jetstream_error(error: APIError) -> ProjectorError:
     remedy = _REMEDIES.get(error.err_code)
     said = f"JetStream answered: {error.description}" if error.description else "no JetStream answers"
     if isinstance(error, BadRequestError) and error.err_code not in _MAY_PASS:
-        remedy = remedy or "run `projector doctor`, which names what the server does not allow"
+        remedy = remedy or "run `projector doctor`, which checks the stream and the consumer"
         return BrokerRefusedError(f"NATS refused a request: {said} (error {error.err_code}); {remedy}")
     code = f" (error {error.err_code})" if error.err_code else ""
     return BrokerUnavailableError("; ".join(filter(None, (f"{said}{code}", remedy))))

@@ -18,6 +18,7 @@ from projector.stream import inspection, subjects
 from tests.support import servers
 from tests.support.fixtures import Eventually
 from tests.support.scene import Scene
+from tests.support.versions import FAULTS
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
@@ -86,13 +87,13 @@ async def test_behind_a_leaf_node_everything_happens_in_the_domain_of_the_settin
     assert (await projector.status()).checkpoint_seq == 200
     assert (await projector.verify()).clean
     assert (await projector.rebuild()).clean
-    found = {finding.name for finding in (await projector.doctor()).findings}
+    found = {finding.name for finding in (await projector.doctor()).findings} - FAULTS
     assert found == {"fsync-off", "full-page-writes-off"}
     documented = settings(topology.leaf.replace("admin", "documented"), database_url, nats_api_prefix=HUB)
     guest = Projector(documented)
     await guest.run(until_caught_up=True)
     assert (await guest.verify()).clean
-    assert {finding.name for finding in (await guest.doctor()).findings} == found
+    assert {finding.name for finding in (await guest.doctor()).findings} - FAULTS == found
     async with await nats.connect(topology.hub) as client:
         assert (await client.jetstream().consumer_info(STREAM, CONSUMER)).ack_floor.stream_seq == 200
     assert await streams(topology.leaf) == []
@@ -142,7 +143,7 @@ async def test_an_imported_api_is_used_at_the_prefix_of_the_settings(server_fold
         await simulate(there, Simulation(endpoints=5, seed=1, events=200), asyncio.Event())
         await projector.run(until_caught_up=True)
         assert (await projector.verify()).clean
-        found = {finding.name for finding in (await projector.doctor()).findings}
+        found = {finding.name for finding in (await projector.doctor()).findings} - FAULTS
         assert found == {"fsync-off", "full-page-writes-off"}
         assert await streams(server.url.replace("//", "//owner:p@")) == [STREAM]
 
@@ -177,5 +178,22 @@ async def test_a_mirror_can_be_followed_and_replayed_and_the_doctor_finds_nothin
     projector = Projector(scene.settings(stream="COPY"))
     await projector.run(until_caught_up=True)
     assert (await projector.verify()).clean
-    found = {finding.name for finding in (await projector.doctor()).findings}
+    found = {finding.name for finding in (await projector.doctor()).findings} - FAULTS
     assert found == {"fsync-off", "full-page-writes-off"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("max_bytes_required: true", "create the stream yourself, with max_bytes"),
+        ("max_file: 0", "raise the storage limits of the account"),
+    ],
+)
+async def test_a_limit_that_keeps_init_from_creating_the_stream_is_named_with_what_helps(
+    limit: str, said: str, server_folder: Path, database_url: str
+) -> None:
+    account = f"accounts {{fleet {{jetstream {{{limit}}}, users: [{{user: u, password: p}}]}}}}"
+    with servers.nats_in(server_folder / "nats", config=account) as server:
+        projector = Projector(settings(server.url.replace("//", "//u:p@"), database_url))
+        with pytest.raises((BrokerRefusedError, BrokerUnavailableError), match=said):
+            await projector.init()

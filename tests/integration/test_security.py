@@ -222,3 +222,31 @@ async def test_no_command_tells_a_secret_to_anybody_at_any_verbosity(guarded_pos
             output, _ = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == code, output
             assert SECRET not in output.decode()
+
+
+async def test_a_tls_connection_that_fails_names_the_setting_that_helps(
+    files: Path, serve: Callable[[str], str]
+) -> None:
+    url = f"tls://{serve(tls(files, 'verify: true'))}"
+    with pytest.raises(BrokerUnavailableError, match=r"certificate verify failed.*PROJECTOR_NATS_TLS_CA"):
+        await connect(Broker(urls=(url,), tls_ca=files / "foreign-ca.pem"), name="test")
+    with pytest.raises(BrokerUnavailableError, match="requires a client certificate: set PROJECTOR_NATS_TLS_CERT"):
+        await connect(Broker(urls=(url,), tls_ca=files / "ca.pem"), name="test")
+    broker = Broker(
+        urls=(url,),
+        tls_ca=files / "ca.pem",
+        tls_certificate=files / "client.pem",
+        tls_key=files / "client.key",
+    )
+    await (await connect(broker, name="test")).close()
+
+
+async def test_events_that_no_stream_takes_are_not_said_to_be_lost_with_the_connection(
+    nats_url: str, database_url: str
+) -> None:
+    guest = settings({"nats_url": nats_url}, nats_url.removeprefix("nats://"), database_url)
+    simulation = Simulation(endpoints=5, seed=1, events=20)
+    with pytest.raises(BrokerUnavailableError, match=r"no stream takes the events; create one with `projector init`"):
+        await simulate(guest, simulation, asyncio.Event())
+    await Projector(guest).init()
+    await simulate(guest, simulation, asyncio.Event())

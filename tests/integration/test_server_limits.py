@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import nats
 import pytest
@@ -23,6 +25,7 @@ from projector.stream.consumers import DurableConsumer
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Publish, Wire
 from tests.support.scene import Scene
+from tests.support.versions import FAULTS, needs_nats
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
@@ -123,9 +126,10 @@ async def test_a_stream_that_limits_inactivity_can_be_counted_and_replayed(
 
 async def findings(scene: Scene, **settings: Any) -> set[str]:
     found = (await Projector(scene.settings(**settings)).doctor()).findings
-    return {finding.name for finding in found} - {"fsync-off", "full-page-writes-off"}
+    return {finding.name for finding in found} - {"fsync-off", "full-page-writes-off"} - FAULTS
 
 
+@needs_nats(2, 10)  # before, the limit cannot be changed
 async def test_a_limit_of_consumers_is_named_with_what_helps(
     scene: Scene, event: Event, jetstream: JetStreamContext, nats_client: Client
 ) -> None:
@@ -149,13 +153,21 @@ async def test_a_limit_of_consumers_is_named_with_what_helps(
     assert await findings(scene) == set()
 
 
+def unready(url: str) -> str:
+    """Return why a daemon is not ready."""
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"{url}/readyz", timeout=5)  # noqa: S310 - the daemon's own address
+    return refused.value.read().decode()
+
+
+@needs_nats(2, 11)
 @pytest.mark.parametrize("when", ["before the daemon starts", "while it is idle", "while it folds"])
 async def test_a_paused_consumer_is_waited_for_and_named(
     when: str, scene: Scene, event: Event, nats_client: Client, publish: Publish
 ) -> None:
     """To delete it would end the pause, which is the decision of a person."""
     await scene.publish(event(CONNECTED, "e"))
-    daemon = scene.follow()
+    daemon = scene.follow(http="127.0.0.1:0")
     await daemon.hears("caught up at 1")
     if when == "before the daemon starts":
         await daemon.stop()
@@ -165,7 +177,7 @@ async def test_a_paused_consumer_is_waited_for_and_named(
     await ask(nats_client, f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", pause)
     last = await scene.publish(event(CONNECTED, "e"))
     if when == "before the daemon starts":
-        daemon = scene.follow()
+        daemon = scene.follow(http="127.0.0.1:0")
     if when != "while it folds":
         await daemon.hears("retrying", 2)
         error = daemon.recorder.errors[0]
@@ -173,6 +185,7 @@ async def test_a_paused_consumer_is_waited_for_and_named(
         resume = f"nats consumer resume {STREAM} {CONSUMER}"
         assert "paused until 2200-01-01T00:00:00Z" in str(error)
         assert resume in str(error)
+        assert "is paused until" in await asyncio.to_thread(unready, daemon.recorder.url)
         assert "consumer-paused" in await findings(scene)
         assert await scene.position() == 1
     await ask(nats_client, f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", {"pause_until": "1970-01-01T00:00:00Z"})
@@ -181,6 +194,7 @@ async def test_a_paused_consumer_is_waited_for_and_named(
     assert {type(error) for error in daemon.recorder.errors} <= {ConsumerPausedError}
 
 
+@needs_nats(2, 12)
 async def test_markers_that_a_server_writes_are_counted_and_no_dead_letters(
     scene: Scene, event: Event, nats_client: Client, publish: Publish, eventually: Eventually
 ) -> None:
@@ -212,6 +226,7 @@ async def test_markers_that_a_server_writes_are_counted_and_no_dead_letters(
 LONG = (inspection.LONG_ACKNOWLEDGEMENT,)
 
 
+@needs_nats(2, 14)
 @pytest.mark.parametrize("domain", ["", "domain: hub"])
 async def test_acknowledgements_that_name_domain_and_account_need_the_documented_permission(
     domain: str, serve: Serve, scene: Scene, event: Event, eventually: Eventually
