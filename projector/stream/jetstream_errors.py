@@ -26,6 +26,9 @@ _MAY_PASS = frozenset(
 
 _OFF = "enable JetStream there, or set PROJECTOR_NATS_API_PREFIX if it is in another domain or account"
 _STORAGE = "raise the storage limits of the account or the server, or free some"
+_WORK_QUEUE = (
+    "copy it into a stream with limits retention: a work queue deletes what is acknowledged, and has no replay"
+)
 _REMEDIES: Mapping[int | None, str] = {
     None: _OFF,
     10039: _OFF,
@@ -37,6 +40,8 @@ _REMEDIES: Mapping[int | None, str] = {
     10026: "raise max_consumers of the stream or of the account, or delete consumers that nothing uses: "
     "the daemon needs one, and one more for its monitoring, `projector status` and `projector rebuild`",
     10027: "raise max_streams of the account, or create the stream in another account",
+    10084: _WORK_QUEUE,
+    10098: _WORK_QUEUE,
     10113: "the account requires a size limit: create the stream yourself, with max_bytes",
     10122: "the account limits the size of a stream: create the stream yourself, with a smaller max_bytes",
 }

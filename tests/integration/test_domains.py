@@ -197,3 +197,12 @@ async def test_a_limit_that_keeps_init_from_creating_the_stream_is_named_with_wh
         projector = Projector(settings(server.url.replace("//", "//u:p@"), database_url))
         with pytest.raises((BrokerRefusedError, BrokerUnavailableError), match=said):
             await projector.init()
+
+
+async def test_a_work_queue_is_refused_with_what_helps(nats_url: str, nats_client: Client, database_url: str) -> None:
+    jetstream = nats_client.jetstream()
+    await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()), retention="workqueue")
+    projector = Projector(settings(nats_url, database_url))
+    with pytest.raises(BrokerRefusedError, match="copy it into a stream with limits retention"):
+        await projector.run(until_caught_up=True)
+    assert "retention" in {finding.name for finding in (await projector.doctor()).findings}
