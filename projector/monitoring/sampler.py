@@ -95,8 +95,8 @@ class Sampler:
 
     async def _sample(self) -> None:
         if self._stats is None:
+            self._connections.push_async_callback(self._database.close)  # first, since opening may be cancelled
             await self._database.open()
-            self._connections.push_async_callback(self._database.close)
             self._stats = await self._connections.enter_async_context(self._open_stats())
         found = await status(self._name, self._stats, self._database.summary, rules_version=self._rules_version)
         dead_letters = await self._database.latest_dead_letters(_DEAD_LETTERS_SHOWN) if found.dead_letters else ()

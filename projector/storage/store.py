@@ -181,8 +181,12 @@ class Store:
 async def open_reader(url: str) -> Connection:
     """Open a connection that loads endpoints beside the transactions of another."""
     reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
-    with translated():
-        await set_codecs(reader)
+    try:
+        with translated():
+            await set_codecs(reader)
+    except BaseException:
+        reader.terminate()
+        raise
     return reader
 
 

@@ -310,7 +310,13 @@ async def connected(broker: Broker, *, name: str) -> AsyncIterator[RawClient]:
 
 @asynccontextmanager
 async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
-    """Raise errors of the client as errors of the three families; the last of `failures` says more than theirs."""
+    """Raise errors of the client as errors of the three families; the last of `failures` says more than theirs.
+
+    It also keeps cancellations: the client uses `asyncio.wait_for`,
+    which in Python 3.11 drops a cancellation that arrives together with what is waited for.
+    """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task is not None else 0
     try:
         yield
     except ProjectorError:
@@ -336,3 +342,6 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
         if isinstance(cause, nats.js.errors.APIError):
             raise jetstream_error(cause) from error
         raise BrokerUnavailableError(f"NATS is not reachable: {reason}") from error
+    finally:
+        if task is not None and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
