@@ -1,47 +1,33 @@
-"""The composition root: the only module that knows every part of the package.
-
-Each operation imports the parts it uses, so that a short command does not load every driver.
-"""
+"""The projector as a program uses it: each operation composes the parts it needs, runs them and closes them."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, nullcontext
-from functools import cached_property, partial
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from projector.app.observers import Observer, Observers
-from projector.domain.rules import RULES_VERSION, Rules
+from projector.composition import Composition
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
-from projector.resources import folder
-from projector.settings import Settings
-from projector.settings.urls import http_address, servers
-from projector.stream import subjects
-from projector.stream.protocol import find_revision
-from projector.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Sequence
     from types import TracebackType
 
     from projector.app.dead_letters import Retried
     from projector.app.doctor.examination import Examination
-    from projector.app.ports import Source
     from projector.app.rebuild import Progress, Report
     from projector.app.status import Status
     from projector.app.supervisor import Supervisor
     from projector.app.waiting import Waited
     from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
     from projector.domain.messages import Selection
+    from projector.domain.rules import Rules
     from projector.domain.summary import Census
-    from projector.monitoring.monitor import Monitor
-    from projector.storage.probe import Probe
+    from projector.settings import Settings
     from projector.storage.query import Answer
-    from projector.stream.codec import Codec
-    from projector.stream.connection import Broker, RawClient
-    from projector.stream.view import StreamView
 
 
 class Projector:
@@ -71,11 +57,12 @@ class Projector:
         Raises:
             SettingError: the revision is unknown.
         """
-        self._settings = settings
-        self._observers = tuple(observers)
+        self._parts = Composition(settings)
+        self._stream = settings.stream
+        self._consumer = settings.consumer
+        self._originators = settings.originators
         self._database_url = settings.database_url
-        self._revision = find_revision(settings.revision)
-        self._filters = subjects.filters(settings.originators)
+        self._observers = tuple(observers)
         self._stopped = False
         self._supervisor: Supervisor | None = None
         self._idle = asyncio.Event()
@@ -90,18 +77,10 @@ class Projector:
         self.stop()
         await self._idle.wait()
 
-    @cached_property
-    def _codec(self) -> Codec:
-        return codec(self._settings)
-
-    @cached_property
+    @property
     def rules(self) -> Rules:
         """The rules that this projector folds by."""
-        return Rules(
-            version=RULES_VERSION,
-            revision=self._settings.revision,
-            originators=self._settings.originators,
-        )
+        return self._parts.rules
 
     async def init(self) -> bool:
         """Migrate the database, and create the stream if it is missing; return whether it was."""
@@ -109,7 +88,7 @@ class Projector:
         from projector.stream.provision import create_stream
 
         await migrate.upgrade(self._database_url)
-        return await create_stream(broker(self._settings), self._settings.stream)
+        return await create_stream(self._parts.broker, self._stream)
 
     async def run(self, *, until_caught_up: bool = False, accept_gap: bool = False) -> None:
         """Follow the stream and keep `endpoint_state` up to date, until `stop` is called.
@@ -126,9 +105,14 @@ class Projector:
             raise RuntimeError("this projector is running already")
         self._idle.clear()
         try:
-            async with self._monitor() or nullcontext() as monitor:
+            monitor = self._parts.monitor(
+                Observers(self._observers),
+                heartbeat_period_s=self._heartbeat_period_s,
+                sample_period_s=self._sample_period_s,
+            )
+            async with monitor or nullcontext():
                 observers = (*self._observers, *(monitor.observers if monitor else ()))
-                self._supervisor = self._new_supervisor(
+                self._supervisor = self._parts.supervisor(
                     Observers(observers), accept_gap=accept_gap, until_caught_up=until_caught_up
                 )
                 if not self._stopped:
@@ -185,11 +169,11 @@ class Projector:
         from projector.app.status import status
         from projector.storage import probe
 
-        async with self._open_view() as view:
+        async with self._parts.open_view() as view:
             return await status(
-                self._settings.stream,
+                self._stream,
                 view,
-                partial(probe.summary, self._database_url, self._settings.stream),
+                partial(probe.summary, self._database_url, self._stream),
                 rules_version=self.rules.version,
             )
 
@@ -197,7 +181,7 @@ class Projector:
         """Return as soon as everything up to a position is folded and can be read, or the timeout is over."""
         from projector.app.waiting import Waited, wait_for
 
-        probe = self._probe("wait")
+        probe = self._parts.probe("wait")
         try:
             await probe.open()
             found = await wait_for(position, probe.position, timeout_s=timeout_s)
@@ -218,15 +202,15 @@ class Projector:
         from projector.stream.inspection import inspect as inspect_broker
 
         wanted = Wanted(
-            stream=self._settings.stream,
-            consumer=self._settings.consumer,
-            originators=self._settings.originators,
-            event_types=self._revision.event_types,
+            stream=self._stream,
+            consumer=self._consumer,
+            originators=self._originators,
+            event_types=self._parts.revision.event_types,
         )
         return await examine(
-            partial(inspect_broker, broker(self._settings), wanted, monitoring=nats_monitoring),
+            partial(inspect_broker, self._parts.broker, wanted, monitoring=nats_monitoring),
             partial(inspect_database, self._database_url),
-            stream=self._settings.stream,
+            stream=self._stream,
             rules=self.rules,
         )
 
@@ -240,14 +224,14 @@ class Projector:
         """Return the dead letters that are neither resolved nor discarded, in stream order."""
         from projector.storage import dead_letters
 
-        return await dead_letters.listed(self._database_url, self._settings.stream)
+        return await dead_letters.listed(self._database_url, self._stream)
 
     async def dead_letter(self, position: int) -> tuple[StoredDeadLetter, dict[str, Any]]:
         """Return a dead letter, and the fields of its payload that can be read."""
         from projector.storage import dead_letters
 
-        letter = await dead_letters.shown(self._database_url, self._settings.stream, position)
-        return letter, self._codec.explain(letter.subject, letter.payload)
+        letter = await dead_letters.shown(self._database_url, self._stream, position)
+        return letter, self._parts.codec.explain(letter.subject, letter.payload)
 
     async def retry_dead_letters(self, selection: Selection) -> AsyncGenerator[Retried, None]:
         """Fold dead letters, each in a transaction of its own, and yield the outcome of each.
@@ -258,10 +242,10 @@ class Projector:
         from projector.app.dead_letters import retry
         from projector.storage import dead_letters
 
-        store = dead_letters.Retry(self._database_url, self._settings.stream)
+        store = dead_letters.Retry(self._database_url, self._stream)
         try:
             await store.open()
-            async for retried in retry(self._codec, store, selection, stream=self._settings.stream, rules=self.rules):
+            async for retried in retry(self._parts.codec, store, selection, stream=self._stream, rules=self.rules):
                 yield retried
         finally:
             await store.close()
@@ -270,7 +254,7 @@ class Projector:
         """Close dead letters that will never be folded, and return how many; the note says why."""
         from projector.storage import dead_letters
 
-        return await dead_letters.discard(self._database_url, self._settings.stream, selection, note)
+        return await dead_letters.discard(self._database_url, self._stream, selection, note)
 
     async def sql(self, statement: str) -> Answer:
         """Run one statement in a read-only transaction.
@@ -297,7 +281,7 @@ class Projector:
         staging = Staging(self._database_url, "rebuild" if apply else "verify")
         options = RebuildOptions(
             rules=self.rules,
-            stream=self._settings.stream,
+            stream=self._stream,
             apply=apply,
             accept_trimmed=accept_trimmed,
             show=show,
@@ -305,113 +289,8 @@ class Projector:
         )
         try:
             await staging.open()
-            return await Rebuild(self._codec, self._open_replay, staging, options, progress or (lambda *_: None)).run()
+            return await Rebuild(
+                self._parts.codec, self._parts.open_replay, staging, options, progress or (lambda *_: None)
+            ).run()
         finally:
             await staging.close()
-
-    def _new_supervisor(self, observer: Observer, *, accept_gap: bool, until_caught_up: bool) -> Supervisor:
-        from projector.app.session import LiveOptions
-        from projector.app.supervisor import Supervisor
-        from projector.storage.store import Store
-
-        options = LiveOptions(
-            rules=self.rules,
-            stream=self._settings.stream,
-            linger_s=self._settings.linger_ms / 1000,
-            accept_gap=accept_gap,
-            until_caught_up=until_caught_up,
-        )
-        return Supervisor(self._codec, self._open_source, Store(self._database_url), observer, options)
-
-    def _monitor(self) -> Monitor | None:
-        """Return the monitor, or None if the settings turn HTTP off."""
-        address = http_address(self._settings.http)
-        if address is None:
-            return None
-        from projector.monitoring.about import About
-        from projector.monitoring.monitor import Monitor, MonitorOptions
-        from projector.monitoring.server import Address
-
-        about = About(
-            version=__version__,
-            revision=self._settings.revision,
-            rules=self.rules.version,
-            stream=self._settings.stream,
-        )
-        options = MonitorOptions(
-            address=Address(*address),
-            ready_lag_s=self._settings.ready_lag_s,
-            heartbeat_period_s=self._heartbeat_period_s,
-            sample_period_s=self._sample_period_s,
-            observer=Observers(self._observers),
-        )
-        return Monitor(about, self._codec, self._open_view, self._probe("monitoring"), options)
-
-    @asynccontextmanager
-    async def _open_source(self) -> AsyncIterator[Source]:
-        from projector.app.ports import Source
-        from projector.stream.consumers import DurableConsumer
-        from projector.stream.view import StreamView
-
-        stream, durable = self._settings.stream, self._settings.consumer
-        async with self._connected(durable) as client:
-            yield Source(
-                view=StreamView(client, stream, self._filters),
-                consumer=DurableConsumer(client, stream, durable, self._filters, batch_size=self._settings.batch_size),
-            )
-
-    @asynccontextmanager
-    async def _open_replay(self) -> AsyncIterator[Source]:
-        from projector.app.ports import Source
-        from projector.stream.consumers import ReplayConsumer
-        from projector.stream.view import StreamView
-
-        stream = self._settings.stream
-        async with self._connected("replay") as client:
-            yield Source(
-                view=StreamView(client, stream, self._filters),
-                consumer=ReplayConsumer(client, stream, self._filters, batch_size=self._settings.batch_size),
-            )
-
-    @asynccontextmanager
-    async def _open_view(self) -> AsyncIterator[StreamView]:
-        from projector.stream.view import StreamView
-
-        async with self._connected("view") as client:
-            yield StreamView(client, self._settings.stream, self._filters)
-
-    def _connected(self, purpose: str) -> AbstractAsyncContextManager[RawClient]:
-        from projector.stream.connection import connected
-
-        return connected(broker(self._settings), name=f"projector {purpose}")
-
-    def _probe(self, purpose: str) -> Probe:
-        from projector.storage.probe import Probe
-
-        return Probe(self._database_url, self._settings.stream, purpose=purpose)
-
-
-def broker(settings: Settings) -> Broker:
-    """Return how to connect to NATS."""
-    from projector.stream.connection import Broker
-
-    return Broker(
-        urls=servers(settings.nats_url),
-        credentials=settings.nats_credentials,
-        nkey=settings.nats_nkey,
-        tls_ca=settings.nats_tls_ca,
-        tls_certificate=settings.nats_tls_certificate,
-        tls_key=settings.nats_tls_key,
-        api_prefix=settings.nats_api_prefix,
-    )
-
-
-def codec(settings: Settings) -> Codec:
-    """Return the codec of the protocol revision.
-
-    Raises:
-        SettingError: the revision is unknown.
-    """
-    from projector.stream.codec import Codec
-
-    return Codec(settings.revision, folder("schemas"))

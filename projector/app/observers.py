@@ -14,6 +14,7 @@ class Observer(Protocol):
 
         Called on the daemon's event loop, a few times per batch: return quickly, and raise nothing.
         """
+        del notification
 
 
 class Observers(Observer):

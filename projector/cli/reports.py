@@ -1,17 +1,22 @@
 """Prints what commands found, as text or as JSON."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from projector.app.doctor.examination import Examination
-from projector.app.rebuild import Mention, Report
-from projector.app.status import Status
 from projector.cli import tables
 from projector.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from projector.app.doctor.examination import Examination
+    from projector.app.rebuild import Mention, Report
+    from projector.app.status import Status
 
 
 def print_report(report: Report, *, applied: bool, asked: str | None = None) -> None:

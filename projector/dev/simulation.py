@@ -5,8 +5,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from projector.composition import Composition
 from projector.dev.fleet import Fleet
-from projector.runtime import broker, codec
 from projector.settings import Settings
 from projector.stream.publisher import Publisher
 
@@ -32,7 +32,7 @@ async def simulate(settings: Settings, simulation: Simulation, stop: asyncio.Eve
         BrokerUnavailableError: NATS cannot be reached.
         BrokerRefusedError: NATS rejects the connection, or an event.
     """
-    publisher = Publisher(broker(settings), codec(settings))
+    publisher = Composition(settings).publisher()
     await publisher.open()
     try:
         return await _publish_life(simulation, publisher, stop)

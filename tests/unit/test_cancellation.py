@@ -45,7 +45,9 @@ async def test_a_timeout_is_no_cancellation() -> None:
 
 
 async def test_an_outer_timeout_that_arrives_with_the_answer_is_a_timeout() -> None:
+    async def ask() -> None:
+        async with asyncio.timeout(0.01), translated():
+            await asyncio.Event().wait()
+
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            async with translated():
-                await asyncio.Event().wait()
+        await ask()

@@ -1,0 +1,161 @@
+"""Builds the parts of the projector from its settings.
+
+Each method imports the parts that it builds, so that a short command does not load every driver.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from projector.domain.rules import RULES_VERSION, Rules
+from projector.resources import folder
+from projector.settings.urls import http_address, servers
+from projector.stream import subjects
+from projector.stream.protocol import find_revision
+from projector.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from projector.app.observers import Observer
+    from projector.app.ports import Source
+    from projector.app.supervisor import Supervisor
+    from projector.monitoring.monitor import Monitor
+    from projector.settings import Settings
+    from projector.storage.probe import Probe
+    from projector.stream.codec import Codec
+    from projector.stream.connection import Broker, RawClient
+    from projector.stream.publisher import Publisher
+    from projector.stream.view import StreamView
+
+
+class Composition:
+    """The parts for one set of settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            SettingError: the protocol revision is unknown.
+        """
+        self._settings = settings
+        self.revision = find_revision(settings.revision)
+        self.filters = subjects.filters(settings.originators)
+        self.rules = Rules(version=RULES_VERSION, revision=settings.revision, originators=settings.originators)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Reads and writes messages."""
+        from projector.stream.codec import Codec
+
+        return Codec(self.revision.name, folder("schemas"))
+
+    @cached_property
+    def broker(self) -> Broker:
+        """How to connect to NATS."""
+        from projector.stream.connection import Broker
+
+        return Broker(
+            urls=servers(self._settings.nats_url),
+            credentials=self._settings.nats_credentials,
+            nkey=self._settings.nats_nkey,
+            tls_ca=self._settings.nats_tls_ca,
+            tls_certificate=self._settings.nats_tls_certificate,
+            tls_key=self._settings.nats_tls_key,
+            api_prefix=self._settings.nats_api_prefix,
+        )
+
+    def supervisor(self, observer: Observer, *, accept_gap: bool, until_caught_up: bool) -> Supervisor:
+        """Return the daemon."""
+        from projector.app.session import LiveOptions
+        from projector.app.supervisor import Supervisor
+        from projector.storage.store import Store
+
+        options = LiveOptions(
+            rules=self.rules,
+            stream=self._settings.stream,
+            linger_s=self._settings.linger_ms / 1000,
+            accept_gap=accept_gap,
+            until_caught_up=until_caught_up,
+        )
+        return Supervisor(self.codec, self.open_source, Store(self._settings.database_url), observer, options)
+
+    def monitor(self, observer: Observer, *, heartbeat_period_s: float, sample_period_s: float) -> Monitor | None:
+        """Return the monitor, or None if the settings turn HTTP off."""
+        address = http_address(self._settings.http)
+        if address is None:
+            return None
+        from projector.monitoring.about import About
+        from projector.monitoring.monitor import Monitor, MonitorOptions
+        from projector.monitoring.server import Address
+
+        about = About(
+            version=__version__,
+            revision=self._settings.revision,
+            rules=self.rules.version,
+            stream=self._settings.stream,
+        )
+        options = MonitorOptions(
+            address=Address(*address),
+            ready_lag_s=self._settings.ready_lag_s,
+            heartbeat_period_s=heartbeat_period_s,
+            sample_period_s=sample_period_s,
+            observer=observer,
+        )
+        return Monitor(about, self.codec, self.open_view, self.probe("monitoring"), options)
+
+    @asynccontextmanager
+    async def open_source(self) -> AsyncIterator[Source]:
+        """Connect the daemon's consumer for the length of a block."""
+        from projector.app.ports import Source
+        from projector.stream.consumers import DurableConsumer
+        from projector.stream.view import StreamView
+
+        stream, durable = self._settings.stream, self._settings.consumer
+        async with self._connected(durable) as client:
+            yield Source(
+                view=StreamView(client, stream, self.filters),
+                consumer=DurableConsumer(client, stream, durable, self.filters, batch_size=self._settings.batch_size),
+            )
+
+    @asynccontextmanager
+    async def open_replay(self) -> AsyncIterator[Source]:
+        """Connect a consumer that replays the stream for the length of a block."""
+        from projector.app.ports import Source
+        from projector.stream.consumers import ReplayConsumer
+        from projector.stream.view import StreamView
+
+        stream = self._settings.stream
+        async with self._connected("replay") as client:
+            yield Source(
+                view=StreamView(client, stream, self.filters),
+                consumer=ReplayConsumer(client, stream, self.filters, batch_size=self._settings.batch_size),
+            )
+
+    @asynccontextmanager
+    async def open_view(self) -> AsyncIterator[StreamView]:
+        """Connect a view of the stream for the length of a block."""
+        from projector.stream.view import StreamView
+
+        async with self._connected("view") as client:
+            yield StreamView(client, self._settings.stream, self.filters)
+
+    def probe(self, purpose: str) -> Probe:
+        """Return what reads the tables for the monitor and for `wait`; the purpose shows in `pg_stat_activity`."""
+        from projector.storage.probe import Probe
+
+        return Probe(self._settings.database_url, self._settings.stream, purpose=purpose)
+
+    def publisher(self) -> Publisher:
+        """Return the publisher of the simulation."""
+        from projector.stream.publisher import Publisher
+
+        return Publisher(self.broker, self.codec)
+
+    def _connected(self, purpose: str) -> AbstractAsyncContextManager[RawClient]:
+        from projector.stream.connection import connected
+
+        return connected(self.broker, name=f"projector {purpose}")
