@@ -16,8 +16,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-import stamina
-
 from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
@@ -219,6 +217,8 @@ class _Attempt:
 
         A lock, a deadlock or a time-out may pass: then it is tried again, without another replay.
         """
+        import stamina  # noqa: PLC0415 - commands that only print a report do without it
+
         async for attempt in stamina.retry_context(
             on=self._may_pass, attempts=_FINAL_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
         ):
