@@ -110,7 +110,6 @@ async def test_a_database_of_another_version_is_refused(folded: Scene) -> None:
         ("rules_version", "7"),
         ("revision", "'kaa-2031-01'"),
         ("originators", "'{kpc,epr}'"),
-        ("stream", "'OTHER'"),
     ],
 )
 async def test_rows_that_other_rules_built_are_refused(folded: Scene, column: str, value: str) -> None:
