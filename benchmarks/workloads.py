@@ -134,7 +134,6 @@ UNFOLDABLE: dict[PoisonReason, SimulatedEvent | Wire] = {
     "malformed-payload": _connected(b"\xff" * 50),
     "trailing-bytes": _connected(b"\0\0\x01\x02e\0\0" + b"\0"),
     "empty-endpoint-id": _named("lifecycle.registered", ""),
-    "empty-config-id": _named("config.updated", "e", configId=""),
     "endpoint-id-too-long": _named("lifecycle.registered", "e" * 3_000),
     "unstorable-text": _named("lifecycle.registered", "e\0"),
 }

@@ -41,7 +41,6 @@ PoisonReason = Literal[
     "malformed-payload",
     "trailing-bytes",
     "empty-endpoint-id",
-    "empty-config-id",
     "endpoint-id-too-long",
     "unstorable-text",
     "database-rejected",

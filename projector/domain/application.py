@@ -1,36 +1,27 @@
-"""Application: the version the endpoint runs, the one before, and when it was registered."""
+"""Application: the version the endpoint runs, and the one before."""
 
 from typing import NamedTuple
 
 from projector.domain import stamps
-from projector.domain.events import AppVersionUpdated, Connected, Registered
+from projector.domain.events import AppVersionUpdated, Connected, Registered, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Register, Stamp, register_before, supersedes, take
+from projector.domain.stamps import Register, Stamp, register_before, register_surviving, take
 
 
 class Application(NamedTuple):
-    """Three registers, each taken on its own."""
+    """Two registers, each taken on its own."""
 
     version: Register[str] | None = None
     previous: Register[str | None] | None = None
-    registered: Stamp | None = None
+    unregistered: Stamp | None = None
 
 
-def connect(state: Application, event: Connected) -> Application | Rejection:
-    """Take the version that a connect names, if it names one."""
+def name_version(state: Application, event: Connected | Registered) -> Application | Rejection:
+    """Take the version that a connect or a registration names, if it names one."""
     version = _take_version(state, event.app_version, event.stamp)
     if version is state.version:
         return LATE
-    return Application(version, state.previous, state.registered)
-
-
-def register(state: Application, event: Registered) -> Application | Rejection:
-    """Take the time of registration, and the version if there is one."""
-    version = _take_version(state, event.app_version, event.stamp)
-    registered = event.stamp if supersedes(event.stamp, state.registered) else state.registered
-    if version is state.version and registered is state.registered:
-        return LATE
-    return Application(version, state.previous, registered)
+    return Application(version, state.previous, state.unregistered)
 
 
 def update_version(state: Application, event: AppVersionUpdated) -> Application | Rejection:
@@ -39,7 +30,13 @@ def update_version(state: Application, event: AppVersionUpdated) -> Application 
     previous = take(state.previous, event.previous_app_version or None, event.stamp)
     if version is state.version and previous is state.previous:
         return LATE
-    return Application(version, previous, state.registered)
+    return Application(version, previous, state.unregistered)
+
+
+def unregister(state: Application, event: Unregistered) -> Application:
+    """Drop the versions of the life that ended."""
+    end = event.stamp
+    return Application(register_surviving(state.version, end), register_surviving(state.previous, end), end)
 
 
 def before(state: Application, position: int) -> Application:
@@ -47,7 +44,7 @@ def before(state: Application, position: int) -> Application:
     return Application(
         register_before(state.version, position),
         register_before(state.previous, position),
-        stamps.before(state.registered, position),
+        stamps.before(state.unregistered, position),
     )
 
 
@@ -59,7 +56,12 @@ FACET = Facet(
     name="application",
     state=Application,
     initial=Application(),
-    reducers={Connected: connect, Registered: register, AppVersionUpdated: update_version},
+    reducers={
+        Connected: name_version,
+        Registered: name_version,
+        AppVersionUpdated: update_version,
+        Unregistered: unregister,
+    },
     before=before,
     registers=len,
 )

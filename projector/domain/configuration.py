@@ -1,57 +1,111 @@
-"""Configuration: the latest announced, the latest confirmed, and what is pending between them."""
+"""Configuration: the latest announced, confirmed and failed, and what is pending between them."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
-from projector.domain.events import ConfigApplied, ConfigAvailable
+from projector.domain import stamps
+from projector.domain.events import ConfigApplied, ConfigAvailable, ConfigFailed, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Register, register_before, take
+from projector.domain.stamps import Register, Stamp, register_before, register_surviving, supersedes, take
 
-Status: TypeAlias = Literal["none", "pending", "applied"]
+Status: TypeAlias = Literal["none", "pending", "applied", "failed"]
+
+ABSENT = ""
+"""The id of no configuration (7/CMP); nothing applied counts as this."""
+
+
+class Failure(NamedTuple):
+    """What an endpoint could not apply, and why."""
+
+    config_id: str
+    code: int
+    reason: str | None
 
 
 class Configuration(NamedTuple):
-    """Two registers: a confirmation may arrive before its announcement, and A, B, A again works."""
+    """Three registers: a confirmation may arrive before its announcement, and A, B, A again works."""
 
     available: Register[str] | None = None
     applied: Register[str] | None = None
-
-    @property
-    def pending_id(self) -> str | None:
-        """The announced configuration, while it is not the applied one."""
-        if self.available is None or (self.applied is not None and self.applied.value == self.available.value):
-            return None
-        return self.available.value
+    failed: Register[Failure] | None = None
+    unregistered: Stamp | None = None
 
     @property
     def status(self) -> Status:
-        """`pending` while something is, else `applied` if anything was confirmed, else `none`."""
-        if self.pending_id is not None:
+        """`failed` while a failure is the last word on what is announced, else `pending` while that is not applied."""
+        available = self.available
+        applied_id = ABSENT if self.applied is None else self.applied.value
+        if self._failure_stands:
+            return "failed"
+        if available is not None and available.value != applied_id:
             return "pending"
-        return "none" if self.applied is None else "applied"
+        return "none" if applied_id == ABSENT else "applied"
+
+    @property
+    def pending_id(self) -> str | None:
+        """The announced configuration while it is pending; empty while the endpoint is to have none."""
+        return self.available.value if self.available is not None and self.status == "pending" else None
+
+    @property
+    def _failure_stands(self) -> bool:
+        """Whether neither a confirmation nor another announcement came after the failure."""
+        failed, available = self.failed, self.available
+        if failed is None or not supersedes(failed.stamp, self.applied and self.applied.stamp):
+            return False
+        return available is None or (
+            failed.value.config_id == available.value and supersedes(failed.stamp, available.stamp)
+        )
 
 
 def announce(state: Configuration, event: ConfigAvailable) -> Configuration | Rejection:
     """Take the configuration that became available."""
     available = take(state.available, event.config_id, event.stamp)
-    return LATE if available is state.available else Configuration(available, state.applied)
+    if available is state.available:
+        return LATE
+    return Configuration(available, state.applied, state.failed, state.unregistered)
 
 
 def apply(state: Configuration, event: ConfigApplied) -> Configuration | Rejection:
     """Take the configuration that the endpoint confirmed."""
     applied = take(state.applied, event.config_id, event.stamp)
-    return LATE if applied is state.applied else Configuration(state.available, applied)
+    if applied is state.applied:
+        return LATE
+    return Configuration(state.available, applied, state.failed, state.unregistered)
+
+
+def fail(state: Configuration, event: ConfigFailed) -> Configuration | Rejection:
+    """Take the failure to apply a configuration."""
+    failed = take(state.failed, Failure(event.config_id, event.code, event.reason), event.stamp)
+    if failed is state.failed:
+        return LATE
+    return Configuration(state.available, state.applied, failed, state.unregistered)
+
+
+def unregister(state: Configuration, event: Unregistered) -> Configuration:
+    """Drop the configurations of the life that ended."""
+    end = event.stamp
+    return Configuration(
+        register_surviving(state.available, end),
+        register_surviving(state.applied, end),
+        register_surviving(state.failed, end),
+        end,
+    )
 
 
 def before(state: Configuration, position: int) -> Configuration:
-    """Forget what was announced or confirmed from a position on."""
-    return Configuration(register_before(state.available, position), register_before(state.applied, position))
+    """Forget what was announced, confirmed or failed from a position on."""
+    return Configuration(
+        register_before(state.available, position),
+        register_before(state.applied, position),
+        register_before(state.failed, position),
+        stamps.before(state.unregistered, position),
+    )
 
 
 FACET = Facet(
     name="configuration",
     state=Configuration,
     initial=Configuration(),
-    reducers={ConfigAvailable: announce, ConfigApplied: apply},
+    reducers={ConfigAvailable: announce, ConfigApplied: apply, ConfigFailed: fail, Unregistered: unregister},
     before=before,
     registers=len,
 )

@@ -3,31 +3,30 @@
 from typing import Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
-from projector.domain.events import Connected, Disconnected
+from projector.domain.events import Connected, Disconnected, Unregistered
 from projector.domain.facets import FENCED, LATE, Facet, Rejection
-from projector.domain.stamps import Stamp, from_other_replica, supersedes
+from projector.domain.stamps import Stamp, from_other_replica, supersedes, surviving
 
 Status: TypeAlias = Literal["unknown", "connected", "disconnected"]
 
 
 class Connectivity(NamedTuple):
-    """The latest connect and the latest disconnect that counted."""
+    """The latest connect, and the disconnect that ended its session or an earlier one."""
 
     connected: Stamp | None = None
     disconnected: Stamp | None = None
+    unregistered: Stamp | None = None
 
     @property
     def rests_on(self) -> tuple[Status, Stamp | None]:
         """The status, and the connect or disconnect it rests on.
 
-        A disconnect ends the session it belongs to and no other:
-        one that is known to come from another replica says nothing about the present session.
         Silence never changes a status.
         """
         opened, closed = self.connected, self.disconnected
         if opened is None:
             return ("unknown", None) if closed is None else ("disconnected", closed)
-        if closed is None or from_other_replica(closed, opened) or not supersedes(closed, opened):
+        if closed is None or not _ends(closed, opened):
             return "connected", opened
         return "disconnected", closed
 
@@ -36,32 +35,56 @@ def connect(state: Connectivity, event: Connected) -> Connectivity | Rejection:
     """Open a session: its replica becomes the holder."""
     if not supersedes(event.stamp, state.connected):
         return LATE
-    return Connectivity(event.stamp, state.disconnected)
+    return Connectivity(event.stamp, state.disconnected, state.unregistered)
 
 
 def disconnect(state: Connectivity, event: Disconnected) -> Connectivity | Rejection:
-    """Close the session, unless its holder is known to be somebody else."""
-    opened = state.connected
+    """Close the session, unless another replica is known to hold it.
+
+    A disconnect held from an earlier session is not in the way, even if its time is later:
+    else the clock of the replica that held that one could keep the endpoint connected for ever.
+    """
+    opened, closed = state.connected, state.disconnected
     if opened is not None:
         if from_other_replica(event.stamp, opened):
             return FENCED
         if not supersedes(event.stamp, opened):
             return LATE
-    if not supersedes(event.stamp, state.disconnected):
+        if closed is not None and not _ends(closed, opened):
+            closed = None
+    if not supersedes(event.stamp, closed):
         return LATE
-    return Connectivity(opened, event.stamp)
+    return Connectivity(opened, event.stamp, state.unregistered)
+
+
+def unregister(state: Connectivity, event: Unregistered) -> Connectivity:
+    """Drop the connect and the disconnect of the life that ended."""
+    end = event.stamp
+    return Connectivity(surviving(state.connected, end), surviving(state.disconnected, end), end)
 
 
 def before(state: Connectivity, position: int) -> Connectivity:
     """Forget the connects and disconnects from a position on."""
-    return Connectivity(stamps.before(state.connected, position), stamps.before(state.disconnected, position))
+    return Connectivity(
+        stamps.before(state.connected, position),
+        stamps.before(state.disconnected, position),
+        stamps.before(state.unregistered, position),
+    )
+
+
+def _ends(closed: Stamp, opened: Stamp) -> bool:
+    """Tell whether a disconnect ends the session that a connect opened.
+
+    One that is known to come from another replica says nothing about this session.
+    """
+    return not from_other_replica(closed, opened) and supersedes(closed, opened)
 
 
 FACET = Facet(
     name="connectivity",
     state=Connectivity,
     initial=Connectivity(),
-    reducers={Connected: connect, Disconnected: disconnect},
+    reducers={Connected: connect, Disconnected: disconnect, Unregistered: unregister},
     before=before,
     registers=len,
 )

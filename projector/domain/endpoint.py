@@ -4,12 +4,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from projector.domain import application, configuration, connectivity, metadata
+from projector.domain import application, configuration, connectivity, metadata, registration
 from projector.domain.events import Event
 from projector.domain.facets import FENCED, LATE, Facet, Verdict
-from projector.domain.stamps import Stamp
+from projector.domain.stamps import Stamp, supersedes
 
-FACETS: tuple[Facet[Any], ...] = (connectivity.FACET, application.FACET, metadata.FACET, configuration.FACET)
+FACETS: tuple[Facet[Any], ...] = (
+    connectivity.FACET,
+    application.FACET,
+    registration.FACET,
+    metadata.FACET,
+    configuration.FACET,
+)
 """Every facet; its index here is its index in `Endpoint.states` and its bit in a facet set."""
 
 FacetSet: TypeAlias = int
@@ -139,7 +145,10 @@ def fold(events: Iterable[Event], endpoints: Mapping[str, Endpoint]) -> Counter[
                 endpoint.last_event_seq = stamp.position
                 endpoint.last_event_at = stamp.occurred_at
             for index, bit, reduce in reducers:
-                after = reduce(endpoint.states[index], event)
+                state = endpoint.states[index]
+                if state.unregistered is not None and not supersedes(stamp, state.unregistered):
+                    continue  # late: the life that the event belongs to is over
+                after = reduce(state, event)
                 if after is FENCED:
                     verdict = Verdict.FENCED if verdict is LATE else verdict
                 elif after is not LATE:

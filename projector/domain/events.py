@@ -5,12 +5,12 @@ and names the endpoints it is about: at least one, in the order of the message, 
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from projector.domain.stamps import Stamp
 
-Json: TypeAlias = Any
-"""A JSON value; a recursive alias would be more than what reads registers back can follow."""
+Json: TypeAlias = str | None
+"""A JSON value as the text that the event had, so that a number keeps its digits; None: null."""
 
 
 class Connected(NamedTuple):
@@ -37,6 +37,13 @@ class Registered(NamedTuple):
     app_version: str
 
 
+class Unregistered(NamedTuple):
+    """The endpoints were unregistered: a life of each has ended."""
+
+    stamp: Stamp
+    endpoint_ids: tuple[str, ...]
+
+
 class AppVersionUpdated(NamedTuple):
     """The endpoints were registered in another application version."""
 
@@ -52,7 +59,7 @@ class MetadataUpdated(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     present: Mapping[str, Json]
-    """The added and updated keys with their values; None where the revision carries none."""
+    """The added and updated keys with their values; null where the revision carries none."""
     removed: tuple[str, ...]
     """None of these is also in `present`."""
 
@@ -63,6 +70,7 @@ class ConfigAvailable(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     config_id: str
+    """Empty where no configuration is assigned any more (7/CMP, absent configuration)."""
 
 
 class ConfigApplied(NamedTuple):
@@ -71,8 +79,28 @@ class ConfigApplied(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     config_id: str
+    """Empty where they confirmed that they have none."""
+
+
+class ConfigFailed(NamedTuple):
+    """The endpoints reported that they could not apply a configuration."""
+
+    stamp: Stamp
+    endpoint_ids: tuple[str, ...]
+    config_id: str
+    code: int
+    """Status code, outside of 200 to 299."""
+    reason: str | None
 
 
 Event: TypeAlias = (
-    Connected | Disconnected | Registered | AppVersionUpdated | MetadataUpdated | ConfigAvailable | ConfigApplied
+    Connected
+    | Disconnected
+    | Registered
+    | Unregistered
+    | AppVersionUpdated
+    | MetadataUpdated
+    | ConfigAvailable
+    | ConfigApplied
+    | ConfigFailed
 )

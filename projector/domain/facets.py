@@ -3,9 +3,24 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-S = TypeVar("S")
+from projector.domain.stamps import Stamp
+
+
+class State(Protocol):
+    """The registers of one facet of an endpoint."""
+
+    @property
+    def unregistered(self) -> Stamp | None:
+        """The latest unregistration: an event that does not supersede it is late, whatever else is held.
+
+        Every facet holds it, so that an event loads no other facet than those it may change.
+        """
+        ...
+
+
+S = TypeVar("S", bound=State)
 
 
 class Verdict(Enum):
@@ -34,7 +49,11 @@ class Facet(Generic[S]):
     state: type[S]
     initial: S
     reducers: Mapping[type[Any], Callable[[S, Any], S | Rejection]]
-    """By type of event; a reducer is pure and returns a new state, or why there is none."""
+    """By type of event; a reducer is pure and returns a new state, or why there is none.
+
+    It gets no event that the latest unregistration makes late. Every facet has one for `Unregistered`,
+    which keeps what the event does not supersede.
+    """
     before: Callable[[S, int], S]
     """What is left of a state when everything that was set at a position or behind it is forgotten."""
     registers: Callable[[S], int]

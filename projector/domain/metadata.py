@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from projector.domain import stamps
-from projector.domain.events import Json, MetadataUpdated
+from projector.domain.events import Json, MetadataUpdated, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Stamp, supersedes
+from projector.domain.stamps import Stamp, supersedes, surviving
 
 
 class Key(NamedTuple):
@@ -22,6 +22,7 @@ class Metadata(NamedTuple):
 
     keys: Mapping[str, Key]
     changed: Stamp | None
+    unregistered: Stamp | None = None
 
     @property
     def values(self) -> dict[str, Json]:
@@ -46,21 +47,28 @@ def update(state: Metadata, event: MetadataUpdated) -> Metadata | Rejection:
             keys[name] = Key(present=False, value=None, stamp=stamp)
             taken = True
     if supersedes(stamp, state.changed):
-        return Metadata(keys, stamp)
-    return Metadata(keys, state.changed) if taken else LATE
+        return Metadata(keys, stamp, state.unregistered)
+    return Metadata(keys, state.changed, state.unregistered) if taken else LATE
+
+
+def unregister(state: Metadata, event: Unregistered) -> Metadata:
+    """Drop the keys of the life that ended, removed ones too: none of its late events can bring them back."""
+    end = event.stamp
+    keys = {name: key for name, key in state.keys.items() if not supersedes(end, key.stamp)}
+    return Metadata(keys, surviving(state.changed, end), end)
 
 
 def before(state: Metadata, position: int) -> Metadata:
     """Forget the keys that were set from a position on."""
     keys = {name: key for name, key in state.keys.items() if key.stamp.position < position}
-    return Metadata(keys, stamps.before(state.changed, position))
+    return Metadata(keys, stamps.before(state.changed, position), stamps.before(state.unregistered, position))
 
 
 FACET = Facet(
     name="metadata",
     state=Metadata,
     initial=Metadata({}, None),
-    reducers={MetadataUpdated: update},
+    reducers={MetadataUpdated: update, Unregistered: unregister},
     before=before,
-    registers=lambda state: len(state.keys) + 1,
+    registers=lambda state: len(state.keys) + 2,
 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from projector.errors import RulesChangedError
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raise this when the same messages come to other rows, parked messages or skipped types.
 
 `tests/unit/test_rules_golden.py` fails where this is forgotten.

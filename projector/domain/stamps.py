@@ -71,6 +71,16 @@ def register_before(held: Register[T] | None, position: int) -> Register[T] | No
     return held if held is not None and held.stamp.position < position else None
 
 
+def surviving(held: Stamp | None, end: Stamp) -> Stamp | None:
+    """Return a stamp unless the end of a life supersedes it, else None."""
+    return None if held is None or supersedes(end, held) else held
+
+
+def register_surviving(held: Register[T] | None, end: Stamp) -> Register[T] | None:
+    """Return a register unless the end of a life supersedes it, else None."""
+    return None if held is None or supersedes(end, held.stamp) else held
+
+
 def take(held: Register[T] | None, value: T, stamp: Stamp) -> Register[T] | None:
     """Return the register after an attempt to set it: a new one, or the very one held."""
     if held is not None and not supersedes(stamp, held.stamp):

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Text, text
+from msgspec import Raw
+from sqlalchemy import BigInteger, Column, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from projector.domain import application, configuration, connectivity, metadata
+from projector.domain import application, configuration, connectivity, metadata, registration
 from projector.domain.application import Application
 from projector.domain.configuration import Configuration
 from projector.domain.connectivity import Connectivity
 from projector.domain.endpoint import FACETS
 from projector.domain.facets import Facet
 from projector.domain.metadata import Metadata
+from projector.domain.registration import Registration
 from projector.domain.stamps import Register, Stamp
 
 TIME = TIMESTAMP(timezone=True)
@@ -86,7 +88,7 @@ _CONNECTIVITY = _facet(
 
 def _application(state: Application) -> Row:
     previous = None if state.previous is None else state.previous.value
-    return *_value_at(state.version), previous, _at(state.registered)
+    return *_value_at(state.version), previous
 
 
 _APPLICATION = _facet(
@@ -95,12 +97,29 @@ _APPLICATION = _facet(
     Column("app_version", Text, comment="Application version that the endpoint runs"),
     Column("app_version_changed_at", TIME, comment="Time of the latest event that named the version"),
     Column("previous_app_version", Text, comment="Application version before the latest update"),
-    Column("registered_at", TIME, comment="Time of the registration"),
+)
+
+
+def _registration(state: Registration) -> Row:
+    return state.status, _at(state.registered), _at(state.unregistered)
+
+
+_REGISTRATION = _facet(
+    registration.FACET,
+    _registration,
+    required("registration_status", Text, "unknown, registered or unregistered", "'unknown'"),
+    Column("registered_at", TIME, comment="Time of the registration; null once the endpoint was unregistered"),
+    Column(
+        "unregistered_at",
+        TIME,
+        comment="Time of the latest unregistration: nothing that it supersedes is in any column",
+    ),
 )
 
 
 def _metadata(state: Metadata) -> Row:
-    return state.values, _at(state.changed)
+    values = {name: None if value is None else Raw(value) for name, value in state.values.items()}
+    return values, _at(state.changed)
 
 
 _METADATA = _facet(
@@ -114,7 +133,13 @@ _METADATA = _facet(
 
 
 def _configuration(state: Configuration) -> Row:
-    return state.status, *_value_at(state.available), *_value_at(state.applied), state.pending_id
+    failed = state.failed
+    failure = (
+        (None, None, None, None)
+        if failed is None
+        else (failed.value.config_id, failed.stamp.occurred_at, failed.value.code, failed.value.reason)
+    )
+    return state.status, *_value_at(state.available), *_value_at(state.applied), state.pending_id, *failure
 
 
 _CONFIGURATION = _facet(
@@ -123,17 +148,22 @@ _CONFIGURATION = _facet(
     required(
         "config_status",
         Text,
-        "none, pending (the available configuration is not the applied one) or applied",
+        "none, pending (the available configuration is not the applied one), applied, "
+        "or failed (neither confirmed nor announced anew since the failure)",
         "'none'",
     ),
-    Column("config_available_id", Text, comment="Latest announced configuration"),
+    Column("config_available_id", Text, comment="Latest announced configuration; empty: none is assigned"),
     Column("config_available_at", TIME, comment="Time of its announcement"),
-    Column("config_applied_id", Text, comment="Latest confirmed configuration"),
+    Column("config_applied_id", Text, comment="Latest confirmed configuration; empty: that there is none"),
     Column("config_applied_at", TIME, comment="Time of its confirmation"),
     Column("config_pending_id", Text, comment="The available configuration while it is pending, else null"),
+    Column("config_failed_id", Text, comment="Latest configuration that failed, whatever the status"),
+    Column("config_failed_at", TIME, comment="Time of that failure"),
+    Column("config_failure_code", Integer, comment="Status code of that failure"),
+    Column("config_failure_reason", Text, comment="Reason of that failure; null: none was given"),
 )
 
-FACET_COLUMNS = (_CONNECTIVITY, _APPLICATION, _METADATA, _CONFIGURATION)
+FACET_COLUMNS = (_CONNECTIVITY, _APPLICATION, _REGISTRATION, _METADATA, _CONFIGURATION)
 """One for each of `FACETS`, in the same order."""
 
 if tuple(columns.facet for columns in FACET_COLUMNS) != FACETS:
@@ -147,3 +177,27 @@ LAST_EVENT = (
     ),
     required("last_event_at", TIME, "Time of that event"),
 )
+
+_ADDED = (
+    "registration_status",
+    "unregistered_at",
+    "registration_registers",
+    "config_failed_id",
+    "config_failed_at",
+    "config_failure_code",
+    "config_failure_reason",
+)
+"""Columns that were added to a table with rows, in that order: Postgres puts a new column behind all others."""
+
+ENDPOINT_COLUMNS: tuple[Column[Any], ...] = tuple(
+    sorted(
+        (
+            ENDPOINT_ID,
+            *(column for facet in FACET_COLUMNS for column in facet.columns),
+            *LAST_EVENT,
+            *(facet.registers for facet in FACET_COLUMNS),
+        ),
+        key=lambda column: _ADDED.index(column.name) if column.name in _ADDED else -1,
+    )
+)
+"""All columns, in the order of the table."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, LargeBinary, MetaData, Table, Text, event
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT, TIME, required
+from projector.storage.columns import ENDPOINT_COLUMNS, TIME, required
 
 VIEWS = Path(__file__).parent / "views"
 
@@ -14,16 +14,12 @@ metadata = MetaData(naming_convention={"pk": "%(table_name)s_pkey", "ix": "%(tab
 endpoint_state = Table(
     "endpoint_state",
     metadata,
-    ENDPOINT_ID,
-    *(column for facet in FACET_COLUMNS for column in facet.columns),
-    *LAST_EVENT,
-    *(facet.registers for facet in FACET_COLUMNS),
+    *ENDPOINT_COLUMNS,
     comment="Current state of every endpoint, as the event stream implies it. "
     "Written by the projector only; rebuilt with `projector rebuild`",
     # Leaves room on each page for the next version of a row, so that an update changes no index.
     postgresql_with={"fillfactor": "80"},
 )
-
 
 projector_checkpoint = Table(
     "projector_checkpoint",

@@ -10,7 +10,7 @@ from projector.storage.failures import translated
 VERSION_TABLE = "projector_migration"
 """Not Alembic's default name: the database may have migrations of its own."""
 
-MIGRATIONS = ("0001", "0002", "0003", "0004")
+MIGRATIONS = ("0001", "0002", "0003", "0004", "0005")
 """In order. A test compares them with `migrations/versions`: reading these takes Alembic, which is slow to import."""
 
 NEWEST = MIGRATIONS[-1]

@@ -14,7 +14,7 @@ from projector.domain.events import (
     Registered,
 )
 from projector.domain.stamps import Stamp
-from projector.stream.limits import checked_config_id, checked_endpoint_id, checked_text
+from projector.stream.limits import checked_endpoint_id, checked_text
 from projector.stream.revisions import EventType, Record, Revision
 
 
@@ -54,13 +54,13 @@ def _metadata_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
 
 def _new_config_available(record: Record, stamp: Stamp) -> Sequence[Event]:
     endpoint_id = checked_endpoint_id(record["endpointId"])
-    return (ConfigAvailable(stamp, (endpoint_id,), checked_config_id(record["configId"])),)
+    return (ConfigAvailable(stamp, (endpoint_id,), checked_text(record["configId"], "configId")),)
 
 
 def _config_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
     # In this revision "updated" means that the endpoint confirmed the configuration.
     endpoint_id = checked_endpoint_id(record["endpointId"])
-    return (ConfigApplied(stamp, (endpoint_id,), checked_config_id(record["configId"])),)
+    return (ConfigApplied(stamp, (endpoint_id,), checked_text(record["configId"], "configId")),)
 
 
 REVISION = Revision(

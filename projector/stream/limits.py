@@ -49,16 +49,3 @@ def checked_endpoint_id(endpoint_id: str) -> str:
                 f"an endpoint id has {size} bytes, an index holds {MAX_ENDPOINT_ID_BYTES}: {endpoint_id[:80]!r}…",
             )
     return checked_text(endpoint_id, "endpointId")
-
-
-def checked_config_id(config_id: str) -> str:
-    """Return a configuration id.
-
-    Raises:
-        PoisonError: it is empty, or not a text that Postgres can hold.
-    """
-    if not config_id:
-        raise PoisonError(
-            "empty-config-id", "the configuration id is empty, so there is nothing to announce or confirm"
-        )
-    return checked_text(config_id, "configId")

@@ -22,7 +22,7 @@ async def folded(prepared: CommandLine, event: Event, publish: Publish) -> Comma
     await publish(
         *connected[:2],
         (connected[0][0], b"\xff"),
-        event("config.updated", "e1", configId=""),
+        event("config.updated", "", configId="c1"),
         ("kaa.v1.events.kpc.endpoint.no.such", b""),
     )
     await prepared.succeeds("run", "--until-caught-up")
@@ -114,7 +114,7 @@ async def test_dead_letters_are_listed_for_programs_and_for_people(folded: Comma
     )
     first, second = json.loads(as_json)
     assert (first["position"], first["reason"]) == (3, "malformed-payload")
-    assert (second["position"], second["reason"]) == (4, "empty-config-id")
+    assert (second["position"], second["reason"]) == (4, "empty-endpoint-id")
     assert first["subject"] == "kaa.v1.events.kpc.endpoint.connectivity.connected"
     assert datetime.fromisoformat(first["stored_at"]).tzinfo is not None
     assert "malformed-payload" in as_table

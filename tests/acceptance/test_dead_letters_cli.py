@@ -19,7 +19,7 @@ async def parked(prepared: CommandLine, event: Event, publish: Publish, query: Q
         event(CONNECTED, "kettle-1", appVersionName="old", timestamp=1_700_000_000_001),
         event(CONNECTED, "kettle-2", appVersionName="old", timestamp=1_700_000_000_002),
         (event(CONNECTED)[0], b"\xff\xfe"),
-        event("config.updated", "kettle-1", configId=""),
+        event("config.updated", "", configId="c1"),
         event(CONNECTED, "lamp"),
         event(CONNECTED, "kettle-1", appVersionName="new", timestamp=1_700_000_000_009),
     )
@@ -53,7 +53,7 @@ async def test_a_message_is_shown_with_its_reason_its_fields_and_its_bytes(parke
 async def test_a_message_that_is_retried_takes_its_own_place_in_the_stream(
     parked: CommandLine, query: Query, database_url: str, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
-    assert await waiting(parked) == {"database-rejected": 2, "malformed-payload": 1, "empty-config-id": 1}
+    assert await waiting(parked) == {"database-rejected": 2, "malformed-payload": 1, "empty-endpoint-id": 1}
     assert await parked.succeeds("dead-letters", "retry", "1") == "1 resolved\n"
     assert await parked.succeeds("dead-letters", "retry", "--reason", "database-rejected") == "2 resolved\n"
     assert await query(
@@ -77,7 +77,7 @@ async def test_what_still_cannot_be_folded_is_parked_again_and_counted(
         "1 resolved",
         "2 resolved",
         "3 parked again: malformed-payload",
-        "4 parked again: empty-config-id",
+        "4 parked again: empty-endpoint-id",
     ]
     assert [row[1:3] for row in await states()] == [("resolved", 2), ("resolved", 2), ("parked", 2), ("parked", 2)]
 

@@ -91,8 +91,8 @@ async def test_only_the_facets_that_are_needed_are_loaded(database: DatabaseUnde
     saved = after(connected(1), announced(2))
     async with store.transaction() as work:
         await work.save({"e": saved})
-    loaded = await store.load({"e": 0b1000, "f": 0b1}, {})
-    assert loaded["e"].states == [None, None, None, saved.states[3]]
+    loaded = await store.load({"e": 0b10000, "f": 0b1}, {})
+    assert loaded["e"].states == [None, None, None, None, saved.states[4]]
     assert (loaded["e"].changed, loaded["e"].last_event_seq) == (0, 2)
 
 
@@ -100,13 +100,14 @@ async def test_what_is_uncommitted_is_loaded_as_it_is_and_completed_from_the_row
     store = await database.open_store()
     async with store.transaction() as work:
         await work.save({"e": after(connected(1), announced(2)), "f": after(connected(1))})
-    uncommitted = after(announced(3), on=(await store.load({"e": 0b1000}, {}))["e"])
-    loaded = await store.load({"e": 0b1001, "f": 0b1}, {"e": uncommitted})
+    uncommitted = after(announced(3), on=(await store.load({"e": 0b10000}, {}))["e"])
+    loaded = await store.load({"e": 0b10001, "f": 0b1}, {"e": uncommitted})
     assert facts(loaded["e"]) == (
         after(connected(1)).states[0],
         None,
         None,
-        after(announced(3)).states[3],
+        None,
+        after(announced(3)).states[4],
         3,
         after(announced(3)).last_event_at,
     )

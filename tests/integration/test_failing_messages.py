@@ -54,13 +54,6 @@ async def test_a_message_that_cannot_be_folded_is_parked_whole_and_the_others_ar
     assert await scene.position() == 3
 
 
-async def test_an_empty_configuration_id_is_parked(scene: Scene, event: Event) -> None:
-    await scene.publish(*(event(f"config.{kind}", "e", configId="") for kind in ("new-available", "updated")))
-    await scene.fold()
-    assert await scene.dead_letters() == [(1, "empty-config-id"), (2, "empty-config-id")]
-    assert await scene.table() == []
-
-
 async def test_the_longest_endpoint_id_that_is_accepted_gets_a_row(scene: Scene, event: Event) -> None:
     # Random enough that Postgres cannot make it shorter, in characters of several bytes.
     longest = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(897)) + "x"

@@ -37,7 +37,7 @@ from tests.support.scene import PATIENCE_S, Daemon, Recorder, Scene
 
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")
-UNKNOWN = (subjects.build("kpc", "future.thing"), b"")
+UNKNOWN = (subjects.build("kpc", "config.future"), b"")
 
 
 class World:
@@ -607,13 +607,13 @@ async def test_where_a_trigger_objects_to_a_row_a_rebuild_says_why_and_changes_n
 async def test_skipped_messages_are_counted_anew(world: World, publish: Publish, life: Any) -> None:
     await publish(UNKNOWN, *life("a"), UNKNOWN)
     await world.fold()
-    assert await world.skipped() == '{"future.thing": 2}'
-    await world.sql("""UPDATE projector_checkpoint SET skipped = '{"future.thing": 7, "past.thing": 1}'""")
+    assert await world.skipped() == '{"config.future": 2}'
+    await world.sql("""UPDATE projector_checkpoint SET skipped = '{"config.future": 7, "past.thing": 1}'""")
     await world.rebuild()
-    assert await world.skipped() == '{"future.thing": 2}'
+    assert await world.skipped() == '{"config.future": 2}'
     await publish(UNKNOWN)
     await world.fold()
-    assert await world.skipped() == '{"future.thing": 3}'
+    assert await world.skipped() == '{"config.future": 3}'
 
 
 async def test_skipped_messages_are_counted_once_beside_a_working_daemon(
@@ -625,7 +625,7 @@ async def test_skipped_messages_are_counted_once_beside_a_working_daemon(
     await world.rebuild()
     position = await publish(UNKNOWN)
     await world.reached(position)
-    assert await world.skipped() == '{"future.thing": 2}'
+    assert await world.skipped() == '{"config.future": 2}'
 
 
 async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(

@@ -8,11 +8,12 @@ import pytest
 
 from projector.domain.application import Application
 from projector.domain.checkpoint import Anchor, Checkpoint
-from projector.domain.configuration import Configuration
+from projector.domain.configuration import Configuration, Failure
 from projector.domain.connectivity import Connectivity
 from projector.domain.endpoint import FACETS, Endpoint
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.metadata import Key, Metadata
+from projector.domain.registration import Registration
 from projector.domain.rules import Rules
 from projector.domain.stamps import Register, Stamp
 from projector.errors import CheckpointMovedError, PoisonError
@@ -30,7 +31,7 @@ Save = Callable[[Mapping[str, Endpoint]], Awaitable[None]]
 Load = Callable[..., Awaitable[dict[str, Endpoint]]]
 Step = Callable[[UnitOfWork], Awaitable[None]]
 
-every_set_of_facets = pytest.mark.parametrize("facets", range(EVERY_FACET + 1), ids="{:04b}".format)
+every_set_of_facets = pytest.mark.parametrize("facets", range(EVERY_FACET + 1), ids="{:05b}".format)
 
 
 def stamp(position: int, replica: str | None = "kpc-0") -> Stamp:
@@ -41,16 +42,21 @@ def states(first: int) -> tuple[Any, ...]:
     """A state of each facet, whose registers were set from a position on."""
     return (
         Connectivity(stamp(first), stamp(first + 1, None)),
-        Application(Register('"V1" \\ ☕', stamp(first)), Register(None, stamp(first + 1)), stamp(first + 2)),
+        Application(Register('"V1" \\ ☕', stamp(first)), Register(None, stamp(first + 1))),
+        Registration(stamp(first + 2), stamp(first)),
         Metadata(
             {
                 "site": Key(present=True, value=None, stamp=stamp(first)),
-                "ключ\t": Key(present=True, value={"a": [1, 2.5, "x", None, True]}, stamp=stamp(first + 1)),
+                "ключ\t": Key(present=True, value='{"a": [1, 2.50, "x", null, 1e30]}', stamp=stamp(first + 1)),
                 "gone": Key(present=False, value=None, stamp=stamp(first + 2, None)),
             },
             stamp(first + 2),
         ),
-        Configuration(Register(f"c{first}", stamp(first)), Register("c0", stamp(first + 1))),
+        Configuration(
+            Register(f"c{first}", stamp(first)),
+            Register("c0", stamp(first + 1)),
+            Register(Failure("c1", -1, "☕"), stamp(first + 2)),
+        ),
     )
 
 
@@ -145,7 +151,7 @@ async def test_changing_some_facets_leaves_the_others_as_they_were(save: Save, l
 
 async def test_facets_that_were_not_asked_for_are_not_loaded(save: Save, load: Load) -> None:
     await save({"e": endpoint()})
-    assert (await load("e", facets=0b0101))["e"].states == [states(1)[0], None, states(1)[2], None]
+    assert (await load("e", facets=0b01001))["e"].states == [states(1)[0], None, None, states(1)[3], None]
 
 
 async def test_rows_of_different_sets_of_facets_are_saved_in_one_transaction(save: Save, load: Load) -> None:
@@ -169,8 +175,10 @@ async def test_the_columns_that_people_query_follow_the_registers(save: Save, qu
         "app_version": '"V1" \\ ☕',
         "app_version_changed_at": T + 7,
         "previous_app_version": None,
+        "registration_status": "registered",
         "registered_at": T + 9,
-        "metadata": '{"site": null, "ключ\\t": {"a": [1, 2.5, "x", null, true]}}',
+        "unregistered_at": T + 7,
+        "metadata": '{"site": null, "ключ\\t": {"a": [1, 2.50, "x", null, 1000000000000000000000000000000]}}',
         "metadata_changed_at": T + 9,
         "config_status": "pending",
         "config_available_id": "c7",
@@ -178,6 +186,10 @@ async def test_the_columns_that_people_query_follow_the_registers(save: Save, qu
         "config_applied_id": "c0",
         "config_applied_at": T + 8,
         "config_pending_id": "c7",
+        "config_failed_id": "c1",
+        "config_failed_at": T + 9,
+        "config_failure_code": -1,
+        "config_failure_reason": "☕",
     }
 
 
@@ -192,6 +204,7 @@ async def test_an_endpoint_that_only_a_rejected_event_named_gets_a_row_of_defaul
     row = await columns(query, database_url, "e")
     assert {name: value for name, value in row.items() if value is not None} == {
         "connectivity_status": "unknown",
+        "registration_status": "unknown",
         "metadata": "{}",
         "config_status": "none",
     }

@@ -13,9 +13,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from projector.domain.endpoint import FACETS
 from projector.storage import migrate
 from projector.storage.tables import metadata
 from projector.storage.version import MIGRATIONS, VERSION_TABLE
+from projector.storage.wire import REGISTER_DECODERS, encode_registers
 from tests.support.fixtures import Eventually, Query, Rows
 from tests.support.migrations import migrate_to
 
@@ -183,3 +185,69 @@ async def test_migrations_that_are_started_at_once_wait_for_each_other(
     assert await by_alembic == (0, "")
     assert await catalogue(empty_database_url) == await catalogue(database_url)
     assert await query(empty_database_url, "SELECT count(*) FROM projector_migration") == [(1,)]
+
+
+STAMP = '[7,1700000000000,"epr","a \\"b\\", ]"]'
+REGISTERS_BEFORE = {
+    "connectivity": (f"[{STAMP},null]", f"[{STAMP},null,null]"),
+    "metadata": (f'[{{"k]":[true,null,{STAMP}]}},{STAMP}]', f'[{{"k]":[true,null,{STAMP}]}},{STAMP},null]'),
+    "configuration": (f'[["c",{STAMP}],null]', f'[["c",{STAMP}],null,null,null]'),
+}
+APPLICATION_BEFORE = {
+    # By endpoint: the registers before; those of the application and of the registration behind the migration.
+    "all": (f'[["1, 2",{STAMP}],[null,{STAMP}],{STAMP}]', f'[["1, 2",{STAMP}],[null,{STAMP}],null]', f"[{STAMP},null]"),
+    "registered": (f"[null,null,{STAMP}]", None, f"[{STAMP},null]"),
+    "version": (f'[["1",{STAMP}],null,null]', f'[["1",{STAMP}],null,null]', None),
+    "untouched": (None, None, None),
+    "damaged": ("[[1]]", "[[1]]", None),
+    "unreadable": ("no json", "no json", None),
+}
+
+
+async def test_registers_of_the_version_before_are_those_that_a_rebuild_would_write(
+    empty_database_url: str, query: Query
+) -> None:
+    await migrate_to(empty_database_url, "0004")
+    for endpoint_id, (application, _, _) in APPLICATION_BEFORE.items():
+        names = ", ".join(f"{facet}_registers" for facet in ("application", *REGISTERS_BEFORE))
+        await query(
+            empty_database_url,
+            f"INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at, {names}) "
+            "VALUES ($1, 7, now(), $2, $3, $4, $5)",
+            *(endpoint_id, application, *(before for before, _ in REGISTERS_BEFORE.values())),
+        )
+    await migrate.upgrade(empty_database_url)
+    names = ", ".join(f"{facet.name}_registers" for facet in FACETS)
+    rows = await query(empty_database_url, f"SELECT endpoint_id, registration_status, {names} FROM endpoint_state")
+    for endpoint_id, status, *registers in rows:
+        _, application, registration = APPLICATION_BEFORE[endpoint_id]
+        expected: dict[str, str | None] = {facet: after for facet, (_, after) in REGISTERS_BEFORE.items()}
+        expected |= {"application": application, "registration": registration}
+        assert dict(zip((facet.name for facet in FACETS), registers, strict=True)) == expected
+        assert status == ("unknown" if registration is None else "registered")
+        if endpoint_id not in ("damaged", "unreadable"):
+            for decoder, text in zip(REGISTER_DECODERS, registers, strict=True):
+                assert text is None or encode_registers(decoder.decode(text)) == text
+
+
+async def test_a_downgrade_gives_the_version_before_its_registers_back(database_url: str, query: Query) -> None:
+    def down_to_0004(connection: Connection) -> None:
+        command.downgrade(migrate.config(connection), "0004")
+
+    sound = {name: rest for name, rest in APPLICATION_BEFORE.items() if name != "damaged"}
+    after = {facet: after for facet, (_, after) in REGISTERS_BEFORE.items()}
+    names = ", ".join(f"{facet}_registers" for facet in ("application", "registration", *after))
+    for endpoint_id, (_, application, registration) in sound.items():
+        await query(
+            database_url,
+            f"INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at, {names}) "
+            "VALUES ($1, 7, now(), $2, $3, $4, $5, $6)",
+            *(endpoint_id, application, registration, *after.values()),
+        )
+    await sync(database_url, down_to_0004)
+    names = ", ".join(f"{facet}_registers" for facet in ("application", *REGISTERS_BEFORE))
+    rows = await query(database_url, f"SELECT endpoint_id, {names} FROM endpoint_state")
+    before = tuple(before for before, _ in REGISTERS_BEFORE.values())
+    assert sorted(rows) == sorted(
+        (endpoint_id, application, *before) for endpoint_id, (application, _, _) in sound.items()
+    )

@@ -13,17 +13,19 @@ from projector.domain.events import (
     AppVersionUpdated,
     ConfigApplied,
     ConfigAvailable,
+    ConfigFailed,
     Connected,
     Disconnected,
     Event,
     MetadataUpdated,
     Registered,
+    Unregistered,
 )
-from projector.domain.facets import Facet, Verdict
-from projector.domain.stamps import Stamp
+from projector.domain.facets import LATE, Facet, Rejection, State, Verdict
+from projector.domain.stamps import Stamp, supersedes
 from tests.support.fixtures import Rows
 
-S = TypeVar("S")
+S = TypeVar("S", bound=State)
 
 settings.register_profile("unit", deadline=None)  # a slow machine is no failure
 settings.load_profile("unit")
@@ -48,10 +50,15 @@ def when(facet: Facet[S], state: S, event: Event) -> tuple[S, Verdict]:
 
     The event comes twice: whatever it is, its immediate redelivery must change nothing.
     """
-    outcome = facet.reducers[type(event)](state, event)
+    outcome = _reduce(facet, state, event)
     after, verdict = (state, outcome) if isinstance(outcome, Verdict) else (outcome, Verdict.APPLIED)
-    assert isinstance(facet.reducers[type(event)](after, event), Verdict), f"redelivered {event} was taken again"
+    assert isinstance(_reduce(facet, after, event), Verdict), f"redelivered {event} was taken again"
     return after, verdict
+
+
+def _reduce(facet: Facet[S], state: S, event: Event) -> S | Rejection:
+    """Do for one facet what `fold` does for all that an event may change."""
+    return facet.reducers[type(event)](state, event) if supersedes(event.stamp, state.unregistered) else LATE
 
 
 def folded(*histories: Iterable[Event]) -> dict[str, Endpoint]:
@@ -73,12 +80,12 @@ def snapshot(endpoints: dict[str, Endpoint]) -> dict[str, tuple[Any, ...]]:
 _ORIGINS = [("kpc", "x"), ("kpc", "y"), ("epr", "x")]
 _UNKNOWN = [("kpc", None)]
 _NAMES = ["", "v1", "v2"]
-_CONFIGS = ["c1", "c2"]
+_CONFIGS = ["c1", "c2", ""]
 _METADATA: Rows = [
     ({}, ()),
     ({"a": None}, ()),
-    ({"a": 1, "b": None}, ("c",)),
-    ({"b": "text"}, ("a",)),
+    ({"a": "1", "b": None}, ("c",)),
+    ({"b": '"text"'}, ("a",)),
     ({"c": None}, ("a", "b")),
     ({}, ("a", "b", "c")),
 ]
@@ -89,10 +96,12 @@ _facts: st.SearchStrategy[tuple[type[Any], tuple[Any, ...]]] = st.sampled_from(
         *((Connected, (name,)) for name in _NAMES),
         *[(Disconnected, ())] * len(_NAMES),  # as often as there are connects
         *((Registered, (name,)) for name in _NAMES),
+        *[(Unregistered, ())] * len(_NAMES),
         *((AppVersionUpdated, names) for names in product(_NAMES, _NAMES[:2])),
         *((MetadataUpdated, keys) for keys in _METADATA),
         *((ConfigAvailable, (config,)) for config in _CONFIGS),
         *((ConfigApplied, (config,)) for config in _CONFIGS),
+        *((ConfigFailed, (config, 500, None)) for config in _CONFIGS),
     ]
 )
 

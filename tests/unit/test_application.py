@@ -1,7 +1,7 @@
 import pytest
 
 from projector.domain.application import FACET, Application
-from projector.domain.events import AppVersionUpdated, Connected, Event, Registered
+from projector.domain.events import AppVersionUpdated, Connected, Event, Registered, Unregistered
 from projector.domain.facets import Verdict
 from projector.domain.stamps import Register, Stamp
 from tests.support.strategies import given_events, stamp, when
@@ -56,12 +56,11 @@ def test_the_previous_version_is_a_register_of_its_own() -> None:
     assert state.previous == Register("v0", late_for_the_version)
 
 
-def test_the_time_of_registration_is_taken_by_registered_and_by_nothing_else() -> None:
-    assert HELD.registered == FIRST
-    assert given_events(FACET, Connected(FIRST, E, "v1"), AppVersionUpdated(SECOND, E, "v2", "v1")).registered is None
-
-
-def test_a_registration_that_is_late_for_the_version_still_tells_when_it_was() -> None:
-    held = given_events(FACET, AppVersionUpdated(SECOND, E, "v2", "v1"))
-    state, verdict = when(FACET, held, Registered(stamp(3, at=100, replica="x"), E, "v1"))
-    assert (state, verdict) == (Application(held.version, held.previous, stamp(3, 100, "x")), Verdict.APPLIED)
+def test_an_unregistration_drops_the_versions_that_it_supersedes_and_makes_what_is_older_late() -> None:
+    ended = stamp(3, at=150, replica="z")
+    state, verdict = when(FACET, HELD, Unregistered(ended, E))
+    assert (state, verdict) == (HELD._replace(unregistered=ended), Verdict.APPLIED)
+    latest = stamp(4, at=250, replica="z")
+    state, _ = when(FACET, state, Unregistered(latest, E))
+    assert state == Application(unregistered=latest)
+    assert when(FACET, state, Connected(stamp(5, at=240), E, "v1")) == (state, Verdict.LATE)

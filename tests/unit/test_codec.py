@@ -214,8 +214,10 @@ def test_one_bad_id_in_a_list_parks_the_message_for_all_of_its_endpoints(bad: st
 
 
 @pytest.mark.parametrize("event_type", ["config.new-available", "config.updated"])
-def test_an_empty_config_id_is_parked(event_type: str) -> None:
-    assert parked(event_type, configId="") == "empty-config-id"
+def test_an_empty_config_id_is_folded_like_any_other(event_type: str) -> None:
+    event = decode_one(event_type, configId="")
+    assert isinstance(event, ConfigAvailable | ConfigApplied)
+    assert event.config_id == ""
 
 
 @pytest.mark.parametrize(
@@ -390,12 +392,12 @@ def outcome(of: Message) -> Sequence[Event] | Skipped | PoisonError:
         return error
 
 
-def texts(event: Event) -> list[str]:
+def texts(value: Any) -> list[str]:
     """Return every text of an event that a row will hold."""
-    found = [event.stamp.originator, event.stamp.replica or "", *event.endpoint_ids]
-    for field in event[2:]:
-        found += [field] if isinstance(field, str) else field
-    return found
+    if isinstance(value, str):
+        return [value]
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    return [text for part in parts for text in texts(part)]
 
 
 def storable(text: str) -> bool:

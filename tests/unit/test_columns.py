@@ -57,7 +57,12 @@ def test_the_registers_of_a_facet_stand_behind_its_other_columns() -> None:
 
 
 def test_an_endpoint_without_events_has_in_every_column_what_the_column_has_by_default() -> None:
-    defaults = {"connectivity_status": "unknown", "metadata": {}, "config_status": "none"}
+    defaults = {
+        "connectivity_status": "unknown",
+        "registration_status": "unknown",
+        "metadata": {},
+        "config_status": "none",
+    }
     found = queried(Endpoint.unseen())
     assert found == dict.fromkeys(found) | defaults
 
@@ -79,8 +84,11 @@ def test_every_column_has_the_type_and_the_default_that_queries_rely_on() -> Non
         "app_version": "TEXT",
         "app_version_changed_at": time,
         "previous_app_version": "TEXT",
-        "registered_at": time,
         "application_registers": "TEXT",
+        "registration_status": "TEXT DEFAULT 'unknown' NOT NULL",
+        "registered_at": time,
+        "unregistered_at": time,
+        "registration_registers": "TEXT",
         "metadata": "JSONB DEFAULT '{}'::jsonb NOT NULL",
         "metadata_changed_at": time,
         "metadata_registers": "TEXT",
@@ -90,6 +98,10 @@ def test_every_column_has_the_type_and_the_default_that_queries_rely_on() -> Non
         "config_applied_id": "TEXT",
         "config_applied_at": time,
         "config_pending_id": "TEXT",
+        "config_failed_id": "TEXT",
+        "config_failed_at": time,
+        "config_failure_code": "INTEGER",
+        "config_failure_reason": "TEXT",
         "configuration_registers": "TEXT",
         "last_event_seq": "BIGINT NOT NULL",
         "last_event_at": f"{time} NOT NULL",

@@ -1,7 +1,7 @@
 import pytest
 
 from projector.domain.connectivity import FACET, Connectivity
-from projector.domain.events import Connected, Disconnected, Event
+from projector.domain.events import Connected, Disconnected, Event, Unregistered
 from projector.domain.facets import Verdict
 from tests.support.strategies import given_events, stamp, when
 
@@ -102,14 +102,13 @@ def test_a_disconnect_that_came_before_its_connect_ends_it_all_the_same() -> Non
     assert given_events(FACET, closed, opens(2, at=100, replica="x")).rests_on == ("disconnected", closed.stamp)
 
 
-# What the contract says to the letter, though it keeps an endpoint connected that is not: see docs/decisions.
 @pytest.mark.parametrize(
     ("before", "closed"),
     [
         pytest.param(
             [opens(1, at=200, replica="x"), closes(2, at=450, replica="x"), opens(3, at=445, replica="y")],
             closes(4, at=448, replica="y"),
-            id="of-the-session-before",
+            id="from-another-replica-whose-clock-runs-ahead",
         ),
         pytest.param(
             [closes(1, at=244, replica=None), opens(2, at=296, replica="x")],
@@ -118,8 +117,29 @@ def test_a_disconnect_that_came_before_its_connect_ends_it_all_the_same() -> Non
         ),
     ],
 )
-def test_a_disconnect_that_is_late_against_an_earlier_one_changes_nothing_even_from_the_holder(
+def test_a_disconnect_held_from_an_earlier_session_does_not_keep_the_endpoint_connected(
     before: list[Event], closed: Disconnected
 ) -> None:
     known = given_events(FACET, *before)
-    assert when(FACET, known, closed) == (known, Verdict.LATE)
+    assert known.rests_on[0] == "connected"
+    state, verdict = when(FACET, known, closed)
+    assert (state.rests_on, verdict) == (("disconnected", closed.stamp), Verdict.APPLIED)
+
+
+def test_a_disconnect_is_late_against_a_newer_one_that_ended_the_very_same_session() -> None:
+    known = given_events(FACET, opens(1, at=100, replica="x"), closes(2, at=300, replica="x"))
+    assert when(FACET, known, closes(3, at=200, replica=None)) == (known, Verdict.LATE)
+
+
+def test_an_unregistration_ends_the_session_and_makes_its_disconnect_late() -> None:
+    ended = stamp(2, at=200, replica="epr-0", originator="epr")
+    state, verdict = when(FACET, given_events(FACET, opens(1, at=100)), Unregistered(ended, ("e",)))
+    assert (state, verdict) == (Connectivity(unregistered=ended), Verdict.APPLIED)
+    assert state.rests_on == ("unknown", None)
+    assert when(FACET, state, closes(3, at=190)) == (state, Verdict.LATE)
+
+
+def test_a_session_that_opened_after_a_late_unregistration_stays_open() -> None:
+    opened = opens(1, at=300)
+    ended = Unregistered(stamp(2, at=200, replica="epr-0", originator="epr"), ("e",))
+    assert given_events(FACET, opened, ended).rests_on == ("connected", opened.stamp)

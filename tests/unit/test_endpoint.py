@@ -13,14 +13,16 @@ from projector.domain.events import (
     AppVersionUpdated,
     ConfigApplied,
     ConfigAvailable,
+    ConfigFailed,
     Connected,
     Disconnected,
     Event,
     MetadataUpdated,
     Registered,
+    Unregistered,
 )
 from projector.domain.facets import Verdict
-from projector.domain.stamps import Stamp, supersedes
+from projector.domain.stamps import Stamp, from_other_replica, supersedes
 from tests.support.strategies import ENDPOINTS, folded, histories, snapshot, stamp
 
 E = ("e",)
@@ -29,10 +31,12 @@ ONE_OF_EACH: list[Event] = [
     Connected(FIRST, E, "v1"),
     Disconnected(FIRST, E),
     Registered(FIRST, E, "v1"),
+    Unregistered(FIRST, E),
     AppVersionUpdated(FIRST, E, "v1", "v0"),
     MetadataUpdated(FIRST, E, {"site": None}, ()),
     ConfigAvailable(FIRST, E, "c1"),
     ConfigApplied(FIRST, E, "c1"),
+    ConfigFailed(FIRST, E, "c1", 500, None),
 ]
 one_of_each = pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)
 
@@ -52,16 +56,18 @@ def registers(endpoint: Endpoint) -> tuple[Any, ...]:
 
 
 def stamps_held(endpoint: Endpoint) -> dict[str, Stamp | None]:
-    connectivity, application, metadata, configuration = endpoint.states
+    connectivity, application, registration, metadata, configuration = endpoint.states
     return {
         "connected": connectivity.connected,
         "disconnected": connectivity.disconnected,
+        "registered": registration.registered,
+        "unregistered": registration.unregistered,
         "version": application.version and application.version.stamp,
         "previous": application.previous and application.previous.stamp,
-        "registered": application.registered,
         "metadata": metadata.changed,
         "available": configuration.available and configuration.available.stamp,
         "applied": configuration.applied and configuration.applied.stamp,
+        "failed": configuration.failed and configuration.failed.stamp,
         **{f"key {name}": key.stamp for name, key in metadata.keys.items()},
     }
 
@@ -192,7 +198,8 @@ def test_a_copy_folds_on_without_a_trace_in_the_original(before: list[Event], th
 @given(histories())
 def test_an_endpoint_has_a_register_for_every_stamp_that_it_may_hold(history: list[Event]) -> None:
     for endpoint in folded(history).values():
-        assert endpoint.registers == len(stamps_held(endpoint))
+        in_every_facet = len(FACETS) - 1  # the unregistration, of which `stamps_held` tells once
+        assert endpoint.registers == len(stamps_held(endpoint)) + in_every_facet
 
 
 @given(histories(), states_known)
@@ -252,15 +259,20 @@ def test_an_event_leaves_the_endpoints_that_it_does_not_name_alone(history: list
 
 
 @given(histories())
-def test_a_register_is_replaced_by_nothing_but_a_stamp_that_supersedes_it(history: list[Event]) -> None:
+def test_a_register_is_replaced_or_dropped_by_nothing_but_a_stamp_that_supersedes_it(history: list[Event]) -> None:
     endpoints = fleet()
     for event in history:
         before = {endpoint_id: stamps_held(endpoint) for endpoint_id, endpoint in endpoints.items()}
         fold([event], endpoints)
         for endpoint_id, endpoint in endpoints.items():
-            for register, held in stamps_held(endpoint).items():
-                was = before[endpoint_id].get(register)
-                assert held is was or (held == event.stamp and supersedes(event.stamp, was))
+            after = stamps_held(endpoint)
+            for register in {*before[endpoint_id], *after}:
+                held, was = after.get(register), before[endpoint_id].get(register)
+                if held is was:
+                    continue
+                assert held == event.stamp or (held is None and isinstance(event, Unregistered))
+                # A disconnect of an earlier session gives way to any that ends the present one.
+                assert supersedes(event.stamp, was) or register == "disconnected"
 
 
 @given(histories())
@@ -290,8 +302,10 @@ def test_a_fold_does_not_touch_the_states_that_it_began_with(before: list[Event]
 
 
 @given(histories())
-def test_the_status_is_changed_by_nothing_but_a_connect_or_a_disconnect(history: list[Event]) -> None:
-    sessions = [event for event in history if isinstance(event, Connected | Disconnected)]
+def test_the_status_is_changed_by_nothing_but_a_connect_or_a_disconnect_or_the_end_of_a_life(
+    history: list[Event],
+) -> None:
+    sessions = [event for event in history if isinstance(event, Connected | Disconnected | Unregistered)]
     alone = folded(sessions)
     for endpoint_id, endpoint in folded(history).items():
         expected = alone[endpoint_id].states[0] if endpoint_id in alone else FACETS[0].initial
@@ -306,6 +320,88 @@ def test_the_last_event_is_the_one_with_the_highest_position_whatever_came_of_it
     for endpoint_id, endpoint in folded(arrivals).items():
         last = max(event.stamp for event in history if endpoint_id in event.endpoint_ids)
         assert (endpoint.last_event_seq, endpoint.last_event_at) == (last.position, last.occurred_at)
+
+
+@given(histories())
+def test_nothing_that_an_unregistration_supersedes_is_held_by_any_facet_from_then_on(history: list[Event]) -> None:
+    for endpoint in folded(history).values():
+        ended = stamps_held(endpoint)["unregistered"]
+        assert {state.unregistered for state in endpoint.states} == {ended}
+        for held in stamps_held(endpoint).values():
+            assert ended is None or held is None or held is ended or supersedes(held, ended)
+
+
+@given(histories())
+def test_an_event_that_does_not_supersede_the_unregistration_held_changes_nothing(history: list[Event]) -> None:
+    endpoints = fleet()
+    for event in history:
+        before = {endpoint_id: list(endpoint.states) for endpoint_id, endpoint in endpoints.items()}
+        over = {
+            endpoint_id: not supersedes(event.stamp, endpoint.states[0].unregistered)
+            for endpoint_id, endpoint in endpoints.items()
+        }
+        fold([event], endpoints)
+        for endpoint_id, endpoint in endpoints.items():
+            unchanged = all(now is was for now, was in zip(endpoint.states, before[endpoint_id], strict=True))
+            assert unchanged or not over[endpoint_id]
+
+
+@given(histories())
+def test_a_life_that_begins_behind_an_unregistration_is_that_of_an_endpoint_never_seen(history: list[Event]) -> None:
+    last = history[-1].stamp
+    ended = Unregistered(Stamp(last.position + 1, max(event.stamp.occurred_at for event in history), "epr", "z"), E)
+    shifted = [
+        event._replace(
+            stamp=event.stamp._replace(
+                position=event.stamp.position + ended.stamp.position,
+                occurred_at=event.stamp.occurred_at + ended.stamp.occurred_at,
+            ),
+            endpoint_ids=E,
+        )
+        for event in history
+    ]
+    former = [event._replace(endpoint_ids=E) for event in history]
+    anew, unseen = folded(former, [ended], shifted), folded(shifted)
+    if any(isinstance(event, Unregistered) for event in shifted):
+        assert snapshot(anew) == snapshot(unseen)
+    else:
+        after = {key: held for key, held in stamps_held(anew["e"]).items() if key != "unregistered"}
+        assert after == {key: held for key, held in stamps_held(unseen["e"]).items() if key != "unregistered"}
+
+
+@given(histories())
+def test_a_disconnect_that_ends_the_session_held_ends_it_whatever_was_held_before(history: list[Event]) -> None:
+    endpoints = fleet()
+    for event in history:
+        opened = {endpoint_id: endpoint.states[0].connected for endpoint_id, endpoint in endpoints.items()}
+        ended = {endpoint_id: endpoint.states[0].unregistered for endpoint_id, endpoint in endpoints.items()}
+        fold([event], endpoints)
+        if not isinstance(event, Disconnected):
+            continue
+        for endpoint_id in event.endpoint_ids:
+            held = opened[endpoint_id]
+            if (
+                held is not None
+                and not from_other_replica(event.stamp, held)
+                and supersedes(event.stamp, held)
+                and supersedes(event.stamp, ended[endpoint_id])
+            ):
+                assert endpoints[endpoint_id].states[0].rests_on[0] == "disconnected"
+
+
+@given(histories())
+def test_an_endpoint_is_disconnected_only_by_a_disconnect_that_ends_its_session(history: list[Event]) -> None:
+    for endpoint_id, endpoint in folded(history).items():
+        state = endpoint.states[0]
+        if state.connected is None or state.rests_on[0] == "connected":
+            continue
+        assert any(
+            isinstance(event, Disconnected)
+            and endpoint_id in event.endpoint_ids
+            and not from_other_replica(event.stamp, state.connected)
+            and supersedes(event.stamp, state.connected)
+            for event in history
+        )
 
 
 # What holds while the clock of every replica is monotone.
@@ -354,9 +450,9 @@ def test_positions_guard_redelivery_since_a_clock_that_stepped_back_lets_an_old_
         ConfigAvailable(stamp(3, at=50, replica="x"), E, "from x, whose clock stepped back"),
     ]
     endpoints = folded(history)
-    assert endpoints["e"].states[3].available.value == "from x, whose clock stepped back"
+    assert endpoints["e"].states[4].available.value == "from x, whose clock stepped back"
     fold(history[1:], endpoints)
-    assert endpoints["e"].states[3].available.value == "from y, late"
+    assert endpoints["e"].states[4].available.value == "from y, late"
 
 
 def test_positions_guard_redelivery_since_a_holder_of_unknown_replica_fences_nobody() -> None:
@@ -412,9 +508,9 @@ def test_before_a_position_an_endpoint_keeps_its_earlier_registers_and_the_lates
     )["e"]
     known = endpoint.before(3)
     assert known is not None
-    connectivity, application, metadata, configuration = known.states
+    connectivity, *others = known.states
     assert (connectivity.connected, connectivity.disconnected) == (stamp(1, at=100), None)
-    assert (application, metadata, configuration) == tuple(Endpoint.unseen().states[1:])
+    assert others == Endpoint.unseen().states[1:]
     assert (known.changed, known.last_event_seq, known.last_event_at) == (0b0001, 1, 100)
 
 

@@ -97,7 +97,7 @@ async def test_each_batch_is_folded_on_the_one_before_it(
     histories = [[scene.event("config.new-available", "e", configId=f"c{n}", timestamp=n)] for n in (1, 3, 2)]
     last = [scene.event("config.updated", "e", configId="c3", timestamp=9)]
     await run(projection, store, Batches(scene, projection, *histories, last))
-    configuration = scene.database.live.endpoints["e"].states[3]
+    configuration = scene.database.live.endpoints["e"].states[4]
     assert (configuration.available.value, configuration.status) == ("c3", "applied")
 
 

@@ -51,26 +51,28 @@ async def everything(scene: MemoryScene) -> tuple[object, ...]:
 
 
 async def test_a_batch_says_what_can_be_read_without_any_endpoint(scene: MemoryScene, projection: Projection) -> None:
-    some = await messages(scene, *scene.connects(1, 2), MALFORMED, unknown("a.b"), unknown("a.b"), unknown("c"))
+    some = await messages(
+        scene, *scene.connects(1, 2), MALFORMED, unknown("config.b"), unknown("config.b"), unknown("lifecycle.c")
+    )
     batch = await projection.decode(some)
     assert (batch.position, batch.messages, batch.anchor) == (6, some, Anchor.of(some[-1]))
     assert [event.endpoint_ids for event in batch.events] == [("e1",), ("e2",)]
     assert [(letter.message.position, letter.reason) for letter in batch.dead_letters] == [(3, "malformed-payload")]
-    assert batch.skipped == {"a.b": 2, "c": 1}
+    assert batch.skipped == {"config.b": 2, "lifecycle.c": 1}
     assert batch.needed == {"e1": 0b0011, "e2": 0b0011}
 
 
 async def test_a_commit_moves_rows_dead_letters_and_checkpoint_together(
     scene: MemoryScene, projection: Projection
 ) -> None:
-    some = await messages(scene, *scene.connects(1, 2), MALFORMED, unknown("a.b"))
+    some = await messages(scene, *scene.connects(1, 2), MALFORMED, unknown("config.b"))
     outcome = await process(projection, some)
-    after = replace(START, position=4, anchor=Anchor.of(some[-1]), skipped={"a.b": 1})
+    after = replace(START, position=4, anchor=Anchor.of(some[-1]), skipped={"config.b": 1})
     assert await everything(scene) == ({"e1": 1, "e2": 2}, [(3, "parked", 1)], after)
     assert projection.checkpoint == after
     assert (outcome.messages, outcome.events, outcome.duplicates, outcome.refolded) == (4, 2, 0, False)
     assert {verdict: count for (_, verdict), count in outcome.verdicts.items()} == {Verdict.APPLIED: 2}
-    assert (outcome.skipped, len(outcome.dead_letters)) == ({"a.b": 1}, 1)
+    assert (outcome.skipped, len(outcome.dead_letters)) == ({"config.b": 1}, 1)
     assert set(outcome.seconds) == {"decode", "load", "fold", "save", "commit"}
 
 
@@ -119,12 +121,12 @@ async def test_halving_parks_the_culprits_alone(
 async def test_halving_counts_everything_in_the_batch_once(scene: MemoryScene, projection: Projection) -> None:
     await scene.database.refuse("e2")
     some = await messages(
-        scene, *scene.connects(1, 3), MALFORMED, unknown("a.b"), unknown("a.b"), *scene.connects(4, 4)
+        scene, *scene.connects(1, 3), MALFORMED, unknown("config.b"), unknown("config.b"), *scene.connects(4, 4)
     )
     outcome = await process(projection, some)
-    assert (outcome.messages, outcome.events, outcome.skipped) == (7, 3, {"a.b": 2})
+    assert (outcome.messages, outcome.events, outcome.skipped) == (7, 3, {"config.b": 2})
     assert sorted(letter.message.position for letter in outcome.dead_letters) == [2, 4]
-    assert projection.checkpoint.skipped == {"a.b": 2}
+    assert projection.checkpoint.skipped == {"config.b": 2}
 
 
 async def test_an_event_about_an_endpoint_that_is_refused_changes_none_of_the_others_it_names(
@@ -166,7 +168,7 @@ async def test_a_row_that_cannot_be_written_again_is_named_and_the_message_is_no
 async def test_messages_that_were_folded_before_are_dropped(
     scene: MemoryScene, store: MemoryStore, projection: Projection, again: range, *, ahead: bool
 ) -> None:
-    some = await messages(scene, *scene.connects(1, 3), MALFORMED, unknown("a.b"))
+    some = await messages(scene, *scene.connects(1, 3), MALFORMED, unknown("config.b"))
     await process(projection, some[:3])
     scene.database.live.endpoints.clear()  # so that it would show if they were folded again
     batch = await projection.decode([message for message in some if message.position in again])
@@ -189,17 +191,17 @@ async def test_an_old_message_is_not_folded_again_even_where_a_clock_has_stepped
     some = await messages(scene, announced("c1", "x", 100), announced("c2", "y", 90), announced("c3", "x", 50))
     await process(projection, some)
     await process(projection, some[1:])
-    assert scene.database.live.endpoints["e"].states[3].available.value == "c3"
+    assert scene.database.live.endpoints["e"].states[4].available.value == "c3"
 
 
 async def test_types_that_are_made_up_are_counted_together_beyond_a_number(
     scene: MemoryScene, projection: Projection
 ) -> None:
-    some = await messages(scene, *(unknown(f"t{n}") for n in range(205)), unknown("t3"))
+    some = await messages(scene, *(unknown(f"config.t{n}") for n in range(205)), unknown("config.t3"))
     await process(projection, some[:150])
     await process(projection, some[150:])
     skipped = projection.checkpoint.skipped
-    assert (len(skipped), skipped["(other)"], skipped["t3"], sum(skipped.values())) == (201, 5, 2, 206)
+    assert (len(skipped), skipped["(other)"], skipped["config.t3"], sum(skipped.values())) == (201, 5, 2, 206)
 
 
 async def test_a_checkpoint_that_moved_is_noticed_before_anything_is_written(

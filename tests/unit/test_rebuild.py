@@ -24,7 +24,7 @@ from tests.support.memory.turns import until
 from tests.support.scene import PATIENCE_S
 
 MALFORMED: Wire = (subjects.build("kpc", "connectivity.connected"), b"\xff")
-UNKNOWN: Wire = (subjects.build("kpc", "future.thing"), b"")
+UNKNOWN: Wire = (subjects.build("kpc", "config.future"), b"")
 
 During = Callable[[int], Awaitable[None]]
 
@@ -147,7 +147,7 @@ async def test_where_nothing_was_ever_folded_a_rebuild_builds_everything(
     assert await scene.database.dead_letters() == [(6, "parked", 1)]
     checkpoint = scene.database.checkpoint
     assert checkpoint is not None
-    assert (checkpoint.position, checkpoint.skipped, checkpoint.generation) == (7, {"future.thing": 1}, 0)
+    assert (checkpoint.position, checkpoint.skipped, checkpoint.generation) == (7, {"config.future": 1}, 0)
     assert (await scene.fold()).heard["active from 7"] == 1
 
 
@@ -217,7 +217,7 @@ async def test_what_a_daemon_folds_after_the_comparison_is_compared_too(
     report = await rebuilds.rebuild()
     assert (figures(report), report.position, report.replayed) == ((0, 0, 1), 11, 11)
     await daemon.stop()
-    assert folded.database.live.endpoints["e1"].states[3].available.value == "c2"
+    assert folded.database.live.endpoints["e1"].states[4].available.value == "c2"
 
 
 async def test_the_last_messages_are_folded_while_the_daemon_waits(
@@ -446,5 +446,5 @@ async def test_a_daemon_waits_for_the_final_transaction_and_reads_the_changed_ro
     assert figures(await rebuilds.rebuild()) == (0, 0, 1)
     await daemon.hears("caught up at 10")
     assert (await daemon.stop()).errors == []
-    application = folded.database.live.endpoints["e2"].states[1]
-    assert (application.version.value, application.registered.position) == ("v2", 10)
+    _, application, registration, *_ = folded.database.live.endpoints["e2"].states
+    assert (application.version.value, registration.registered.position) == ("v2", 10)

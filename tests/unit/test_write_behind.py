@@ -142,7 +142,7 @@ async def test_facets_that_are_needed_later_are_loaded_and_the_ones_that_were_fo
             await cache.flush()
     await cache.flush()
     row = scene.database.staging.endpoints["e"]
-    assert (row.states[0].connected.position, row.states[3].available.stamp.position) == (4, 3)
+    assert (row.states[0].connected.position, row.states[4].available.stamp.position) == (4, 3)
     assert row.last_event_seq == 4
 
 

@@ -1,0 +1,51 @@
+"""Registration: is the endpoint registered, and since when."""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+from projector.domain import stamps
+from projector.domain.events import Registered, Unregistered
+from projector.domain.facets import LATE, Facet, Rejection
+from projector.domain.stamps import Stamp, supersedes, surviving
+
+Status: TypeAlias = Literal["unknown", "registered", "unregistered"]
+
+
+class Registration(NamedTuple):
+    """The registration of the present life, and the unregistration that ended the one before."""
+
+    registered: Stamp | None = None
+    unregistered: Stamp | None = None
+
+    @property
+    def status(self) -> Status:
+        """`unknown` for an endpoint whose registration left the stream before it was folded."""
+        if self.registered is not None:
+            return "registered"
+        return "unknown" if self.unregistered is None else "unregistered"
+
+
+def register(state: Registration, event: Registered) -> Registration | Rejection:
+    """Take the registration."""
+    if not supersedes(event.stamp, state.registered):
+        return LATE
+    return Registration(event.stamp, state.unregistered)
+
+
+def unregister(state: Registration, event: Unregistered) -> Registration:
+    """End the life; a registration that is newer than a late unregistration stays."""
+    return Registration(surviving(state.registered, event.stamp), event.stamp)
+
+
+def before(state: Registration, position: int) -> Registration:
+    """Forget what was registered or unregistered from a position on."""
+    return Registration(stamps.before(state.registered, position), stamps.before(state.unregistered, position))
+
+
+FACET = Facet(
+    name="registration",
+    state=Registration,
+    initial=Registration(),
+    reducers={Registered: register, Unregistered: unregister},
+    before=before,
+    registers=len,
+)
