@@ -43,6 +43,7 @@ PoisonReason = Literal[
     "empty-endpoint-id",
     "endpoint-id-too-long",
     "unstorable-text",
+    "unstorable-json",
     "database-rejected",
 ]
 """Why a message was parked, as it stands in `dead_letter.reason`."""

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
+from contextlib import suppress
+from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
 from sys import intern
@@ -14,14 +15,15 @@ from fastavro.schema import SchemaParseException
 from projector.domain.events import Event
 from projector.domain.messages import Message, Origin, Skipped
 from projector.domain.stamps import Stamp, occurred_at
-from projector.errors import PoisonError, SettingError
+from projector.errors import PoisonError, PoisonReason, SettingError
 from projector.stream import subjects
 from projector.stream.limits import checked_text, checked_token
 from projector.stream.markers import find_marker
-from projector.stream.protocol import find_revision
+from projector.stream.protocol import REVISIONS, find_revision
 from projector.stream.revisions import EventType, Record, Translate
 
 _SUBJECTS_REMEMBERED = 10_000
+_SIGNS_OF_ANOTHER_REVISION: frozenset[PoisonReason] = frozenset({"malformed-payload", "trailing-bytes"})
 
 
 class _Route(NamedTuple):
@@ -43,6 +45,7 @@ class Codec:
     def __init__(self, revision: str, schemas: Path) -> None:
         """Load the schemas of a revision from `schemas/<revision>/*.avsc`."""
         self.revision = find_revision(revision)
+        self._folder = schemas
         self._schemas = {
             name: _load(schemas / revision / f"{event_type.schema}.avsc", event_type)
             for name, event_type in self.revision.event_types.items()
@@ -53,6 +56,9 @@ class Codec:
     def decode(self, message: Message) -> Sequence[Event] | Skipped:
         """Return the events that a message states: none, one or several, or that it is of an unknown type or a marker.
 
+        A message of a group that the revision does not know states none: where the server can filter by group,
+        it is not even delivered.
+
         Raises:
             PoisonError: the message is of a known type and cannot be folded.
         """
@@ -60,26 +66,36 @@ class Codec:
         if marker is not None:
             return marker
         route = self._route(message.subject)
+        if route is None:
+            return ()
         if isinstance(route, Skipped):
             return route
-        record = _read(route, message.payload)
-        replica = record["originatorReplicaId"] or None
-        if replica is not None:
-            # There are few replicas, and a stamp in every register: they share one text.
-            replica = intern(checked_text(replica, "originatorReplicaId"))
-        stamp = Stamp(
-            message.position,
-            occurred_at(record["timestamp"], message.stored_at),
-            route.originator,
-            replica,
-        )
-        return route.translate(record, stamp)
+        try:
+            return _translate(route, message)
+        except PoisonError as error:
+            other = self._other_revision_of(message) if error.reason in _SIGNS_OF_ANOTHER_REVISION else None
+            if other is None:
+                raise
+            raise PoisonError(
+                error.reason, f"{error.detail}; it reads as a message of revision {other}: see PROJECTOR_REVISION"
+            ) from error
+
+    def reads(self, message: Message) -> bool:
+        """Tell whether a message is of a known type and can be folded."""
+        try:
+            route = self._route(message.subject)
+            if not isinstance(route, _Route) or find_marker(message) is not None:
+                return False
+            _translate(route, message)
+        except PoisonError:
+            return False
+        return True
 
     def origin(self, message: Message) -> Origin | None:
         """Return where a message says it came from and when, before its clock is mistrusted; None if it cannot."""
         try:
             route = self._route(message.subject)
-            if isinstance(route, Skipped):
+            if route is None or isinstance(route, Skipped):
                 return None
             record = _read(route, message.payload)
         except PoisonError:
@@ -94,9 +110,11 @@ class Codec:
         source = BytesIO(payload)
         for field in () if schema is None else schema["fields"]:
             try:
-                record[field["name"]] = fastavro.schemaless_reader(source, fastavro.parse_schema(field["type"]), None)
+                value = fastavro.schemaless_reader(source, fastavro.parse_schema(field["type"]), None)
             except Exception:  # noqa: BLE001 - the reader raises whatever the bytes provoke
                 break
+            # Bytes become the text that they are in Avro's JSON encoding.
+            record[field["name"]] = value.decode("latin-1") if isinstance(value, bytes) else value
         return record
 
     def encode(self, event_type: str, record: Record) -> bytes:
@@ -105,13 +123,29 @@ class Codec:
         fastavro.schemaless_writer(payload, self._schemas[event_type], record)
         return payload.getvalue()
 
-    def _find_route(self, subject: str) -> _Route | Skipped:
+    @cached_property
+    def _other_codecs(self) -> Sequence["Codec"]:
+        """Those of the other revisions, which only explain what is parked: they never decide what is folded."""
+        codecs = []
+        for name in REVISIONS:
+            if name != self.revision.name:
+                with suppress(SettingError):  # without its schemas there is nothing to explain with
+                    codecs.append(Codec(name, self._folder))
+        return codecs
+
+    def _other_revision_of(self, message: Message) -> str | None:
+        """Return the name of another revision in which a message can be folded."""
+        return next((codec.revision.name for codec in self._other_codecs if codec.reads(message)), None)
+
+    def _find_route(self, subject: str) -> _Route | Skipped | None:
         parsed = subjects.parse(subject)
         if parsed is None:
             return Skipped("(foreign subject)")
+        if parsed.group not in self.revision.groups or parsed.type == parsed.group:
+            return None  # the filters of `subjects.filters` do not select it
         event_type = self.revision.event_types.get(parsed.type)
         if event_type is None:
-            return Skipped(_printable(parsed.type) or "(no type)")
+            return Skipped(_printable(parsed.type))
         originator = checked_token(parsed.originator, "the originator in the subject")
         return _Route(originator, parsed.type, self._schemas[parsed.type], event_type.translate)
 
@@ -121,6 +155,21 @@ def _load(path: Path, event_type: EventType) -> Any:
         return fastavro.parse_schema(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError, SchemaParseException) as error:
         raise SettingError(f"schema {event_type.schema!r} cannot be read from {path}: {error}") from error
+
+
+def _translate(route: _Route, message: Message) -> Sequence[Event]:
+    record = _read(route, message.payload)
+    replica = record["originatorReplicaId"] or None
+    if replica is not None:
+        # There are few replicas, and a stamp in every register: they share one text.
+        replica = intern(checked_text(replica, "originatorReplicaId"))
+    stamp = Stamp(
+        message.position,
+        occurred_at(record["timestamp"], message.stored_at),
+        route.originator,
+        replica,
+    )
+    return route.translate(record, stamp)
 
 
 def _read(route: _Route, payload: bytes) -> Record:
@@ -136,8 +185,7 @@ def _read(route: _Route, payload: bytes) -> Record:
     if source.tell() != len(payload):
         raise PoisonError(
             "trailing-bytes",
-            f"{len(payload) - source.tell()} of {len(payload)} bytes are left over after the {route.type} record: "
-            "it is probably of another revision of the protocol",
+            f"{len(payload) - source.tell()} of {len(payload)} bytes are left over after the {route.type} record",
         )
     return record
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from projector.errors import SettingError
-from projector.stream import kaa_2017_04
+from projector.stream import kaa_2017_04, kaa_2020_05
 from projector.stream.revisions import Revision
 
-REVISIONS: Mapping[str, Revision] = {revision.name: revision for revision in (kaa_2017_04.REVISION,)}
+REVISIONS: Mapping[str, Revision] = {
+    revision.name: revision for revision in (kaa_2017_04.REVISION, kaa_2020_05.REVISION)
+}
 """By name."""
 
 

@@ -32,3 +32,8 @@ class Revision:
     name: str
     event_types: Mapping[str, EventType]
     """By `{group}.{type}` of the subject."""
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of these types: those to subscribe to, and no others."""
+        return frozenset(event_type.partition(".")[0] for event_type in self.event_types)

@@ -16,6 +16,11 @@ class EventSubject(NamedTuple):
     type: str
     """What follows `endpoint.`: `{group}.{type}`, for an event of the protocol."""
 
+    @property
+    def group(self) -> str:
+        """The group that the type is in."""
+        return self.type.partition(".")[0]
+
 
 def parse(subject: str) -> EventSubject | None:
     """Take a subject apart, or return None where it is not one of endpoint events.

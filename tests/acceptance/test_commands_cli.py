@@ -23,7 +23,7 @@ async def folded(prepared: CommandLine, event: Event, publish: Publish) -> Comma
         *connected[:2],
         (connected[0][0], b"\xff"),
         event("config.updated", "", configId="c1"),
-        ("kaa.v1.events.kpc.endpoint.no.such", b""),
+        ("kaa.v1.events.kpc.endpoint.config.unheard", b""),
     )
     await prepared.succeeds("run", "--until-caught-up")
     await publish(*connected)
@@ -62,7 +62,7 @@ async def test_the_status_has_every_figure_for_programs_and_for_people(folded: C
         "lag_messages": 3,
         "endpoints": 2,
         "dead_letters": 2,
-        "skipped": {"no.such": 1},
+        "skipped": {"config.unheard": 1},
         "rebuild": None,
     }
     assert answer | figures == answer
@@ -71,7 +71,7 @@ async def test_the_status_has_every_figure_for_programs_and_for_people(folded: C
     assert stored < committed
     assert answer["projection_version"] == RULES_VERSION
     lines = dict(line.split(maxsplit=1) for line in as_lines.splitlines())
-    assert (lines["lag_messages"], lines["dead_letters"], lines["skipped"]) == ("3", "2", "no.such 1")
+    assert (lines["lag_messages"], lines["dead_letters"], lines["skipped"]) == ("3", "2", "config.unheard 1")
 
 
 async def test_the_status_before_anything_was_folded_is_all_zero(prepared: CommandLine) -> None:

@@ -39,7 +39,7 @@ async def backlog(prepared: CommandLine, event: Event, publish: Publish) -> int:
     lines = [json.loads(line) for line in VECTORS.read_text(encoding="utf-8").splitlines()]
     messages = [(line["subject"], bytes.fromhex(line["payload_hex"])) for line in lines]
     messages[::97] = [(messages[0][0], b"\xff")] * len(messages[::97])
-    messages[50::200] = [("kaa.v1.events.kpc.endpoint.no.such", b"")] * len(messages[50::200])
+    messages[50::200] = [("kaa.v1.events.kpc.endpoint.config.unheard", b"")] * len(messages[50::200])
     messages[60::300] = [event("connectivity.disconnected", endpointIds=["e1", ""])] * len(messages[60::300])
     return await publish(*messages)
 
@@ -126,5 +126,5 @@ async def test_a_daemon_that_is_killed_again_and_again_comes_to_the_table_of_an_
 
     expected = await other_database.everything()
     table, dead_letters, ((position, _, _, skipped),) = expected
-    assert (len(table), len(dead_letters), position, skipped) == (340, 28, backlog, '{"no.such": 10}')
+    assert (len(table), len(dead_letters), position, skipped) == (340, 28, backlog, '{"config.unheard": 10}')
     assert await database.everything() == expected

@@ -215,7 +215,7 @@ async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
             event("connectivity.connected", "e", **replica),
             event("connectivity.disconnected", endpointIds=["e"], originatorReplicaId="kpc-1"),
             (subjects.build("kpc", "connectivity.connected"), b"\xff"),
-            (subjects.build("kpc", "no.such"), b""),
+            (subjects.build("kpc", "config.unheard"), b""),
         )
         await daemon.says("/status", lambda answer: answer.json["checkpoint_seq"] == 9 and answer.json["by_status"])
         yield daemon
@@ -241,7 +241,7 @@ async def test_the_status_has_everything(eventful: Watched) -> None:
         {"1.1.0": 1},
         {"applied": 1},
     )
-    assert status["skipped"] == {"no.such": 1}
+    assert status["skipped"] == {"config.unheard": 1}
     assert status["problems"] == ["1 dead letter waits for somebody"]
     (letter,) = status["latest_dead_letters"]
     assert set(letter) == {"position", "reason", "detail", "subject", "parked_at"}

@@ -24,6 +24,29 @@ _BAD_IDS = ("", "nul\0", "\0", _LONGEST_ID + "x", "x" * 4000)
 _VERSIONS = ("v1", "v2", "v3", "v3", "\U0001f680", "")
 _CONFIGS = ("c0", "c1", "c2", "c3", "c0", "c1", "ü")
 _KEYS = ("a", "b", "c", "d", "e", "f", "", "\u2603", "A")
+_VALUES = (
+    None,
+    "null",
+    "1",
+    "1.50",
+    "-0",
+    "123456789012345678901234567890.10",
+    "1e5",
+    '"Kyiv"',
+    '""',
+    "",
+    "Kyiv",
+    "01",
+    "NaN",
+    "true",
+    ' {"b": [1, 2.0], "a": null} ',
+    '{"a": 1, "a": 2}',
+    '"\\ud83d\\ude00"',
+    "\u2603",
+)
+_BAD_VALUES = ("x\0", '"\\u0000"', '["\\ud800"]', "1e131072", "[" * 600 + "]" * 600)
+_STATUS_CODES = (200, 200, 200, 204, 299, 300, 404, 500, 0, -1)
+_REASONS = (None, None, "", "flash full", "\u2603")
 _UNKNOWN_TYPES = (
     "config.removed",
     "connectivity",
@@ -120,7 +143,7 @@ def version(draw: Draw) -> str:
 
 
 def config_id(draw: Draw) -> str:
-    return draw.pick(("", "c\0")) if draw.chance(1) else draw.pick(_CONFIGS)
+    return draw.pick(("", "c\0")) if draw.chance(1) else draw.pick(_CONFIGS)  # empty: no configuration
 
 
 def keys(draw: Draw) -> bytes:
@@ -163,6 +186,60 @@ def _config_2017(draw: Draw, replica: Replica) -> bytes:
     return text(endpoint_id(draw)) + text(version(draw)) + text(config_id(draw)) + optional(replica.replica)
 
 
+def mapping(items: Mapping[str, bytes], draw: Draw) -> bytes:
+    """Encode a map."""
+    return array([text(key) + value for key, value in items.items()], draw)
+
+
+def endpoints(draw: Draw) -> bytes:
+    """Encode a map of endpoint ids to versions."""
+    count = draw.pick((0, 1, 1, 1, 1, 2, 3, 8))
+    return mapping({endpoint_id(draw): text(version(draw)) for _ in range(count)}, draw)
+
+
+def json_value(draw: Draw) -> bytes:
+    """Encode a metadata value: null, or a text that may be JSON."""
+    return optional(draw.pick(_BAD_VALUES) if draw.chance(0.5) else draw.pick(_VALUES))
+
+
+def some_keys(draw: Draw, value: Callable[[Draw], bytes]) -> bytes:
+    """Encode a map of metadata keys."""
+    named = {key: value(draw) for key in draw.some(_KEYS, 2)}
+    return mapping(named | ({"k\0": value(draw)} if draw.chance(0.2) else {}), draw)
+
+
+def _several_2020(draw: Draw, replica: Replica) -> bytes:
+    return endpoints(draw) + _replica_or_empty(replica)
+
+
+def _one_2020(draw: Draw) -> bytes:
+    return text(version(draw)) + text(endpoint_id(draw))
+
+
+def _lifecycle_2020(draw: Draw, replica: Replica) -> bytes:
+    return _one_2020(draw) + _replica_or_empty(replica)
+
+
+def _app_version_updated_2020(draw: Draw, replica: Replica) -> bytes:
+    return text(version(draw)) + _lifecycle_2020(draw, replica)
+
+
+def _metadata_updated_2020(draw: Draw, replica: Replica) -> bytes:
+    changes = some_keys(draw, json_value) + some_keys(draw, json_value)
+    changes += some_keys(draw, lambda draw: json_value(draw) + json_value(draw))
+    return _one_2020(draw) + changes + _replica_or_empty(replica)
+
+
+def _config_updated_2020(draw: Draw, replica: Replica) -> bytes:
+    named = _one_2020(draw) + text(config_id(draw)) + text("application/json")
+    return named + text("{}") + optional(replica.replica)
+
+
+def _config_applied_2020(draw: Draw, replica: Replica) -> bytes:
+    named = _one_2020(draw) + text(config_id(draw)) + optional(replica.replica)
+    return named + long(draw.pick(_STATUS_CODES)) + optional(draw.pick(_REASONS))
+
+
 CORPORA: Mapping[str, Sequence[tuple[str, Payload]]] = {
     "kaa-2017-04": (
         *(("connectivity.connected", _connected_2017),) * 5,
@@ -172,6 +249,16 @@ CORPORA: Mapping[str, Sequence[tuple[str, Payload]]] = {
         *(("metadata.updated", _metadata_updated_2017),) * 3,
         *(("config.new-available", _config_2017),) * 2,
         *(("config.updated", _config_2017),) * 2,
+    ),
+    "kaa-2020-05": (
+        *(("connectivity.connected", _several_2020),) * 5,
+        *(("connectivity.disconnected", _several_2020),) * 4,
+        *(("lifecycle.registered", _lifecycle_2020),) * 2,
+        ("lifecycle.unregistered", _lifecycle_2020),
+        *(("lifecycle.appversion-updated", _app_version_updated_2020),) * 2,
+        *(("metadata.updated", _metadata_updated_2020),) * 4,
+        *(("config.updated", _config_updated_2020),) * 3,
+        *(("config.applied", _config_applied_2020),) * 3,
     ),
 }
 """The event types of each revision with their payloads, as often as they occur."""

@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from msgspec import Raw
+
 from projector import resources
 from projector.domain.endpoint import Endpoint, fold
 from projector.domain.events import Event
@@ -68,7 +70,7 @@ class Digest:
             self.add(value)
 
     def add(self, value: Any) -> None:
-        self._hash.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+        self._hash.update(json.dumps(value, sort_keys=True, default=_raw).encode() + b"\n")
 
     def __str__(self) -> str:
         return self._hash.hexdigest()[:16]
@@ -140,6 +142,13 @@ def record() -> str | None:
         kept.append(now)
     RECORD.write_text(json.dumps([asdict(entry) for entry in kept], indent=2) + "\n", encoding="utf-8")
     return None
+
+
+def _raw(value: Any) -> str:
+    """Return what the column of a metadata value gets, to the letter."""
+    if not isinstance(value, Raw):
+        raise TypeError(type(value))
+    return bytes(value).decode()
 
 
 def _written(message: Message) -> Sequence[Any]:

@@ -1,10 +1,12 @@
 """The version of the rules is raised whenever the rules make something else of a large corpus."""
 
 from functools import cache
+from typing import Any, get_args
 
 import pytest
 
-from projector.domain.endpoint import EVENT_TYPES
+from projector.domain import configuration, connectivity, registration
+from projector.domain.endpoint import EVENT_TYPES, FACETS
 from projector.domain.events import ConfigFailed, Disconnected, Unregistered
 from projector.domain.facets import Verdict
 from projector.domain.rules import RULES_VERSION
@@ -33,23 +35,36 @@ def test_what_the_rules_make_of_the_corpus_changes_only_with_their_version(revis
     )
 
 
+NOT_STATED: dict[str, set[type[Any]]] = {"kaa-2017-04": {Unregistered, ConfigFailed}, "kaa-2020-05": set()}
+
+
 @pytest.mark.parametrize("revision", CORPORA)
 def test_the_corpus_comes_to_every_verdict(revision: str) -> None:
-    stated = EVENT_TYPES - {Unregistered, ConfigFailed}  # no revision states these yet
+    stated = EVENT_TYPES - NOT_STATED[revision]
     expected = {(kind, verdict) for kind in stated for verdict in (Verdict.APPLIED, Verdict.LATE)}
     assert result(revision).verdicts.keys() == expected | {(Disconnected, Verdict.FENCED)}
 
 
-def test_the_corpus_comes_to_every_reason_to_park_and_to_unknown_types() -> None:
-    found = result("kaa-2017-04")
-    assert {reason for _, reason in found.parked} == {
+@pytest.mark.parametrize(("revision", "more"), [("kaa-2017-04", set()), ("kaa-2020-05", {"unstorable-json"})])
+def test_the_corpus_comes_to_every_reason_to_park_and_to_unknown_types(revision: str, more: set[str]) -> None:
+    found = result(revision)
+    assert {reason for _, reason in found.parked} == more | {
         "malformed-payload",
         "trailing-bytes",
         "empty-endpoint-id",
         "endpoint-id-too-long",
         "unstorable-text",
     }
-    assert len(found.skipped) > 5
+    assert len(found.skipped) > 3
+
+
+def test_the_corpus_comes_to_every_status() -> None:
+    states = [endpoint.states for endpoint in result("kaa-2020-05").endpoints.values()]
+    assert {state[FACETS.index(configuration.FACET)].status for state in states} == set(get_args(configuration.Status))
+    assert {state[FACETS.index(registration.FACET)].status for state in states} == set(get_args(registration.Status))
+    assert {state[FACETS.index(connectivity.FACET)].rests_on[0] for state in states} == set(
+        get_args(connectivity.Status)
+    )
 
 
 @pytest.mark.parametrize("revision", CORPORA)

@@ -19,6 +19,8 @@ VECTORS = ROOT / "tests" / "vectors"
 REVISIONS = {
     "rules": "kaa-2017-04",
     "random": "kaa-2017-04",
+    "today-rules": "kaa-2020-05",
+    "today-random": "kaa-2020-05",
 }
 CODECS = {name: Codec(revision, ROOT / "schemas") for name, revision in REVISIONS.items()}
 
