@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+SEVERAL_FILTERS_SINCE = (2, 10)
+"""The first version of the NATS server whose consumers have several filters."""
+
 _PREFIX = ("kaa", "v1", "events")
 _ORIGINATOR = 3
 _ENDPOINT = 4
@@ -39,6 +42,20 @@ def build(originator: str, event_type: str) -> str:
     return f"kaa.v1.events.{originator}.endpoint.{event_type}"
 
 
-def filters(originators: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the subject filters that select the events of these originators, or of all if none is named."""
-    return tuple(build(originator, ">") for originator in sorted(set(originators))) or (build("*", ">"),)
+def filters(
+    originators: Iterable[str] = (),
+    groups: Iterable[str] = (),
+    *,
+    server_version: tuple[int, ...] = SEVERAL_FILTERS_SINCE,
+) -> tuple[str, ...]:
+    """Return the subject filters of a consumer that select the events of these originators and groups, sorted.
+
+    No originator means all of them, and no group all of them.
+    The daemon names the groups of its revision (`Revision.groups`): other protocols of the platform share the prefix,
+    send a hundred times as many messages, and must not be delivered.
+
+    A server that knows one filter only gets one for all groups; decoding passes over what is of none of ours.
+    Several originators are several filters there too, which such a server refuses.
+    """
+    tails = sorted({f"{group}.>" for group in groups}) if server_version >= SEVERAL_FILTERS_SINCE else []
+    return tuple(build(originator, tail) for originator in sorted(set(originators)) or ["*"] for tail in tails or [">"])

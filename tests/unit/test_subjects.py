@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projector.stream.protocol import REVISIONS
 from projector.stream.subjects import EventSubject, build, filters, parse
 
 tokens = st.text(st.characters(exclude_characters=". *>\t\r\n"), min_size=1)
@@ -48,6 +49,15 @@ def test_any_text_parses_or_does_not(subject: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rest", "group"), [("connectivity.connected", "connectivity"), ("a.b.c", "a"), ("alone", "alone"), ("", "")]
+)
+def test_the_group_is_what_the_type_begins_with(rest: str, group: str) -> None:
+    parsed = parse(f"kaa.v1.events.kpc.endpoint.{rest}")
+    assert parsed is not None
+    assert parsed.group == group
+
+
+@pytest.mark.parametrize(
     ("originators", "expected"),
     [
         ((), ("kaa.v1.events.*.endpoint.>",)),
@@ -60,3 +70,30 @@ def test_filters_select_the_named_originators_once_each_or_all(
     originators: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     assert filters(originators) == expected
+
+
+GROUPS = ("metadata", "config", "metadata")
+
+
+def test_filters_select_each_group_of_each_originator_and_no_other_protocol() -> None:
+    assert filters(("kpc", "epr"), GROUPS) == (
+        "kaa.v1.events.epr.endpoint.config.>",
+        "kaa.v1.events.epr.endpoint.metadata.>",
+        "kaa.v1.events.kpc.endpoint.config.>",
+        "kaa.v1.events.kpc.endpoint.metadata.>",
+    )
+    assert filters((), GROUPS) == ("kaa.v1.events.*.endpoint.config.>", "kaa.v1.events.*.endpoint.metadata.>")
+
+
+@pytest.mark.parametrize(("version", "several"), [((2, 9, 25), False), ((2, 10, 0), True), ((3, 0, 0), True)])
+def test_a_server_that_knows_one_filter_gets_one_for_all_groups(version: tuple[int, ...], several: bool) -> None:
+    assert (len(filters((), GROUPS, server_version=version)) > 1) is several
+    if not several:
+        assert filters((), GROUPS, server_version=version) == ("kaa.v1.events.*.endpoint.>",)
+        assert filters(("kpc",), GROUPS, server_version=version) == ("kaa.v1.events.kpc.endpoint.>",)
+
+
+def test_the_groups_of_a_revision_are_those_of_its_types() -> None:
+    assert {name: revision.groups for name, revision in REVISIONS.items()} == dict.fromkeys(
+        ("kaa-2017-04", "kaa-2020-05"), frozenset({"connectivity", "lifecycle", "metadata", "config"})
+    )
