@@ -43,7 +43,6 @@ class Composition:
         """
         self._settings = settings
         self.revision = find_revision(settings.revision)
-        self.filters = subjects.filters(settings.originators)
         self.rules = Rules(version=RULES_VERSION, revision=settings.revision, originators=settings.originators)
 
     @cached_property
@@ -116,9 +115,10 @@ class Composition:
 
         stream, durable = self._settings.stream, self._settings.consumer
         async with self._connected(durable) as client:
+            filters = self._filters(client)
             yield Source(
-                view=StreamView(client, stream, self.filters),
-                consumer=DurableConsumer(client, stream, durable, self.filters, batch_size=self._settings.batch_size),
+                view=StreamView(client, stream, filters),
+                consumer=DurableConsumer(client, stream, durable, filters, batch_size=self._settings.batch_size),
             )
 
     @asynccontextmanager
@@ -130,9 +130,10 @@ class Composition:
 
         stream = self._settings.stream
         async with self._connected("replay") as client:
+            filters = self._filters(client)
             yield Source(
-                view=StreamView(client, stream, self.filters),
-                consumer=ReplayConsumer(client, stream, self.filters, batch_size=self._settings.batch_size),
+                view=StreamView(client, stream, filters),
+                consumer=ReplayConsumer(client, stream, filters, batch_size=self._settings.batch_size),
             )
 
     @asynccontextmanager
@@ -141,7 +142,7 @@ class Composition:
         from projector.stream.view import StreamView
 
         async with self._connected("view") as client:
-            yield StreamView(client, self._settings.stream, self.filters)
+            yield StreamView(client, self._settings.stream, self._filters(client))
 
     def probe(self, purpose: str) -> Probe:
         """Return what reads the tables for the monitor and for `wait`; the purpose shows in `pg_stat_activity`."""
@@ -154,6 +155,10 @@ class Composition:
         from projector.stream.publisher import Publisher
 
         return Publisher(self.broker, self.codec)
+
+    def _filters(self, client: RawClient) -> tuple[str, ...]:
+        """Return the subject filters for the server that a client is connected to."""
+        return subjects.filters(self._settings.originators, self.revision.groups, server_version=client.server_version)
 
     def _connected(self, purpose: str) -> AbstractAsyncContextManager[RawClient]:
         from projector.stream.connection import connected

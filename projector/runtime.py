@@ -205,7 +205,7 @@ class Projector:
             stream=self._stream,
             consumer=self._consumer,
             originators=self._originators,
-            event_types=self._parts.revision.event_types,
+            revision=self._parts.revision,
         )
         return await examine(
             partial(inspect_broker, self._parts.broker, wanted, monitoring=nats_monitoring),

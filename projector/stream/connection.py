@@ -188,6 +188,11 @@ class RawClient(Client):
             raise nats.js.errors.APIError.from_error(answer["error"])
         return answer
 
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The version of the server: major, minor and patch."""
+        return tuple(map(int, re.findall(r"\d+", self.server_info["version"])[:3]))
+
     def abandon(self) -> None:
         """Close the socket of a connection that did not come about, which the stock client leaves open."""
         if self._transport:

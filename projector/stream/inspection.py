@@ -7,7 +7,7 @@ for that there is only the server's monitoring endpoint.
 import asyncio
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from http.client import HTTPException
@@ -27,6 +27,7 @@ from projector.stream.consumers import CONSUMER_DESCRIPTION
 from projector.stream.coverage import coverage
 from projector.stream.jetstream_errors import JETSTREAM_OFF, STREAM_NOT_FOUND
 from projector.stream.pull import HEARTBEAT_S
+from projector.stream.revisions import Revision
 from projector.stream.units import NS_PER_S, unix_ms
 from projector.stream.view import StreamView
 
@@ -66,12 +67,11 @@ class Wanted(NamedTuple):
     stream: str
     consumer: str
     originators: tuple[str, ...]
-    event_types: Collection[str]
+    revision: Revision
 
-    @property
-    def filters(self) -> tuple[str, ...]:
-        """The filters that select our events."""
-        return subjects.filters(self.originators)
+    def filters(self, server_version: tuple[int, ...]) -> tuple[str, ...]:
+        """Return the filters of the daemon's consumer on a server."""
+        return subjects.filters(self.originators, self.revision.groups, server_version=server_version)
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class Wanted(NamedTuple):
         return tuple(
             subjects.build(originator, event_type)
             for originator in self.originators or ("*",)
-            for event_type in self.event_types
+            for event_type in self.revision.event_types
         )
 
 
@@ -104,14 +104,14 @@ class _Inspection:
         self._client = client
         self._wanted = wanted
         self._complaints = complaints
-        self._version = tuple(map(int, re.findall(r"\d+", client.server_info["version"])[:3]))
+        self._version = client.server_version
         self._clock: tuple[float, float, float] | None = None
 
     async def run(self, position: int, monitoring: str | None) -> BrokerInfo:
         sync_every_s, unseen = await _sync_every_s(monitoring)
         seen = BrokerInfo(
             version=self._version,
-            filters=self._wanted.filters,
+            filters=self._wanted.filters(self._version),
             forbidden=await self._forbidden(DAEMON_NEEDS),
             forbidden_to_replay=await self._forbidden(REPLAY_NEEDS),
             forbidden_to_acknowledge=await self._forbidden(self._long_acknowledgements()),
@@ -121,7 +121,7 @@ class _Inspection:
         if not {_INBOX, self._named(_STREAM_INFO)}.intersection(seen.forbidden):
             seen = await self._with_stream(seen)
         if seen.stream is not None and position > 0 and self._named(_MESSAGE_GET) not in seen.forbidden:
-            view = StreamView(self._client, self._wanted.stream, self._wanted.filters)
+            view = StreamView(self._client, self._wanted.stream, seen.filters)
             seen = replace(seen, stream=replace(seen.stream, at_checkpoint=await view.message(position)))
         if seen.stream is not None and self._named(_CONSUMER_INFO) not in seen.forbidden:
             seen = replace(seen, consumer=await self._settled_consumer(seen.stream))
@@ -167,11 +167,11 @@ class _Inspection:
         _check(info)
         unmatched = []
         if info["state"]["messages"] and self._version >= _KNOWS_SUBJECTS_FILTER:
-            for subject_filter in self._wanted.filters:
-                found = await self._ask(name, subjects_filter=subject_filter)
-                _check(found)
-                if not found["state"].get("subjects"):
-                    unmatched.append(subject_filter)
+            unmatched = [
+                subjects.build(originator, ">")
+                for originator in self._wanted.originators or ("*",)
+                if not await self._holds_any(name, subjects.filters((originator,), self._wanted.revision.groups))
+            ]
         return replace(seen, stream=_stream_info(info, self._wanted.subjects, unmatched))
 
     async def _with_account(self, seen: BrokerInfo, stream: StreamInfo) -> BrokerInfo:
@@ -201,6 +201,15 @@ class _Inspection:
             await asyncio.sleep(_POLL_S)
             consumer = await self._consumer()
         return consumer
+
+    async def _holds_any(self, name: str, filters: Iterable[str]) -> bool:
+        """Tell whether the stream holds a message that one of some filters selects."""
+        for subject_filter in filters:
+            found = await self._ask(name, subjects_filter=subject_filter)
+            _check(found)
+            if found["state"].get("subjects"):
+                return True
+        return False
 
     async def _consumer(self) -> ConsumerInfo | None:
         info = await self._ask(f"CONSUMER.INFO.{self._wanted.stream}.{self._wanted.consumer}")

@@ -20,6 +20,7 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from projector.stream.kaa_2017_04 import REVISION
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query
 from tests.support.pooler import pooled
@@ -158,7 +159,8 @@ async def test_originators_of_whom_there_is_no_message(scene: Scene, event: Even
 async def test_a_consumer_that_does_not_fit(
     config: dict[str, Any], found: set[str], nats_client: Client, scene: Scene
 ) -> None:
-    config = {"durable_name": CONSUMER, "filter_subject": subjects.filters()[0], **config}
+    ours = {} if "filter_subject" in config else {"filter_subjects": subjects.filters(groups=REVISION.groups)}
+    config = {"durable_name": CONSUMER, **ours, **config}
     await create(nats_client, f"CONSUMER.DURABLE.CREATE.{STREAM}", {"stream_name": STREAM, "config": config}, CONSUMER)
     assert await named(scene.nats_url, scene.database_url) == found
 
