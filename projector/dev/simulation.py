@@ -35,12 +35,12 @@ async def simulate(settings: Settings, simulation: Simulation, stop: asyncio.Eve
     publisher = Composition(settings).publisher()
     await publisher.open()
     try:
-        return await _publish_life(simulation, publisher, stop)
+        return await _publish_life(simulation, settings.revision, publisher, stop)
     finally:
         await publisher.close()
 
 
-async def _publish_life(simulation: Simulation, publisher: Publisher, stop: asyncio.Event) -> int:
+async def _publish_life(simulation: Simulation, revision: str, publisher: Publisher, stop: asyncio.Event) -> int:
     published = 0
     began = time.monotonic()
     interval_ms = 1000 / simulation.rate if simulation.rate else 0
@@ -49,6 +49,7 @@ async def _publish_life(simulation: Simulation, publisher: Publisher, stop: asyn
         seed=simulation.seed,
         start_at=int(time.time() * 1000 - simulation.skip * interval_ms),
         interval_ms=interval_ms,
+        revision=revision,
     )
     for event in fleet.events(skip=simulation.skip):
         if stop.is_set() or published == simulation.events:

@@ -1,3 +1,4 @@
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import islice
@@ -7,9 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from projector.dev.fleet import Fleet, SimulatedEvent
+from projector.dev.fleet import DEFAULT_REVISION, Fleet, SimulatedEvent
+from projector.dev.records import RECORDS
 from projector.domain.endpoint import FACETS, Endpoint, fold
-from projector.domain.events import Disconnected, Event
+from projector.domain.events import ConfigApplied, ConfigFailed, Disconnected, Event
 from projector.domain.facets import Verdict
 from projector.domain.messages import Message, Skipped
 from projector.stream import subjects
@@ -32,22 +34,32 @@ STEADY_SHARES = {
 FACET_INDEX = {facet.name: index for index, facet in enumerate(FACETS)}
 
 
-def fleet(endpoints: int, seed: int = 7) -> Fleet:
-    return Fleet(endpoints=endpoints, seed=seed, start_at=START_AT, interval_ms=INTERVAL_MS)
+TODAY = "kaa-2020-05"
+
+each_revision = pytest.mark.parametrize("revision", RECORDS)
 
 
-def life(endpoints: int, length: int, *, skip: int = 0) -> list[SimulatedEvent]:
-    return list(islice(fleet(endpoints).events(skip=skip), length))
+def fleet(endpoints: int, seed: int = 7, revision: str = DEFAULT_REVISION) -> Fleet:
+    return Fleet(endpoints=endpoints, seed=seed, start_at=START_AT, interval_ms=INTERVAL_MS, revision=revision)
+
+
+def life(endpoints: int, length: int, *, skip: int = 0, revision: str = DEFAULT_REVISION) -> list[SimulatedEvent]:
+    return list(islice(fleet(endpoints, revision=revision).events(skip=skip), length))
 
 
 def endpoint_ids(event: SimulatedEvent) -> list[str]:
-    ids: list[str] = event.record.get("endpointIds") or [event.record["endpointId"]]
-    return ids
+    several = event.record.get("endpointIds") or event.record.get("endpoints")
+    return [event.record["endpointId"]] if several is None else list(several)
 
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
     return Codec("kaa-2017-04", Path(__file__).parents[2] / "schemas")
+
+
+@pytest.fixture(scope="module")
+def todays_codec() -> Codec:
+    return Codec(TODAY, Path(__file__).parents[2] / "schemas")
 
 
 def decoded(codec: Codec, events: list[SimulatedEvent]) -> Iterator[Event]:
@@ -57,14 +69,14 @@ def decoded(codec: Codec, events: list[SimulatedEvent]) -> Iterator[Event]:
         stored_at = START_AT + int(number * INTERVAL_MS)
         facts = codec.decode(Message(number + 1, stored_at, subject, payload))
         assert not isinstance(facts, Skipped)
-        assert len(facts) == 1
-        assert list(facts[0].endpoint_ids) == endpoint_ids(event)
-        yield facts[0]
+        assert sorted(name for fact in facts for name in fact.endpoint_ids) == sorted(endpoint_ids(event))
+        yield from facts
 
 
+@each_revision
 @pytest.mark.parametrize("endpoints", [1, 2, 5, 300])
-def test_same_arguments_give_the_same_life(endpoints: int) -> None:
-    assert life(endpoints, 3_000) == life(endpoints, 3_000)
+def test_same_arguments_give_the_same_life(endpoints: int, revision: str) -> None:
+    assert life(endpoints, 3_000, revision=revision) == life(endpoints, 3_000, revision=revision)
 
 
 def test_one_fleet_can_be_begun_again_while_another_life_of_it_goes_on() -> None:
@@ -79,15 +91,22 @@ def test_another_seed_gives_another_fleet() -> None:
     assert not one & other
 
 
+@each_revision
 @pytest.mark.parametrize("skip", [1, 90, 1_234])
-def test_skipping_goes_on_where_a_stopped_life_ended(skip: int) -> None:
-    assert life(100, 500, skip=skip) == life(100, skip + 500)[skip:]
+def test_skipping_goes_on_where_a_stopped_life_ended(skip: int, revision: str) -> None:
+    assert life(100, 500, skip=skip, revision=revision) == life(100, skip + 500, revision=revision)[skip:]
 
 
 @pytest.mark.parametrize("endpoints", [1, 3, 400])
 def test_every_event_survives_the_codec(codec: Codec, endpoints: int) -> None:
     events = life(endpoints, 4_000)
     assert sum(1 for _ in decoded(codec, events)) == len(events)
+
+
+@pytest.mark.parametrize("endpoints", [1, 3, 400])
+def test_every_event_of_today_survives_the_codec(todays_codec: Codec, endpoints: int) -> None:
+    events = life(endpoints, 4_000, revision=TODAY)
+    assert sum(1 for _ in decoded(todays_codec, events)) >= len(events)
 
 
 def test_all_seven_types_come_from_their_originators() -> None:
@@ -203,3 +222,66 @@ def test_timestamps_never_run_ahead_and_a_few_fall_a_little_behind() -> None:
     assert min(behind) == 0
     assert max(behind) <= SLOW_BY_AT_MOST_MS
     assert 0 < sum(map(bool, behind)) < 0.05 * len(behind)
+
+
+# The revision of today.
+
+
+def test_all_types_of_today_come_from_their_originators() -> None:
+    assert {(event.originator, event.event_type) for event in life(200, 4_000, revision=TODAY)} == {
+        ("epr", "lifecycle.registered"),
+        ("epr", "lifecycle.unregistered"),
+        ("epr", "lifecycle.appversion-updated"),
+        ("epr", "metadata.updated"),
+        ("kpc", "connectivity.connected"),
+        ("kpc", "connectivity.disconnected"),
+        ("ecr", "config.updated"),
+        ("cmx", "config.applied"),
+    }
+
+
+def test_a_long_life_of_today_reaches_every_status_and_late_words_of_lives_that_ended(todays_codec: Codec) -> None:
+    endpoints: defaultdict[str, Endpoint] = defaultdict(Endpoint.unseen)
+    verdicts = fold(decoded(todays_codec, life(600, 40_000, revision=TODAY)), endpoints)
+
+    def states(facet: str) -> list[Any]:
+        return [endpoint.states[FACET_INDEX[facet]] for endpoint in endpoints.values()]
+
+    assert {state.rests_on[0] for state in states("connectivity")} >= {"connected", "disconnected"}
+    assert {state.status for state in states("configuration")} == {"none", "pending", "applied", "failed"}
+    assert {state.status for state in states("registration")} == {"registered", "unregistered"}
+    assert any(state.registered and state.unregistered for state in states("registration"))
+    assert any(state.available and not state.available.value for state in states("configuration"))
+    assert verdicts[Disconnected, Verdict.FENCED] > 0
+
+
+def test_a_failed_configuration_is_tried_again_until_it_is_applied(todays_codec: Codec) -> None:
+    reports: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
+    for event in decoded(todays_codec, life(50, 20_000, revision=TODAY)):
+        if isinstance(event, ConfigFailed | ConfigApplied):
+            reports[event.endpoint_ids[0], event.config_id].append(isinstance(event, ConfigApplied))
+    assert any(came == [False, True] for came in reports.values())
+
+
+def test_a_gateway_connects_and_drops_many_endpoints_at_once() -> None:
+    sizes = {
+        kind: max(len(endpoint_ids(event)) for event in life(1_000, 20_000, revision=TODAY) if event.event_type == kind)
+        for kind in ("connectivity.connected", "connectivity.disconnected")
+    }
+    assert min(sizes.values()) == 20
+
+
+def test_metadata_of_today_has_values_of_every_json_type_and_texts_that_are_none() -> None:
+    values = [
+        value
+        for event in life(300, 10_000, revision=TODAY)
+        if event.event_type == "metadata.updated"
+        for value in (*event.record["added"].values(), *(new["newValue"] for new in event.record["updated"].values()))
+    ]
+    found = set()
+    for value in values:
+        try:
+            found.add(type(json.loads(value)) if value is not None else None)
+        except ValueError:
+            found.add(ValueError)
+    assert found == {None, bool, int, float, str, list, dict, ValueError}
