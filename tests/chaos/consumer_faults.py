@@ -83,7 +83,7 @@ async def _consumer_at(trial: Trial, position: int) -> None:
         ack_policy=AckPolicy.ALL,
         ack_wait=3600,
         max_ack_pending=-1,
-        filter_subject=subjects.filters()[0],
+        filter_subjects=list(subjects.filters(groups=trial.codec.revision.groups)),
     )
     await trial.client.jetstream().add_consumer(trial.stream, config)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,7 @@ from projector.errors import PoisonError
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.wire import encode_json
 from projector.stream.codec import Codec
-from tests.chaos.model import Model
+from tests.chaos.model import Model, is_subscribed_to
 from tests.chaos.traffic import REFUSED
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -34,6 +35,8 @@ class Tables:
     dead_letters: dict[int, Row]
     skipped: dict[str, int]
     position: int
+    messages: int = 0
+    """How many messages were folded, parked or skipped; 0 where that is not known."""
 
 
 def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
@@ -43,14 +46,16 @@ def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[i
     """
     endpoints: dict[str, Endpoint] = {}
     tables = Tables({}, {}, {}, 0)
-    position = 0
+    position = count = 0
     for message in messages:
-        position = message.position
+        if is_subscribed_to(message.subject):
+            position = message.position
+            count += 1
         try:
             events = codec.decode(message)
             _refuse(events)
         except PoisonError as error:
-            tables.dead_letters[position] = _dead_letter(message, error.reason, tried_again)
+            tables.dead_letters[message.position] = _dead_letter(message, error.reason, tried_again)
             continue
         if isinstance(events, Skipped):
             tables.skipped[events.type] = tables.skipped.get(events.type, 0) + 1
@@ -60,20 +65,19 @@ def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[i
                 endpoints.setdefault(endpoint_id, Endpoint.unseen())
         fold(events, endpoints)
     rows = {endpoint_id: _row(endpoint_id, endpoint) for endpoint_id, endpoint in endpoints.items()}
-    return Tables(rows, tables.dead_letters, tables.skipped, position)
+    return Tables(rows, tables.dead_letters, tables.skipped, position, count)
 
 
-def independent_fold(messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
+def independent_fold(revision: str, messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
     """Fold with the rules of docs/explanation/semantics.md, see `model`; registers are internal to the projector."""
-    model = Model(refused=REFUSED)
+    model = Model(revision, refused=REFUSED)
     dead_letters: dict[int, Row] = {}
-    position = 0
     for message in messages:
-        position = message.position
-        model.fold(position, message.stored_at, message.subject, message.payload)
-        if position in model.dead_letters:
-            dead_letters[position] = _dead_letter(message, model.dead_letters[position], tried_again)
-    return Tables(model.rows(), dead_letters, dict(model.skipped), position)
+        model.fold(message.position, message.stored_at, message.subject, message.payload)
+        if message.position in model.dead_letters:
+            reason = model.dead_letters[message.position]
+            dead_letters[message.position] = _dead_letter(message, reason, tried_again)
+    return Tables(model.rows(), dead_letters, dict(model.skipped), model.position)
 
 
 async def stored(url: str, stream: str) -> Tables:
@@ -125,7 +129,7 @@ def _dead_letter(message: Message, reason: str, tried_again: Mapping[int, int]) 
 
 
 def _row(endpoint_id: str, endpoint: Endpoint) -> Row:
-    row = {
+    row: Row = {
         "endpoint_id": endpoint_id,
         "last_event_seq": endpoint.last_event_seq,
         "last_event_at": endpoint.last_event_at,
@@ -134,15 +138,23 @@ def _row(endpoint_id: str, endpoint: Endpoint) -> Row:
         touched = state != facet.facet.initial
         row |= zip((column.name for column in facet.columns), facet.values(state), strict=True)
         row[facet.registers.name] = json.loads(encode_json(state)) if touched else None
+    row["metadata"] = _exact(encode_json(row["metadata"]))
     return row
 
 
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return (value - _EPOCH) // timedelta(milliseconds=1)
-    if isinstance(value, str) and (name == "metadata" or name.endswith("_registers")):
+    if isinstance(value, str) and name == "metadata":
+        return _exact(value)
+    if isinstance(value, str) and name.endswith("_registers"):
         return json.loads(value)
     return value
+
+
+def _exact(text: str | bytes) -> Any:
+    """Read JSON without losing a digit."""
+    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
 
 
 def _differing_rows(table: str, expected: dict[Any, Row], found: dict[Any, Row]) -> Sequence[str]:

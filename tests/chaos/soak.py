@@ -19,7 +19,7 @@ async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:
             began = time.monotonic()
             chosen = schedule(seed, count=options.faults)
             try:
-                wrong = await run(world, seed, chosen)
+                wrong = await run(world, seed, chosen, options.revision)
             except Exception:  # noqa: BLE001 - whatever it is, the seed has failed
                 wrong = [traceback.format_exc()]
             results.put((seed, [fault.__name__ for fault in chosen], wrong, time.monotonic() - began))
@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--revision", default="kaa-2017-04")
     parser.add_argument("--faults", type=int, default=FAULTS_PER_SEED, help="faults for each seed")
     parser.add_argument("--jobs", type=int, default=2, help="how many seeds at a time")
     options = parser.parse_args()

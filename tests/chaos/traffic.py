@@ -20,22 +20,55 @@ _ORIGINATORS = ("kpc", "epr")
 _REPLICAS = ("kpc-0", "kpc-1", "")
 _NAMES = ("v1", "v2", "v3", "")
 _KEYS = ("site", "fw", "owner")
-_CONFIGS = ("c1", "c2")
+_CONFIGS = ("c1", "c2", "")
 _AN_HOUR_MS = 3_600_000
 _JITTER_MS = 3_000
 _LEAD_MS = 60_000
 """How long before the start of a run its events happened: what is newer than its storage counts as stored then."""
 
-_KINDS = (
-    ("connectivity.connected", 30),
-    ("connectivity.disconnected", 25),
-    ("lifecycle.registered", 5),
-    ("lifecycle.appversion-updated", 10),
-    ("metadata.updated", 20),
-    ("config.new-available", 10),
-    ("config.updated", 10),
+_KINDS = {
+    "kaa-2017-04": (
+        ("connectivity.connected", 30),
+        ("connectivity.disconnected", 25),
+        ("lifecycle.registered", 5),
+        ("lifecycle.appversion-updated", 10),
+        ("metadata.updated", 20),
+        ("config.new-available", 10),
+        ("config.updated", 10),
+    ),
+    "kaa-2020-05": (
+        ("connectivity.connected", 30),
+        ("connectivity.disconnected", 25),
+        ("lifecycle.registered", 8),
+        ("lifecycle.unregistered", 4),
+        ("lifecycle.appversion-updated", 10),
+        ("metadata.updated", 20),
+        ("config.updated", 12),
+        ("config.applied", 15),
+    ),
+}
+_UNKNOWN = (
+    "config.removed",
+    "lifecycle.forgotten",
+    "connectivity.connected.again",
+    "connectivity",
+    "alarm.raised",
+    "data-collection.data-points-received.temperature",
 )
-_UNKNOWN = ("config.removed", "alarm.raised", "connectivity", "connectivity.connected.again")
+_VALUES = (
+    None,
+    "null",
+    "1",
+    "1.50",
+    "12345678901234567890.10",
+    '"Kyiv"',
+    "Kyiv",
+    '{"b": [1, null], "a": "\\u00e9"}',
+    "",
+)
+_BAD_VALUES = ("a\0b", '"\\u0000"', '["\\ud800"]', "1e131072", "[" * 600 + "]" * 600)
+_STATUS_CODES = (200, 204, 299, 300, 404, 500)
+_REASONS = (None, "", "flash full")
 
 Record: TypeAlias = dict[str, Any]
 
@@ -49,7 +82,11 @@ class Traffic:
         self._codec = codec
         self._begin = now_ms - _LEAD_MS
         self._count = 0
-        fleet = Fleet(endpoints=_FLEET, seed=random.getrandbits(32), start_at=self._begin, interval_ms=5)
+        revision = codec.revision.name
+        self._kinds = _KINDS[revision]
+        fleet = Fleet(
+            endpoints=_FLEET, seed=random.getrandbits(32), start_at=self._begin, interval_ms=5, revision=revision
+        )
         self._fleet = fleet.events()
         self._known = list(_STRANGERS)
 
@@ -86,8 +123,7 @@ class Traffic:
     def _refused(self) -> Wire:
         """Return an event that only the database objects to."""
         event_type, record = self._record()
-        named = {"endpointId": REFUSED, "endpointIds": [*record["endpointIds"], REFUSED]}
-        return self._wire("kpc", event_type, record | named)
+        return self._wire("kpc", event_type, record | _named(record, REFUSED))
 
     def _unknown(self) -> Wire:
         return subjects.build("kpc", self._random.choice(_UNKNOWN)), self._random.randbytes(20)
@@ -97,8 +133,9 @@ class Traffic:
 
     def _record(self) -> tuple[str, Record]:
         random = self._random
-        (event_type,) = random.choices([kind for kind, _ in _KINDS], [weight for _, weight in _KINDS])
+        (event_type,) = random.choices(*zip(*self._kinds, strict=True))
         record: Record = {
+            "correlationId": "",
             "timestamp": self._timestamp(),
             "originatorReplicaId": random.choice(_REPLICAS),
             "endpointId": random.choice(self._known),
@@ -106,9 +143,18 @@ class Traffic:
             "appVersionName": random.choice(_NAMES),
             "previousAppVersionName": random.choice(_NAMES),
             "configId": random.choice(_CONFIGS),
+            "content": b"{}",
+            "statusCode": random.choice(_STATUS_CODES),
+            "reasonPhrase": random.choice(_REASONS),
         }
-        for change in ("removed", "added", "updated"):
-            record[change] = random.sample(_KEYS, random.choice((0, 0, 1, 2)))
+        record["endpoints"] = {endpoint_id: random.choice(_NAMES) for endpoint_id in record["endpointIds"]}
+        keys = {change: random.sample(_KEYS, random.choice((0, 0, 1, 2))) for change in ("removed", "added", "updated")}
+        if self._codec.revision.name == "kaa-2017-04":
+            return event_type, record | keys
+        record["removed"], record["added"] = (
+            {key: random.choice(_VALUES) for key in keys[change]} for change in ("removed", "added")
+        )
+        record["updated"] = {key: _change(random.choice(_VALUES)) for key in keys["updated"]}
         return event_type, record
 
     def _timestamp(self) -> int:
@@ -123,20 +169,40 @@ class Traffic:
         )
 
 
+def _change(value: str | None) -> Record:
+    return {"newValue": value, "oldValue": None}
+
+
+def _named(record: Record, endpoint_id: str) -> Record:
+    """Return the fields of a record that name endpoints, with another one among them."""
+    return {
+        "endpointId": endpoint_id,
+        "endpointIds": [*record["endpointIds"], endpoint_id],
+        "endpoints": {**record["endpoints"], endpoint_id: "v1"},
+    }
+
+
 def _empty_id(record: Record) -> Record:
-    return {"endpointId": "", "endpointIds": [*record["endpointIds"], ""], "configId": "c1"}
+    return _named(record, "")
 
 
 def _unstorable(record: Record) -> Record:
-    return {"endpointId": "a\0b", "endpointIds": [*record["endpointIds"], "a\0b"]}
+    return _named(record, "a\0b")
 
 
 def _too_long(record: Record) -> Record:
-    endpoint_id = "ü" * 2000
-    return {"endpointId": endpoint_id, "endpointIds": [*record["endpointIds"], endpoint_id]}
+    return _named(record, "ü" * 2000)
 
 
-_SPOILERS: tuple[Callable[[Record], Record], ...] = (_empty_id, _unstorable, _too_long)
+def _unstorable_value(record: Record) -> Record:
+    """Spoil metadata, where the revision has values."""
+    if isinstance(record["added"], list):
+        return _unstorable(record)
+    (bad,) = Random(record["timestamp"]).sample(_BAD_VALUES, 1)  # noqa: S311 - as above
+    return {"added": {**record["added"], "bad": bad}, "reasonPhrase": "a\0b", "statusCode": 500}
+
+
+_SPOILERS: tuple[Callable[[Record], Record], ...] = (_empty_id, _unstorable, _too_long, _unstorable_value)
 _SOUND: tuple[tuple[Callable[[Traffic], Wire], int], ...] = ((Traffic._ordinary, 480), (Traffic._hostile, 440))
 _SOURCES = (
     *_SOUND,
