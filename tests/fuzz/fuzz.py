@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from typing import NamedTuple
 
-from tests.fuzz.mutator import Mutator, check
+from tests.fuzz.mutator import TYPES, Mutator, check
 
 _CHUNK = 20_000
 _CRASHES_SHOWN = 10
@@ -24,10 +24,10 @@ class Chunk(NamedTuple):
     slowest: str
 
 
-def run(task: tuple[int, int]) -> Chunk:
+def run(task: tuple[int, int, str]) -> Chunk:
     """Decode as many messages as are asked for, which follow from a seed."""
-    seed, count = task
-    mutator = Mutator(seed)
+    seed, count, revision = task
+    mutator = Mutator(seed, revision)
     outcomes: Counter[str] = Counter()
     crashes: list[str] = []
     slowest_s, slowest = 0.0, ""
@@ -35,7 +35,7 @@ def run(task: tuple[int, int]) -> Chunk:
         message = mutator.message()
         began = time.process_time()
         try:
-            outcomes[check(message)] += 1
+            outcomes[check(revision, message)] += 1
         except Exception:  # noqa: BLE001 - to find these is the point
             outcomes["CRASH"] += 1
             crashes.append(f"seed {seed}, {message!r}\n{traceback.format_exc()}")
@@ -50,10 +50,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1, help="of the first chunk; each has its own")
+    parser.add_argument("--revision", choices=sorted(TYPES), default="kaa-2017-04")
     parser.add_argument("--jobs", type=int, default=2, help="how many chunks at a time")
     options = parser.parse_args()
     tasks = [
-        (options.seed + number, min(_CHUNK, options.count - start))
+        (options.seed + number, min(_CHUNK, options.count - start), options.revision)
         for number, start in enumerate(range(0, options.count, _CHUNK))
     ]
     outcomes: Counter[str] = Counter()

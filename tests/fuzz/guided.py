@@ -13,11 +13,14 @@ with atheris.instrument_imports(include=["projector.stream"]):
 from projector.domain.messages import Message
 from projector.stream import subjects
 
+KINDS = tuple((revision, event_type) for revision, types in TYPES.items() for event_type in types)
+
 
 def one(data: bytes) -> None:
-    """Decode one message; its first byte chooses the type."""
+    """Decode one message; its first byte chooses revision and type."""
     if data:
-        check(Message(7, 1_700_000_000_500, subjects.build("kpc", TYPES[data[0] % len(TYPES)]), data[1:]))
+        revision, event_type = KINDS[data[0] % len(KINDS)]
+        check(revision, Message(7, 1_700_000_000_500, subjects.build("kpc", event_type), data[1:]))
 
 
 if __name__ == "__main__":

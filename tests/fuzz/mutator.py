@@ -1,25 +1,47 @@
 """Messages that are almost right: seeded mutations of real ones, and what may come of decoding them."""
 
+import json
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any, get_args
 
-from projector.domain.events import Event
+from projector.domain.events import Event, MetadataUpdated
 from projector.domain.messages import Message, Skipped
 from projector.errors import PoisonError, PoisonReason
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from projector.stream.limits import MAX_ENDPOINT_ID_BYTES
+from projector.stream.protocol import REVISIONS
 
-CODEC = Codec("kaa-2017-04", Path(__file__).parents[2] / "schemas")
-TYPES = tuple(CODEC.revision.event_types)
+CODECS = {revision: Codec(revision, Path(__file__).parents[2] / "schemas") for revision in REVISIONS}
+TYPES = {revision: tuple(codec.revision.event_types) for revision, codec in CODECS.items()}
 
 _STORED_AT = 1_700_000_000_500
 _DETAIL_CHARACTERS = 2000
 _REASONS = frozenset(get_args(PoisonReason))
 
 _TEXTS = ("", "e", "endpoint-1", "ключ", "\U0001f680" * 3, "a\0b", "'\"\\\n", "x" * 300)
+_VALUES = (
+    None,
+    "",
+    "null",
+    "1.50",
+    "-1e131071",
+    "1e131072",
+    "1" * 5000,
+    "NaN",
+    '"Kyiv"',
+    '"\\u0000"',
+    '"\\ud83d\\ude00"',
+    '["\\ud800"]',
+    '{"a": [1, {"b": null}]}',
+    "[" * 600,
+    "[" * 513 + "]" * 513,
+    "a\0b",
+    "ключ",
+)
 _NUMBERS = (0, 1, -1, 2, 63, 64, -64, 127, 8191, 2**31 - 1, -(2**31), 2**31, 2**40, 2**62, 2**63 - 1, -(2**63))
 _TOKENS = (
     "kaa",
@@ -58,7 +80,9 @@ def _overlong(random: Random) -> bytes:
 class Mutator:
     """Endless messages that follow from a seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, revision: str) -> None:
+        self._codec = CODECS[revision]
+        self._types = TYPES[revision]
         self._random = Random(seed)  # noqa: S311 - mutations that can be repeated are the point
         self._position = 0
 
@@ -66,7 +90,7 @@ class Mutator:
         """Return the next message; about one in twenty is flawless."""
         random = self._random
         self._position += 1
-        event_type = random.choice(TYPES)
+        event_type = random.choice(self._types)
         subject = subjects.build(random.choice(("kpc", "epr")), event_type)
         payload = random.randbytes(random.randrange(64)) if random.random() < 0.1 else self._payload(event_type)
         for _ in range(random.choice((0, 1, 1, 1, 2, 4, 16))):
@@ -90,12 +114,20 @@ class Mutator:
             "appVersionName": random.choice(_TEXTS),
             "previousAppVersionName": random.choice(_TEXTS),
             "configId": random.choice(_TEXTS),
-            "removed": texts(),
-            "added": texts(),
-            "updated": texts(),
+            "endpoints": {text: random.choice(_TEXTS) for text in texts()},
+            "content": random.randbytes(8),
+            "statusCode": random.choice((200, 299, 404, -1, 2**31 - 1, -(2**31))),
+            "reasonPhrase": random.choice((None, *_TEXTS)),
             "originatorReplicaId": random.choice(_TEXTS),
         }
-        return CODEC.encode(event_type, record)
+        if self._codec.revision.name == "kaa-2017-04":
+            record |= {"removed": texts(), "added": texts(), "updated": texts()}
+        else:
+            record |= {change: {key: random.choice(_VALUES) for key in texts()} for change in ("removed", "added")}
+            record["updated"] = {
+                key: {"newValue": random.choice(_VALUES), "oldValue": random.choice(_VALUES)} for key in texts()
+            }
+        return self._codec.encode(event_type, record)
 
     def _subject(self, subject: str) -> str:
         random = self._random
@@ -106,16 +138,17 @@ class Mutator:
         return ".".join(tokens)
 
 
-def check(message: Message) -> str:
+def check(revision: str, message: Message) -> str:
     """Decode a message and return what came of it: a reason, `skipped` or `events`.
 
     Raises:
         AssertionError: it is something that could not be stored.
         Exception: decoding let through what it should not.
     """
-    CODEC.explain(message.subject, message.payload)
+    codec = CODECS[revision]
+    codec.explain(message.subject, message.payload)
     try:
-        decoded: Sequence[Event] | Skipped | PoisonError = CODEC.decode(message)
+        decoded: Sequence[Event] | Skipped | PoisonError = codec.decode(message)
     except PoisonError as error:
         decoded = error
     if isinstance(decoded, PoisonError):
@@ -138,9 +171,12 @@ def check(message: Message) -> str:
 
 
 def _texts(value: Any) -> list[str]:
+    """Return every text that a row would hold, those within metadata values too."""
+    if isinstance(value, MetadataUpdated):
+        value = (*value, *(json.loads(text, parse_int=Decimal) for text in value.present.values() if text is not None))
     if isinstance(value, str):
         return [value]
-    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
     return [text for part in parts for text in _texts(part)]
 
 

@@ -2,6 +2,7 @@
 
 import time
 import tracemalloc
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -11,50 +12,53 @@ from projector.domain.messages import Message
 from projector.storage.text import escape, unescape
 from projector.stream import subjects
 from projector.stream.headers import parse_headers, parse_status
-from tests.fuzz.mutator import CODEC, TYPES, Mutator, check, varint
-from tests.support.fixtures import Wire
+from tests.fuzz.mutator import CODECS, TYPES, Mutator, check, varint
 
 LARGE = 256 * 1024
 ANY_TEXT = st.text(st.characters(codec=None) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))
 HEAD = varint(0) + varint(1_700_000_000_000) + varint(-1)
 """Correlation id, timestamp and timeout, with which every record begins."""
 
-any_type = st.sampled_from(TYPES)
+any_kind = st.sampled_from([(revision, event_type) for revision, types in TYPES.items() for event_type in types])
+any_revision = st.sampled_from(sorted(TYPES))
 
 
 def message(subject: str, payload: bytes) -> Message:
     return Message(7, 1_700_000_000_500, subject, payload)
 
 
-@given(any_type, st.binary(max_size=400))
+@given(any_kind, st.binary(max_size=400))
 @settings(max_examples=500)
-def test_random_bytes_are_events_or_poison(event_type: str, payload: bytes) -> None:
-    assert check(message(subjects.build("kpc", event_type), payload)) != "skipped"
+def test_random_bytes_are_events_or_poison(kind: tuple[str, str], payload: bytes) -> None:
+    revision, event_type = kind
+    assert check(revision, message(subjects.build("kpc", event_type), payload)) != "skipped"
 
 
-@given(any_type, st.binary(max_size=200))
+@given(any_kind, st.binary(max_size=200))
 @settings(max_examples=500)
-def test_random_bytes_behind_a_sound_head_are_events_or_poison(event_type: str, payload: bytes) -> None:
-    assert check(message(subjects.build("kpc", event_type), HEAD + payload)) != "skipped"
+def test_random_bytes_behind_a_sound_head_are_events_or_poison(kind: tuple[str, str], payload: bytes) -> None:
+    revision, event_type = kind
+    assert check(revision, message(subjects.build("kpc", event_type), HEAD + payload)) != "skipped"
 
 
-@given(st.integers(min_value=0))
-@settings(max_examples=1000)
-def test_mutated_messages_are_events_skipped_or_poison(seed: int) -> None:
-    check(Mutator(seed).message())
+@given(any_revision, st.integers(min_value=0))
+@settings(max_examples=2000)
+def test_mutated_messages_are_events_skipped_or_poison(revision: str, seed: int) -> None:
+    check(revision, Mutator(seed, revision).message())
 
 
-@given(ANY_TEXT, st.binary(max_size=50))
+@given(any_revision, ANY_TEXT, st.binary(max_size=50))
 @settings(max_examples=300)
-def test_any_subject_is_skipped_or_poison_or_stands_for_events(subject: str, payload: bytes) -> None:
-    check(message(subject, payload))
+def test_any_subject_is_skipped_or_poison_or_stands_for_events(revision: str, subject: str, payload: bytes) -> None:
+    check(revision, message(subject, payload))
 
 
-@given(st.lists(ANY_TEXT.filter(lambda token: "." not in token), max_size=4), any_type)
+@given(st.lists(ANY_TEXT.filter(lambda token: "." not in token), max_size=4), any_kind)
 @settings(max_examples=300)
-def test_any_tokens_in_the_place_of_originator_and_type_do(tokens: list[str], event_type: str) -> None:
+def test_any_tokens_in_the_place_of_originator_and_type_do(tokens: list[str], kind: tuple[str, str]) -> None:
+    revision, event_type = kind
     for tail in (tokens, [event_type]):
-        check(message(".".join(["kaa.v1.events", *tokens[:1], "endpoint", *tail]), HEAD))
+        check(revision, message(".".join(["kaa.v1.events", *tokens[:1], "endpoint", *tail]), HEAD))
 
 
 @given(st.binary(max_size=300))
@@ -72,18 +76,36 @@ def test_any_subject_can_be_kept_in_a_dead_letter_and_read_back(raw: bytes) -> N
     assert unescape(kept) == subject
 
 
-def dropped(*blocks: bytes) -> Wire:
+OLD, TODAY = "kaa-2017-04", "kaa-2020-05"
+
+Bomb: TypeAlias = tuple[str, str, bytes]
+"""Revision, type and payload."""
+
+
+def dropped(*blocks: bytes) -> Bomb:
     """A disconnect whose list of endpoint ids is made of these blocks."""
-    return "connectivity.disconnected", HEAD + b"".join(blocks) + varint(0) + varint(1) + b"x"
+    return OLD, "connectivity.disconnected", HEAD + b"".join(blocks) + varint(0) + varint(1) + b"x"
 
 
-def keyed(*blocks: bytes) -> Wire:
+def keyed(*blocks: bytes) -> Bomb:
     """A change of metadata whose removed keys are made of these blocks."""
-    return "metadata.updated", HEAD + b"\x02e" + b"\0" + b"".join(blocks) + b"\0\0\0\0"
+    return OLD, "metadata.updated", HEAD + b"\x02e" + b"\0" + b"".join(blocks) + b"\0\0\0\0"
 
 
-def connected(rest: bytes) -> Wire:
-    return "connectivity.connected", HEAD + rest
+def connected(rest: bytes) -> Bomb:
+    return OLD, "connectivity.connected", HEAD + rest
+
+
+def mapped(*blocks: bytes) -> Bomb:
+    """A connect whose map of endpoints is made of these blocks."""
+    return TODAY, "connectivity.connected", HEAD + b"".join(blocks) + varint(0) + varint(1) + b"x"
+
+
+def valued(text: str) -> Bomb:
+    """A change of metadata to one value."""
+    value = text.encode()
+    added = varint(1) + b"\x02k" + varint(1) + varint(len(value)) + value + varint(0)
+    return TODAY, "metadata.updated", HEAD + b"\0" + b"\x02e" + varint(0) + added + varint(0) + b"\x02x"
 
 
 IDS = b"".join(b"\x0c%06d" % number for number in range(LARGE // 8))
@@ -101,21 +123,39 @@ BOMBS = {
     "string that claims 2^62 bytes": connected(varint(2**62) + b"a"),
     "string of a negative length": connected(varint(-5) + b"a" * LARGE),
     "string of the most negative length": connected(varint(-(2**63)) + b"a"),
-    "number of plenty of bytes": ("connectivity.connected", b"\0" + b"\xff" * LARGE),
-    "plenty of nothing": ("config.updated", b"\0" * LARGE),
+    "number of plenty of bytes": (OLD, "connectivity.connected", b"\0" + b"\xff" * LARGE),
+    "plenty of nothing": (OLD, "config.updated", b"\0" * LARGE),
+    "map that claims 2^62 entries": mapped(varint(2**62), varint(1), b"a", varint(0)),
+    "map with a block of the most negative count": mapped(varint(-(2**63)), varint(0)),
+    "map of plenty of blocks of one entry": mapped(b"\x01\x02\x02a\0" * (LARGE // 5)),
+    "map of plenty of different ids and versions": mapped(
+        varint(LARGE // 16), b"".join(b"\x0c%06d\x0c%06d" % (number, number) for number in range(LARGE // 16))
+    ),
+    "content that claims 2^62 bytes": (TODAY, "config.updated", HEAD + b"\0\x02e\0\0" + varint(2**62) + b"a"),
+    "value of plenty of open brackets": valued("[" * LARGE),
+    "value of plenty of arrays beside each other": valued("[" + "[]," * (LARGE // 3) + "[]]"),
+    "value of plenty of open strings": valued("[" * 600 + '\\"' * (LARGE // 2)),
+    "value of an open string behind brackets": valued("[" * 600 + '"' + '\\"' * (LARGE // 2)),
+    "value of plenty of escapes": valued('"' + "\\u0041" * (LARGE // 6) + '"'),
+    "value of plenty of halves of surrogate pairs": valued('"' + "\\ud83d\\ude00" * (LARGE // 12) + '\\ud83d"'),
+    "value of plenty of digits": valued("1" * LARGE),
+    "value of an exponent of plenty of digits": valued("1e" + "9" * LARGE),
+    "value of an exponent of plenty of zeros": valued("1e" + "0" * LARGE),
+    "value of plenty of numbers": valued("[" + "0," * (LARGE // 2) + "0]"),
+    "value of plenty of backslashes": valued("\\" * LARGE),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_payload_made_to_exhaust_the_decoder_takes_little_time_and_memory(bomb: str) -> None:
-    event_type, payload = BOMBS[bomb]
+    revision, event_type, payload = BOMBS[bomb]
     subject = subjects.build("kpc", event_type)
     began = time.process_time()
-    check(message(subject, payload))
+    check(revision, message(subject, payload))
     assert time.process_time() - began < 1
     tracemalloc.start()
     try:
-        check(message(subject, payload))
+        check(revision, message(subject, payload))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -124,5 +164,5 @@ def test_a_payload_made_to_exhaust_the_decoder_takes_little_time_and_memory(bomb
 
 def test_made_up_subjects_are_not_remembered_without_end() -> None:
     for number in range(20_000):
-        check(message(f"kaa.v1.events.made-up-{number}.endpoint.connectivity.connected", b""))
-    assert CODEC._route.cache_info().currsize <= 10_000
+        check(OLD, message(f"kaa.v1.events.made-up-{number}.endpoint.connectivity.connected", b""))
+    assert CODECS[OLD]._route.cache_info().currsize <= 10_000
