@@ -139,6 +139,17 @@ async def test_an_interrupted_consumer_refuses_to_go_on_until_it_is_sought_again
         assert await take(source.consumer, 2) == [1, 2]
 
 
+async def test_a_consumer_that_was_given_up_is_replaced_when_it_is_sought_again(stream: StreamUnderTest) -> None:
+    await stream.publish(*numbered(1, 5))
+    async with stream.open(batch_size=3) as source:
+        await source.consumer.seek(0)
+        await take(source.consumer, 3)
+        await source.consumer.discard()
+        await source.consumer.discard()
+        assert await source.consumer.seek(1) == 4
+        assert await take(source.consumer, 4) == [2, 3, 4, 5]
+
+
 async def test_a_stream_that_is_recreated_interrupts_delivery(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 3))
     async with stream.open() as source:

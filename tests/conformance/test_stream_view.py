@@ -3,7 +3,7 @@
 import pytest
 
 from projector.domain.messages import StreamState
-from projector.errors import BrokerUnavailableError, StreamMissingError
+from projector.errors import BrokerRefusedError, BrokerUnavailableError, StreamMissingError
 from projector.stream import subjects
 from tests.conformance.streams import StreamUnderTest
 from tests.support.fixtures import Wire
@@ -64,6 +64,12 @@ async def test_a_message_is_shown_until_it_leaves_the_stream(stream: StreamUnder
         await stream.trim(2)
         assert await source.view.message(1) is None
         assert await source.view.message(4) is None
+
+
+async def test_a_message_at_no_position_is_refused(stream: StreamUnderTest) -> None:
+    async with stream.open() as source:
+        with pytest.raises(BrokerRefusedError):
+            await source.view.message(0)
 
 
 async def test_a_stream_that_does_not_exist_is_missing(stream: StreamUnderTest) -> None:

@@ -54,6 +54,12 @@ async def test_a_checkpoint_is_held_and_advanced_by_one_who_knows_it(store: Stor
     assert await store.checkpoint() == after
 
 
+async def test_advancing_takes_over_the_creation_time_of_the_stream(store: Store) -> None:
+    adopted = replace(checkpoint(5), stream_created_at=1_800_000_000_000)
+    await transact(store, lambda work: work.hold(checkpoint(5)), lambda work: work.advance(checkpoint(5), adopted))
+    assert await store.checkpoint() == adopted
+
+
 async def test_advancing_leaves_rules_and_generation_as_they_are(store: Store) -> None:
     before = checkpoint(5)
     after = replace(checkpoint(6, generation=3), rules=replace(RULES, revision="other"))

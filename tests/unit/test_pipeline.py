@@ -185,6 +185,27 @@ async def test_an_error_of_a_commit_ends_the_pipeline_and_closes_the_batches(
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_an_error_of_a_commit_does_not_wait_for_batches_that_are_waited_for(
+    scene: MemoryScene, store: WatchedStore, projection: Projection
+) -> None:
+    closed = asyncio.Event()
+
+    async def batches() -> AsyncGenerator[Batch, None]:
+        try:
+            await scene.stream.publish(*scene.connects(1, 1))
+            yield await projection.decode(scene.stream.after(0))
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    scene.database.checkpoint = replace(START, position=99)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(CheckpointMovedError):
+            await anext(run_pipeline(projection, store, batches()))
+    assert closed.is_set()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_pipeline_that_is_left_early_stops_reading_and_commits_nothing_more(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:

@@ -170,6 +170,7 @@ async def test_messages_that_were_folded_before_are_dropped(
 ) -> None:
     some = await messages(scene, *scene.connects(1, 3), MALFORMED, unknown("config.b"))
     await process(projection, some[:3])
+    before = scene.database.checkpoint
     scene.database.live.endpoints.clear()  # so that it would show if they were folded again
     batch = await projection.decode([message for message in some if message.position in again])
     folded = await projection.fold_ahead(batch, store, None) if ahead else None
@@ -179,6 +180,7 @@ async def test_messages_that_were_folded_before_are_dropped(
     assert len(outcome.dead_letters) == len(await scene.database.dead_letters()) == (4 in new)
     assert await scene.database.endpoints() == {}
     assert scene.position == max(again[-1], 3)
+    assert (scene.database.checkpoint == before) is not bool(new)
 
 
 async def test_an_old_message_is_not_folded_again_even_where_a_clock_has_stepped_back(

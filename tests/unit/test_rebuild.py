@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.support.memory.database import CommitFault, MemoryDatabase
 from tests.support.memory.scene import RULES, MemoryScene
 from tests.support.memory.staging import MemoryFinalTransaction, MemoryStaging
 from tests.support.memory.turns import until
+from tests.support.memory.unit_of_work import MemoryUnitOfWork
 from tests.support.scene import PATIENCE_S
 
 MALFORMED: Wire = (subjects.build("kpc", "connectivity.connected"), b"\xff")
@@ -155,7 +156,7 @@ async def test_an_empty_stream_implies_an_empty_table(folded: MemoryScene, rebui
     await folded.stream.recreate()
     report = await rebuilds.rebuild()
     assert (figures(report), report.replayed, report.position) == ((0, 8, 0), 0, 0)
-    assert await folded.database.endpoints() == {}
+    assert (await folded.database.endpoints(), folded.position) == ({}, 0)
 
 
 async def test_without_a_daemon_a_rebuild_goes_to_the_end_of_the_stream(
@@ -309,7 +310,7 @@ async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(folded: Memory
     before = await everything(folded)
     with pytest.raises(StreamTrimmedError) as refused:
         await rebuilds.rebuild()
-    assert refused.value.first == 4
+    assert (refused.value.first, refused.value.gone) == (4, 3)
     assert await everything(folded) == before
 
 
@@ -400,6 +401,44 @@ async def test_an_error_during_the_replay_changes_nothing(
     assert await everything(folded) == before
     rebuilds.during = None
     await rebuilds.rebuild()
+    assert (await rebuilds.verify()).clean
+
+
+@pytest.mark.usefixtures("folded")
+async def test_a_replay_keeps_rows_and_writes_them_once(rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[list[str]] = []
+    save = MemoryUnitOfWork.save
+
+    async def note_and_save(work: MemoryUnitOfWork, endpoints: Mapping[str, Endpoint]) -> None:
+        saved.append(sorted(endpoints))
+        await save(work, endpoints)
+
+    monkeypatch.setattr(MemoryUnitOfWork, "save", note_and_save)
+    await rebuilds.rebuild()
+    assert saved == [[f"e{n}" for n in range(1, 9)]]
+
+
+async def test_a_final_transaction_that_times_out_is_tried_again_without_another_replay(
+    folded: MemoryScene, rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages arrive before each attempt, and are folded in it."""
+    finish = MemoryStaging.finish
+
+    def publish_and_finish(staging: MemoryStaging) -> Any:
+        last = folded.stream.state().last
+        for wire in (*folded.connects(last + 1, last + 2), folded.event("config.new-available", "e1", configId="c2")):
+            folded.stream.store(wire)
+        return finish(staging)
+
+    monkeypatch.setattr(MemoryStaging, "finish", publish_and_finish)
+    # Before it, the cache is flushed once. In it, each batch is a savepoint, which does not count.
+    folded.database.commit_faults.extend([None, CommitFault.TIMED_OUT, CommitFault.TIMED_OUT])
+    forge(folded)
+    report = await rebuilds.rebuild(endpoint_id="e1")
+    assert figures(report) == (1 + 6, 1, 1 + 1)
+    assert (report.replayed, report.position, folded.position) == (18, 18, 18)
+    assert [mention.message.position for mention in report.mentions] == [1, 9, 12, 15, 18]
+    monkeypatch.undo()
     assert (await rebuilds.verify()).clean
 
 

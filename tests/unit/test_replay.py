@@ -78,6 +78,23 @@ async def test_what_leaves_the_stream_once_it_is_at_hand_is_no_loss(stream: Memo
     assert await through(replay, 5) == [[1, 2, 3, 4, 5]]
 
 
+async def test_the_first_messages_are_at_hand_once_the_replay_has_begun(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    replay = await begin()
+    await stream.lose_connections()
+    assert await through(replay, 3) == [[1, 2, 3]]
+
+
+async def test_messages_that_are_put_back_come_again(stream: MemoryStream, begin: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    replay = await begin()
+    first = [message async for batch in replay.batches_through(2) for message in batch]
+    replay.put_back(first)
+    assert await through(replay, 5) == [[1, 2, 3], [4, 5]]
+    replay.put_back([])
+    assert await through(replay, 5) == []
+
+
 async def test_what_leaves_the_stream_before_it_is_read_ends_the_replay(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 9)
     replay = await begin()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from projector.app.dead_letters import retry
-from projector.app.notifications import Active, CaughtUp, Committed, Notification, Received
+from projector.app.notifications import Active, CaughtUp, Committed, Notification, Received, StreamRecognized
 from projector.app.observers import Observer
 from projector.app.session import Session
 from projector.domain.checkpoint import Anchor, Checkpoint
@@ -49,6 +49,8 @@ class Notes(Observer):
                 self.notes.append(f"received {messages[0].position} to {messages[-1].position}")
             case Committed(checkpoint=checkpoint, pending=pending):
                 self.notes.append(f"committed {checkpoint.position}, {pending} follow")
+            case StreamRecognized(checkpoint=checkpoint, created_before=before):
+                self.notes.append(f"created at {checkpoint.stream_created_at} instead of {before}")
             case CaughtUp(checkpoint=checkpoint):
                 self.notes.append(f"caught up at {checkpoint.position}")
                 self.caught_up.set()
@@ -158,6 +160,19 @@ async def test_a_session_that_follows_says_once_that_it_has_caught_up(scene: Mem
         ]
 
 
+async def test_the_lag_is_every_message_that_is_not_committed(scene: MemoryScene) -> None:
+    scene.batch_size = 2
+    await scene.stream.publish(*scene.connects(1, 9))
+    async with opened(scene, Notes()) as session:
+        async with scene.database.lock:
+            running = asyncio.create_task(session.run())
+            await until(lambda: session.committing)
+            assert session._lag == scene.database.lag == 9
+        await until(lambda: scene.position == 9)
+        await until(lambda: session._lag == 0)
+        running.cancel()
+
+
 async def test_a_missing_stream_ends_the_session(folded: MemoryScene) -> None:
     await folded.stream.remove()
     await refused(folded, StreamMissingError)
@@ -184,6 +199,24 @@ async def test_a_stream_that_does_not_continue_what_was_folded_is_refused(
 ) -> None:
     move(folded, **change)
     assert evidence in str(await refused(folded, StreamReplacedError, accept_gap=True))
+
+
+async def test_a_stream_of_another_creation_time_is_recognised_by_the_message_at_the_checkpoint(
+    folded: MemoryScene,
+) -> None:
+    before = folded.stream.state().created_at
+    await folded.stream.restart_after_an_edit()
+    await folded.stream.publish(*folded.connects(6, 6))
+    now = folded.stream.state().created_at
+    assert await hold(folded) == [
+        f"created at {now} instead of {before}",
+        "active from 5",
+        "received 6 to 6",
+        "committed 6, 0 follow",
+        "caught up at 6",
+    ]
+    assert folded.database.checkpoint is not None
+    assert folded.database.checkpoint.stream_created_at == now > before
 
 
 async def test_a_message_at_the_checkpoint_that_left_the_stream_proves_nothing(folded: MemoryScene) -> None:

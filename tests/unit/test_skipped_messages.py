@@ -49,6 +49,7 @@ async def test_consumer_that_jumps_over_the_next_message_is_noticed_at_the_deliv
         await stream.delete(5)
         stream.jump = 5
         assert await skipped(reader) == 3
+        assert stream.discarded == 1
 
 
 async def test_consumer_that_jumps_to_the_end_is_noticed_when_nothing_more_comes() -> None:

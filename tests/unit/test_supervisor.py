@@ -5,12 +5,16 @@ from dataclasses import replace
 import pytest
 
 from projector.app import supervisor as supervisor_module
+from projector.app.observers import Observers
 from projector.domain.checkpoint import Anchor
 from projector.errors import (
+    BrokerLoginError,
     CheckpointMovedError,
+    DatabaseLoginError,
     DatabaseRefusedError,
     EventsLostError,
     FatalError,
+    LoginRefusedAgainError,
     StreamMissingError,
 )
 from tests.support.memory.database import CommitFault
@@ -104,6 +108,42 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(
     await daemon.hears("caught up at 0")
     await daemon.stop()
     assert pauses == list(range(1, len(pauses) + 1))
+
+
+async def test_pauses_grow_for_a_server_that_goes_away_after_a_commit(scene: MemoryScene, pauses: list[int]) -> None:
+    await scene.stream.publish(*scene.connects(1, 1))
+    daemon = scene.follow()
+    await daemon.hears("caught up at 1")
+    scene.stream.connections.reachable = False
+    await scene.stream.lose_connections()
+    await daemon.hears("retrying", 5)
+    scene.stream.connections.reachable = True
+    await daemon.hears("caught up at 1", 2)
+    await daemon.stop()
+    assert pauses[:4] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("server", "refusal"),
+    [("stream", BrokerLoginError("wrong password")), ("database", DatabaseLoginError("wrong password"))],
+)
+async def test_a_login_that_is_refused_is_fatal_at_first_and_tried_again_once_it_was_accepted(
+    scene: MemoryScene, server: str, refusal: FatalError
+) -> None:
+    connections = scene.stream.connections if server == "stream" else scene.database.connections
+    connections.refusal = refusal
+    with pytest.raises(type(refusal)):
+        await scene.follow().end()
+    connections.refusal = None
+    daemon = scene.follow()
+    await daemon.hears("caught up at 0")
+    connections.refusal = refusal
+    connections.lose()
+    await daemon.hears("retrying", 3)
+    connections.refusal = None
+    await daemon.hears("caught up at 0", 2)
+    recorder = await daemon.stop()
+    assert {type(error) for error in recorder.errors[1:]} == {LoginRefusedAgainError}
 
 
 async def test_a_server_that_goes_away_while_nothing_happens_is_noticed_and_waited_for(scene: MemoryScene) -> None:
@@ -221,9 +261,8 @@ async def test_a_daemon_that_was_overtaken_while_it_was_paused_writes_nothing_an
 
 
 async def test_stopping_before_the_start_opens_nothing(scene: MemoryScene) -> None:
-    scene.database.connections.reachable = False
     recorder = await scene.follow().stop()
-    assert recorder.heard == {}
+    assert (recorder.heard, scene.database.leader) == ({}, None)
 
 
 async def test_stopping_while_idle_returns_at_once(scene: MemoryScene) -> None:
@@ -289,9 +328,13 @@ async def test_stopping_during_a_commit_that_fails_returns_without_another_try(
 
 
 async def test_cancelling_the_run_ends_the_session_and_closes_the_store(scene: MemoryScene) -> None:
-    daemon = scene.follow()
-    await daemon.hears("caught up at 0")
-    await daemon.abandon()
+    supervisor = scene.supervisor(Observers(()))
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: scene.database.leader is not None)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
     assert scene.database.leader is not None
     assert scene.database.leader.lost.is_set()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from projector.errors import TransientError
+from projector.errors import FatalError, TransientError
 
 
 class Connection:
@@ -27,11 +27,15 @@ class Connections:
         self._error = error
         self._open: set[Connection] = set()
         self.reachable = True
+        self.refusal: FatalError | None = None
+        """What a new connection is refused with."""
 
     async def connect(self) -> Connection:
         await asyncio.sleep(0)
         if not self.reachable:
             raise self._error("the server is not reachable")
+        if self.refusal is not None:
+            raise self.refusal
         connection = Connection(self._error)
         self._open.add(connection)
         return connection

@@ -15,8 +15,9 @@ from tests.support.memory.tables import Tables
 
 
 class CommitFault(Enum):
-    """What a commit can come to besides success; either loses the connection."""
+    """What a commit can come to besides success; all but the first lose the connection."""
 
+    TIMED_OUT = "rolled back, and the connection is as good as before"
     ROLLED_BACK = "rolled back"
     UNKNOWN = "committed, but the answer is lost"
 
@@ -88,10 +89,11 @@ class MemoryDatabase:
             yield work
             await connection.turn()
             fault = self.commit_faults.popleft() if self.commit_faults else None
-            if fault is not CommitFault.ROLLED_BACK:
+            if fault in (None, CommitFault.UNKNOWN):
                 work.commit()
             if fault is not None:
-                self.connections.disconnect(connection)
+                if fault is not CommitFault.TIMED_OUT:
+                    self.connections.disconnect(connection)
                 raise DatabaseUnavailableError(fault.value)
         finally:
             work.end()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from projector.app.observers import Observer
 from projector.app.session import LiveOptions
 from projector.app.supervisor import Supervisor
 from projector.domain.rules import Rules
@@ -35,16 +36,19 @@ class MemoryScene:
         """Build messages each of which connects an endpoint of its own."""
         return [self.event("connectivity.connected", f"e{n}", appVersionName=f"v{n}") for n in range(first, last + 1)]
 
-    def follow(self, **options: Any) -> Daemon:
-        """Start a daemon."""
-        recorder = Recorder()
-        supervisor = Supervisor(
+    def supervisor(self, observer: Observer, **options: Any) -> Supervisor:
+        return Supervisor(
             self.codec,
             lambda: self.stream.open(batch_size=self.batch_size),
             MemoryStore(self.database),
-            recorder,
+            observer,
             live_options(**options),
         )
+
+    def follow(self, **options: Any) -> Daemon:
+        """Start a daemon."""
+        recorder = Recorder()
+        supervisor = self.supervisor(recorder, **options)
         self.daemons.append(Daemon(supervisor, supervisor.run(), recorder))
         return self.daemons[-1]
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from projector.app.ports import Source
 from projector.domain.messages import Delivery, Message, StreamState
-from projector.errors import BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
+from projector.errors import BrokerRefusedError, BrokerUnavailableError, DeliveryInterruptedError, StreamMissingError
 from projector.stream import subjects
 from tests.support.fixtures import Wire
 from tests.support.memory.connections import Connection, Connections
@@ -23,6 +23,8 @@ class MemoryStream:
         self.interruptions = 0
         self.jump = 0
         """Consumers that were sought before skip what is up to here, as a faulty server makes them."""
+        self.discarded = 0
+        """How many consumers were given up."""
         self.began = 1
         """Position of the first message; see `StreamState.began`."""
         self.floor = 0
@@ -35,11 +37,14 @@ class MemoryStream:
 
     async def publish(self, *wires: Wire, headers: dict[str, str] | None = None) -> int:
         """Store messages, a millisecond apart; return the position of the last."""
-        for subject, payload in wires:
-            self._now += 1
-            self._last += 1
-            self._messages[self._last] = Message(self._last, self._now, subject, payload, headers)
+        for wire in wires:
+            self.store(wire, headers)
         return self._last
+
+    def store(self, wire: Wire, headers: dict[str, str] | None = None) -> None:
+        self._now += 1
+        self._last += 1
+        self._messages[self._last] = Message(self._last, self._now, *wire, headers)
 
     async def trim(self, first: int) -> None:
         """Remove every message before a position, as retention does."""
@@ -62,6 +67,12 @@ class MemoryStream:
         self._last = 0
         self._now += 1
         self._created_at = self._now
+
+    async def restart_after_an_edit(self) -> None:
+        """Change the creation time, as NATS does (nats-server issue 8470), and cut every connection."""
+        self._now += 1
+        self._created_at = self._now
+        self.connections.lose()
 
     async def interrupt(self) -> None:
         """Make every consumer refuse to go on until it is sought again."""
@@ -90,6 +101,8 @@ class MemoryStream:
         return StreamState(self._created_at, first, self._last, self.began, deleted)
 
     def message(self, position: int) -> Message | None:
+        if position < 1:
+            raise BrokerRefusedError(f"there is no position {position}")
         return self._messages.get(position)
 
     def after(self, position: int) -> list[Message]:
@@ -170,6 +183,7 @@ class MemoryConsumer:
 
     async def discard(self) -> None:
         await self._connection.turn()
+        self._stream.discarded += 1
 
     def _fill(self) -> None:
         if self._jumped != self._stream.jump:

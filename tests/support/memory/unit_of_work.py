@@ -63,7 +63,7 @@ class MemoryUnitOfWork:
         found = self._moved or self._database.checkpoint
         if found is None or (found.stream, found.position) != (before.stream, before.position):
             raise CheckpointMovedError(expected=before.position, found=None)
-        self._moved = replace(found, position=after.position, anchor=after.anchor, skipped=after.skipped)
+        self._moved = replace(after, rules=found.rules, generation=found.generation)
 
     def commit(self) -> None:
         self._tables.take(self._draft)
