@@ -11,8 +11,6 @@ from projector.version import __version__
 
 if TYPE_CHECKING:
     from projector.app.dead_letters import Retried
-    from projector.app.doctor.examination import Examination
-    from projector.app.doctor.findings import Finding
     from projector.app.notifications import (
         Active,
         CaughtUp,
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from projector.app.rebuild import Mention, Report
     from projector.app.status import Status
     from projector.app.waiting import Waited
+    from projector.doctor.examination import Examination
+    from projector.doctor.findings import Finding
     from projector.domain.checkpoint import Checkpoint
     from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
     from projector.domain.differences import Differences, RowDifference
@@ -142,8 +142,8 @@ __all__ = [
 
 _MODULES = {
     "projector.app.dead_letters": ("Retried",),
-    "projector.app.doctor.examination": ("Examination",),
-    "projector.app.doctor.findings": ("Finding",),
+    "projector.doctor.examination": ("Examination",),
+    "projector.doctor.findings": ("Finding",),
     "projector.app.notifications": (
         "Active",
         "CaughtUp",

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from projector.app.dead_letters import Retried
-    from projector.app.doctor.examination import Examination
     from projector.app.rebuild import Progress, Report
     from projector.app.status import Status
     from projector.app.supervisor import Supervisor
     from projector.app.waiting import Waited
+    from projector.doctor.examination import Examination
     from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
     from projector.domain.messages import Selection
     from projector.domain.rules import Rules
@@ -196,7 +196,7 @@ class Projector:
         Args:
             nats_monitoring: URL of the monitoring endpoint of NATS.
         """
-        from projector.app.doctor.examination import examine
+        from projector.doctor.examination import examine
         from projector.storage.inspection import inspect as inspect_database
         from projector.stream.inspection import Wanted
         from projector.stream.inspection import inspect as inspect_broker

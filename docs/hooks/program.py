@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from projector import errors
-from projector.app.doctor import examination
-from projector.app.doctor.findings import Check, version_text
-from projector.app.doctor.known_faults import NATS_FAULTS
 from projector.app.status import Status
 from projector.cli.exit_codes import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_USAGE
 from projector.cli.main import app
+from projector.doctor import examination
+from projector.doctor.findings import Check, version_text
+from projector.doctor.known_faults import NATS_FAULTS
 from projector.errors import FatalError, PoisonReason, ProjectorError
 from projector.monitoring.about import About
 from projector.monitoring.metrics import Metrics

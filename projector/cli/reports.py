@@ -14,9 +14,9 @@ from projector.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from projector.app.doctor.examination import Examination
     from projector.app.rebuild import Mention, Report
     from projector.app.status import Status
+    from projector.doctor.examination import Examination
 
 
 def print_report(report: Report, *, applied: bool, asked: str | None = None) -> None:

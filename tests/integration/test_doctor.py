@@ -13,8 +13,8 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError
 
-from projector.app.doctor.examination import Examination
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
+from projector.doctor.examination import Examination
 from projector.runtime import Projector
 from projector.settings import load
 from projector.storage import inspection as database_inspection

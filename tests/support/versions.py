@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from projector.app.doctor.known_faults import known_faults
+from projector.doctor.known_faults import known_faults
 from tests.support.servers import NATS_SERVER, POSTGRES_BIN
 
 Version = tuple[int, ...]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from projector.app.doctor.examination import CHECKS, examine
+from projector.doctor.examination import CHECKS, examine
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import BackendInfo, DatabaseInfo

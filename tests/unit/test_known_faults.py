@@ -1,6 +1,6 @@
 import pytest
 
-from projector.app.doctor.known_faults import known_faults
+from projector.doctor.known_faults import known_faults
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import projector
-from projector.app.doctor.database import _OLDEST
+from projector.doctor.database import _OLDEST
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ROOT / "docs" / "reference" / "versions.md"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from projector.app.doctor.findings import Check, version_text
+from projector.doctor.findings import Check, version_text
 from projector.domain.database_info import DatabaseInfo
 
 _OLDEST = (15, 0)

@@ -6,7 +6,7 @@ Other faults are left to the release notes of the servers: they change nothing t
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from projector.app.doctor.findings import Version, version_text
+from projector.doctor.findings import Version, version_text
 
 
 class Fault(NamedTuple):

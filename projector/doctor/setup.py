@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from projector.app.doctor.findings import Check, Inspection
 from projector.app.trust import replacement_evidence
+from projector.doctor.findings import Check, Inspection
 from projector.errors import ProjectorError, RulesChangedError, TransientError
 
 _SKEW_S = 1.0

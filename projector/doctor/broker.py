@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from projector.app.doctor.findings import Check, version_text
-from projector.app.doctor.known_faults import known_faults
+from projector.doctor.findings import Check, version_text
+from projector.doctor.known_faults import known_faults
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
 
 _SEVERAL_FILTERS = (2, 10)

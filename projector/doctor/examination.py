@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from projector.app.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
-from projector.app.doctor.database import DATABASE_CHECKS
-from projector.app.doctor.findings import Check, Finding, Inspection, found
-from projector.app.doctor.setup import SETUP_CHECKS
+from projector.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
+from projector.doctor.database import DATABASE_CHECKS
+from projector.doctor.findings import Check, Finding, Inspection, found
+from projector.doctor.setup import SETUP_CHECKS
 from projector.domain.broker_info import BrokerInfo
 from projector.domain.database_info import DatabaseInfo
 from projector.domain.rules import Rules
