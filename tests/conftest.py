@@ -18,6 +18,7 @@ from projector.stream.provision import create_stream
 from tests.support import servers
 from tests.support.fixtures import Rows, Wire
 from tests.support.nats_client import lasting_client
+from tests.support.patience import PATIENCE_S
 from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
 
 
@@ -142,7 +143,7 @@ def query() -> Callable[..., Awaitable[Rows]]:
 def eventually() -> Callable[..., Awaitable[None]]:
     """Returns once a condition holds that nobody announces, or fails after some patience."""
 
-    async def eventually(condition: Callable[[], Awaitable[object]], *, patience_s: float = 20) -> None:
+    async def eventually(condition: Callable[[], Awaitable[object]], *, patience_s: float = PATIENCE_S) -> None:
         async with asyncio.timeout(patience_s):
             while not await condition():  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.01)

@@ -13,6 +13,8 @@ from projector.monitoring.counting import Counting, Counts
 from projector.monitoring.ports import Database, OpenStats
 
 SAMPLE_PERIOD_S = 5.0
+_ANSWER_S = 5.0
+"""How long a sample may take."""
 _FRESH_PERIODS = 3
 _COUNT_EVERY_S = 1.0
 _DEAD_LETTERS_SHOWN = 10
@@ -57,7 +59,8 @@ class Sampler:
     @property
     def fresh(self) -> bool:
         """Whether the latest sample is recent enough to rely on."""
-        return self._succeeded_at is not None and monotonic() - self._succeeded_at <= _FRESH_PERIODS * self._period_s
+        limit_s = _FRESH_PERIODS * max(self._period_s, _ANSWER_S)
+        return self._succeeded_at is not None and monotonic() - self._succeeded_at <= limit_s
 
     async def run(self, heard: Callable[[Status | None], None], counted: Callable[[Counts], None]) -> None:
         """Sample until cancelled.
@@ -82,10 +85,10 @@ class Sampler:
     async def _attempt(self, ask: Callable[[], Any]) -> None:
         """Ask, and begin with new connections the next time if that failed."""
         try:
-            async with asyncio.timeout(self._period_s):
+            async with asyncio.timeout(_ANSWER_S):
                 await ask()
         except TimeoutError:
-            await self._failed(f"the stream and the database did not answer within {self._period_s:g} s")
+            await self._failed(f"the stream and the database did not answer within {_ANSWER_S:g} s")
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on being answered
             await self._failed(str(error) or type(error).__name__)
 
@@ -113,5 +116,5 @@ class Sampler:
     async def _close(self) -> None:
         self._stats = None
         with suppress(Exception):
-            async with asyncio.timeout(self._period_s):
+            async with asyncio.timeout(_ANSWER_S):
                 await self._connections.aclose()

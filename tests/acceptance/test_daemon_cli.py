@@ -12,6 +12,7 @@ import pytest
 from tests.support.command_line import CommandLine, Running
 from tests.support.database import Database
 from tests.support.fixtures import Event, Eventually, Publish
+from tests.support.patience import PATIENCE_S
 
 Connect = Callable[[str], Awaitable[int]]
 
@@ -62,7 +63,7 @@ async def test_a_daemon_that_answers_says_where_and_says_what_is_true(prepared: 
     (url,) = [entry["http"] for entry in daemon.logged if entry["event"] == "listening"]
 
     def fetch(path: str) -> str:
-        with urllib.request.urlopen(url + path, timeout=5) as response:  # noqa: S310 - of our own daemon
+        with urllib.request.urlopen(url + path, timeout=PATIENCE_S) as response:  # noqa: S310 - of our own daemon
             return str(response.read().decode())
 
     assert json.loads(await asyncio.to_thread(fetch, "/healthz"))["healthy"] is True
@@ -82,7 +83,7 @@ async def test_a_service_manager_hears_that_it_is_ready_goes_round_and_ends(
         manager.setblocking(False)
 
         async def hears(what: str, times: int = 1) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while times:
                     heard = await asyncio.get_running_loop().sock_recv(manager, 4096)
                     times -= what in heard.decode().splitlines()
@@ -117,7 +118,7 @@ async def test_a_daemon_that_is_killed_again_and_again_comes_to_the_table_of_an_
     random = Random(20_261_124)  # noqa: S311 - repeatable is the point
     for position in sorted(random.randrange(1, backlog) for _ in range(KILLS)):
         daemon = await prepared.start("run", "--batch-size", "31")
-        await eventually(lambda: has_passed(position), patience_s=60)  # noqa: B023 - called within the loop
+        await eventually(lambda: has_passed(position))  # noqa: B023 - called within the loop
         assert (await daemon.kill()).code == -signal.SIGKILL
     await asyncio.gather(
         prepared.succeeds("run", "--until-caught-up", "--batch-size", "31"),

@@ -9,6 +9,7 @@ import psutil
 from projector.dev.embedded import EmbeddedPostgres
 from tests.support.command_line import CommandLine
 from tests.support.fixtures import Eventually, Query
+from tests.support.patience import PATIENCE_S
 
 PROGRESS = "SELECT position, (SELECT count(*) FROM endpoint_state) FROM projector_checkpoint"
 
@@ -20,7 +21,7 @@ def processes_in(folder: Path) -> list[list[str]]:
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - of our own daemon
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:  # noqa: S310 - of our own daemon
         return str(response.read().decode())
 
 

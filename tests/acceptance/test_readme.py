@@ -20,6 +20,7 @@ from projector.stream import subjects
 from projector.stream.codec import Codec
 from tests.support import servers
 from tests.support.fixtures import Eventually, Publish, Query
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -180,5 +181,5 @@ async def test_the_privileges_in_the_documents_are_enough_for_everything_but_ini
     query: Query,
     eventually: Eventually,
 ) -> None:
-    async with asyncio.timeout(60):  # what NATS does not permit it does not answer
+    async with asyncio.timeout(5 * PATIENCE_S):  # what NATS does not permit it does not answer
         await use_everything(guarded_nats_url, empty_database_url, grant, query, eventually)

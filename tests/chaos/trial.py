@@ -28,7 +28,7 @@ from tests.chaos.reference import Tables, differences, independent_fold, plain_f
 from tests.chaos.traffic import Traffic
 from tests.chaos.world import Daemon, World
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 CONSUMER = "endpoint-state-projector"
 
 _COMMAND_S = 120.0

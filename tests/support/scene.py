@@ -20,22 +20,21 @@ from projector.app.notifications import (
 )
 from projector.app.observers import Observer
 from projector.errors import TransientError
+from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.runtime import Projector
 from projector.settings import Settings, load
 from tests.support.fixtures import Publish, Query, Rows
-
-PATIENCE_S = 20
-
-
-PERIOD_S = 0.5
-SAMPLE_S = 0.2
+from tests.support.patience import PATIENCE_S
 
 
-class Impatient(Projector):
-    """A projector whose monitor expects and samples more often."""
+class Sampled(Projector):
+    """A projector whose monitor samples more often."""
 
-    _heartbeat_period_s = PERIOD_S
-    _sample_period_s = SAMPLE_S
+    _sample_period_s = 0.2
+
+    def __init__(self, settings: Settings, observer: Observer, heartbeat_period_s: float) -> None:
+        super().__init__(settings, observers=(observer,))
+        self._heartbeat_period_s = heartbeat_period_s
 
 
 class Recorder(Observer):
@@ -155,11 +154,12 @@ class Scene:
         url: str | None = None,
         accept_gap: bool = False,
         until_caught_up: bool = False,
+        heartbeat_period_s: float = HEARTBEAT_PERIOD_S,
         **settings: Any,
     ) -> Daemon:
         """Start a daemon."""
         recorder = Recorder()
-        projector = Impatient(self.settings(url, **settings), observers=(recorder,))
+        projector = Sampled(self.settings(url, **settings), recorder, heartbeat_period_s)
         run = projector.run(accept_gap=accept_gap, until_caught_up=until_caught_up)
         self.daemons.append(Daemon(projector, run, recorder))
         return self.daemons[-1]

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -88,7 +88,8 @@ def postgres_in(folder: Path, settings: Mapping[str, str] = SETTINGS) -> Embedde
 @cache
 def _laid_out() -> Path:
     """Return a folder with data files, which the process removes at its end."""
-    folder = Path(_for_good.enter_context(server_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="pr-", dir=_PARENT))
+    atexit.register(shutil.rmtree, folder)
     with EmbeddedPostgres(folder, SETTINGS, programs=_PROGRAMS) as server:
         asyncio.run(_migrate(server))
     return folder
@@ -104,10 +105,6 @@ async def _migrate(server: EmbeddedPostgres) -> None:
 def _copy(source: Path, target: Path) -> None:
     # Under root, the files belong to another user, which shutil would not keep.
     subprocess.run(["cp", "-a", source, target], check=True)  # noqa: S607 - wherever it is
-
-
-_for_good = ExitStack()
-atexit.register(_for_good.close)
 
 
 async def execute(url: str, statement: str) -> None:

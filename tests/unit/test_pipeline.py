@@ -15,7 +15,7 @@ from tests.support.memory.database import MemoryDatabase
 from tests.support.memory.scene import RULES, MemoryScene
 from tests.support.memory.store import MemoryStore
 from tests.support.memory.turns import until
-from tests.support.scene import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 START = Checkpoint(stream="S", stream_created_at=0, rules=RULES)
 

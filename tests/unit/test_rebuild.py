@@ -22,7 +22,7 @@ from tests.support.memory.scene import RULES, MemoryScene
 from tests.support.memory.staging import MemoryFinalTransaction, MemoryStaging
 from tests.support.memory.turns import until
 from tests.support.memory.unit_of_work import MemoryUnitOfWork
-from tests.support.scene import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 MALFORMED: Wire = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 UNKNOWN: Wire = (subjects.build("kpc", "config.future"), b"")

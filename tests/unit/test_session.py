@@ -29,7 +29,7 @@ from tests.support.memory.retry import MemoryRetryStore
 from tests.support.memory.scene import RULES, MemoryScene, live_options
 from tests.support.memory.store import MemoryStore
 from tests.support.memory.turns import until
-from tests.support.scene import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 
