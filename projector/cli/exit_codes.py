@@ -5,3 +5,5 @@ EXIT_DIFFERENCE = 1
 EXIT_USAGE = 2
 """The command line or a setting is wrong."""
 EXIT_FATAL = 3
+EXIT_INTERRUPTED = 130
+"""SIGINT or SIGTERM ended a command that has to finish to be of use."""

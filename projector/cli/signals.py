@@ -1,24 +1,23 @@
-"""How SIGTERM and SIGINT end a command."""
+"""How SIGTERM and SIGINT end a command.
+
+Both are handled even if the command was started with SIGINT ignored, as a script starts jobs in the background.
+"""
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+import typer
+
+from projector.cli.exit_codes import EXIT_INTERRUPTED
+
+T = TypeVar("T")
 
 
 @contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM do what SIGINT does: cancel the command, which then cleans up."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
+def stopped_by_signals(stop: Callable[[], object]) -> Iterator[list[signal.Signals]]:
     """Call `stop` on SIGTERM and SIGINT; a second signal ends the process at once.
 
     Yields a list that holds the signal once it has arrived.
@@ -40,3 +39,19 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def interruptible(work: Awaitable[T]) -> T:
+    """Await work, and cancel it on SIGTERM or SIGINT; it cleans up, and the command exits as interrupted.
+
+    Raises:
+        typer.Exit: a signal arrived.
+    """
+    task = asyncio.ensure_future(work)
+    with stopped_by_signals(task.cancel) as received:
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if received:
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+            raise

@@ -3,7 +3,7 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -263,6 +263,16 @@ async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accep
     assert await world.sql(TABLE) == right
 
 
+@pytest.fixture(params=["in the foreground", "in the background"])
+def started(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How commands are started: a script starts a job in the background with SIGINT ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if request.param == "in the background" else signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("started")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_interrupted_rebuild_changes_nothing_and_tidies_up(
     number: signal.Signals, world: World, publish: Publish, kettles: Any

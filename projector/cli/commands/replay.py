@@ -69,7 +69,7 @@ def verify(
 
 async def _replay(work: "Awaitable[Report]") -> "Report":
     from projector.cli.garbage_collection import no_garbage_collection
-    from projector.cli.signals import terminated_like_interrupted
+    from projector.cli.signals import interruptible
 
-    with no_garbage_collection(), terminated_like_interrupted():
-        return await work
+    with no_garbage_collection():
+        return await interruptible(work)
