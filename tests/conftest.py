@@ -1,6 +1,7 @@
 """Real servers: one Postgres for all tests with a database for each, and a NATS for each test."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from tests.support.fixtures import Rows, Wire
 from tests.support.nats_client import lasting_client
 from tests.support.patience import PATIENCE_S
 from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
+
+
+def pytest_configure() -> None:
+    """End the servers, too, when the tests are told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

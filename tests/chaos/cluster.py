@@ -1,7 +1,6 @@
 """Three NATS servers on loopback that hold one stream together."""
 
 import asyncio
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ import nats.errors
 import nats.js.errors
 
 from tests.support import servers
+from tests.support.ports import free_ports
 
 SIZE = 3
 
@@ -23,7 +23,7 @@ class NatsCluster:
 
     def __init__(self, folder: Path) -> None:
         """Lay out the servers: nothing is started yet."""
-        ports = _free_ports(SIZE)
+        ports = free_ports(SIZE)
         routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
         self.servers = {
             f"n{number}": servers.nats_in(
@@ -74,15 +74,3 @@ class NatsCluster:
                     return
                 await asyncio.sleep(_POLL_S)
         raise TimeoutError(f"the servers of the cluster have not found one another in {_QUORUM_S:.0f} s")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago: the servers have to know one another's before they start."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -1,0 +1,19 @@
+"""Ports for servers that have to know each other's before they start."""
+
+import socket
+from contextlib import suppress
+from random import SystemRandom
+
+_BELOW_EPHEMERAL = range(20_000, 32_000)
+"""The kernel gives none of these to a connection or to a server that takes any port."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that no server has."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = SystemRandom().choice(_BELOW_EPHEMERAL)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+    return ports
