@@ -13,20 +13,15 @@ PROJECTION = "endpoint_state"
 SHARD = 0
 
 _READ = "SELECT * FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
-_INSERT = """
-INSERT INTO projector_checkpoint (
-    projection, shard, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
-    rules_version, revision, originators, skipped, generation
-)
+_COLUMNS = """
+stream, stream_created_at, position, anchor_stored_at, anchor_hash, rules_version, revision, originators, skipped,
+generation"""
+_INSERT = f"""
+INSERT INTO projector_checkpoint (projection, shard, {_COLUMNS})
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (projection, shard) DO
 """
-_REPLACE = """
-UPDATE SET
-    (stream, stream_created_at, position, anchor_stored_at, anchor_hash,
-     rules_version, revision, originators, skipped, generation, advanced_at)
-    = ROW($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now())
-"""
+_REPLACE = f"UPDATE SET ({_COLUMNS}, advanced_at) = ROW ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now())"
 _ADVANCE = """
 UPDATE projector_checkpoint
 SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, stream_created_at = $9, advanced_at = now()
@@ -75,7 +70,7 @@ async def advance(connection: Connection, before: Checkpoint, after: Checkpoint)
 
 
 async def write_activity(
-    connection: Connection, *, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
+    connection: Connection, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
 ) -> None:
     """Write when the leader took the lead (Unix ms), and its lag, for people to read."""
     lag_or_null = lag or (None, None)
@@ -109,13 +104,13 @@ def _to_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
 
 
 def _from_row(row: asyncpg.Record) -> Checkpoint:
-    stored_at, payload_hash = row["anchor_stored_at"], row["anchor_hash"]
+    payload_hash = row["anchor_hash"]
     return Checkpoint(
         stream=row["stream"],
         stream_created_at=row["stream_created_at"],
         rules=Rules(version=row["rules_version"], revision=row["revision"], originators=tuple(row["originators"])),
         position=row["position"],
-        anchor=None if payload_hash is None else Anchor(stored_at=stored_at, payload_hash=payload_hash),
+        anchor=None if payload_hash is None else Anchor(stored_at=row["anchor_stored_at"], payload_hash=payload_hash),
         skipped=decode_json(row["skipped"]),
         generation=row["generation"],
     )

@@ -3,21 +3,17 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from projector.storage.failures import translated
 
-if TYPE_CHECKING:
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
-else:  # the driver's class is generic for type checkers only
-    Connection = asyncpg.Connection
+Connection: TypeAlias = asyncpg.Connection
 
 _CONNECT_TIMEOUT_S = 10.0  # for all hosts together
 _DISCONNECT_TIMEOUT_S = 5.0
-_STATEMENTS_KEPT = 100
 _TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
 """Errors of a host that is down, starting, stopping, or not the primary."""
 
@@ -40,7 +36,7 @@ async def connect(
         asyncpg.connect,
         timeout=_CONNECT_TIMEOUT_S / (len(others) + 1),
         command_timeout=command_timeout_s,
-        statement_cache_size=_STATEMENTS_KEPT if keep_statements else 0,
+        statement_cache_size=100 if keep_statements else 0,
         server_settings={"application_name": f"projector {purpose}", **(settings or {})},
     )
     with translated():

@@ -10,7 +10,6 @@ from projector.errors import CheckpointMovedError, NoDeadLetterError
 from projector.storage import checkpoints, locks, statements, version
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
-from projector.storage.query import reading
 from projector.storage.store import WRITER_SETTINGS
 from projector.storage.text import unescape
 from projector.storage.unit_of_work import UnitOfWork, transaction
@@ -37,31 +36,26 @@ WHERE stream = $1 AND position = $2
 
 async def listed(url: str, stream: str) -> list[ListedDeadLetter]:
     """Return the parked dead letters in stream order."""
-    async with reading(url) as connection:
-        return [ListedDeadLetter(*row) for row in await connection.fetch(_LIST, *_selected(stream, Selection()))]
+    async with version.opened(url) as connection:
+        return [ListedDeadLetter(*row) for row in await connection.fetch(_LIST, stream, None, None)]
 
 
 async def shown(url: str, stream: str, position: int) -> StoredDeadLetter:
     """Return one dead letter in any state; raises NoDeadLetterError."""
-    async with reading(url) as connection:
+    async with version.opened(url) as connection:
         row = await connection.fetchrow(_SHOW, stream, position)
     if row is None:
         raise NoDeadLetterError(position)
-    letter = StoredDeadLetter(*row)
-    return letter if letter.headers is None else letter._replace(headers=decode_json(row["headers"]))
+    return StoredDeadLetter(*row)._replace(headers=row["headers"] and decode_json(row["headers"]))
 
 
 async def discard(url: str, stream: str, selection: Selection, note: str) -> int:
-    """Close dead letters with a note that says why; return how many.
-
-    Raises:
-        NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
-    """
-    async with version.opened(url, purpose="dead letters") as connection, connection.transaction():
-        closed = {row[0] for row in await connection.fetch(_DISCARD, *_selected(stream, selection), note)}
-        for position in selection.positions:
-            if position not in closed:
-                raise NoDeadLetterError(position)
+    """Close dead letters with a note that says why, and return how many; raises NoDeadLetterError."""
+    async with version.opened(url, purpose="dead letters", settings={}) as connection, connection.transaction():
+        rows = await connection.fetch(_DISCARD, stream, list(selection.positions) or None, selection.reason, note)
+        closed = {row[0] for row in rows}
+        if missing := set(selection.positions) - closed:
+            raise NoDeadLetterError(min(missing))
     return len(closed)
 
 
@@ -91,8 +85,9 @@ class Retry:
 
     async def positions(self, selection: Selection) -> list[int]:
         """Return the positions of the selected dead letters, in stream order."""
+        positions, reason = list(selection.positions) or None, selection.reason
         with translated():
-            return [row[0] for row in await self._connection.fetch(_LIST, *_selected(self._stream, selection))]
+            return [row[0] for row in await self._connection.fetch(_LIST, self._stream, positions, reason)]
 
     async def message(self, position: int) -> Message:
         """Return the message of a dead letter as it was received; raises NoDeadLetterError."""
@@ -132,8 +127,3 @@ class _RetryUnitOfWork(UnitOfWork):
         if not self._parked_again:
             await self._connection.execute(_RESOLVE, before.stream, after.position)
             await checkpoints.count_change(self._connection)
-
-
-def _selected(stream: str, selection: Selection) -> tuple[str, list[int] | None, str | None]:
-    """Return the arguments of `_SELECTED`."""
-    return stream, list(selection.positions) or None, selection.reason

@@ -31,6 +31,14 @@ _TRANSIENT_CLASSES = {
     "58",  # system error
 }
 
+_REMEDIES = {
+    "28": "check user and password in PROJECTOR_DATABASE_URL",
+    "3D000": "create the database, or correct its name in PROJECTOR_DATABASE_URL",
+    "42501": "grant the privileges that docs/how-to/connect.md lists",
+    "42": "the tables are not those of this version: run `projector init`",
+    "": "correct the cause and start the projector again",
+}
+"""By beginning of the SQLSTATE; the first that fits."""
 _PROTOCOL_VIOLATION = "08P01"
 _NO_SUCH_DATABASE = "3D000"
 
@@ -71,19 +79,8 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
         return DatabaseUnavailableError(f"Postgres cannot do it now: {text}")
     if sqlstate[:2] in _POISON_CLASSES:
         return PoisonError("database-rejected", text)
+    remedy = next(advice for beginning, advice in _REMEDIES.items() if sqlstate.startswith(beginning))
+    if "row-level security" in text:
+        remedy = "let the role see every row: give it BYPASSRLS, or disable row level security on that table"
     refusal = DatabaseLoginError if sqlstate[:2] == "28" or sqlstate == _NO_SUCH_DATABASE else DatabaseRefusedError
-    return refusal(f"Postgres refuses: {text}; {_remedy(sqlstate, text)}")
-
-
-def _remedy(sqlstate: str, text: str) -> str:
-    if sqlstate.startswith("28"):
-        return "check user and password in PROJECTOR_DATABASE_URL"
-    if sqlstate == _NO_SUCH_DATABASE:
-        return "create the database, or correct its name in PROJECTOR_DATABASE_URL"
-    if sqlstate == "42501" and "row-level security" in text:
-        return "let the role see every row: give it BYPASSRLS, or disable row level security on that table"
-    if sqlstate == "42501":
-        return "grant the privileges that docs/how-to/connect.md lists"
-    if sqlstate.startswith("42"):
-        return "the tables are not those of this version: run `projector init`"
-    return "mend it and start the projector again"
+    return refusal(f"Postgres refuses: {text}; {remedy}")

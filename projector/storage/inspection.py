@@ -1,7 +1,4 @@
-"""Inspects a Postgres database and changes nothing.
-
-Each query runs in a transaction, so that it also works behind a pooler in transaction mode.
-"""
+"""Inspects a Postgres database in transactions that change nothing; it also works behind a transaction pooler."""
 
 from collections.abc import Iterable, Mapping
 from time import time
@@ -72,14 +69,12 @@ async def _look(connection: Connection) -> dict[str, Any]:
     clock = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     answered_at = time()
     missing = await _missing(connection, DAEMON_NEEDS)
-    may_look = not [privilege for privilege in missing if privilege.startswith("SELECT")]
+    may_look = not any(privilege.startswith("SELECT") for privilege in missing)
     found = await version.migration(connection) if may_look else None
     return {
         "version": divmod(server["version"], 10_000),
-        "encoding": server["encoding"],
-        "standby": server["standby"],
+        **{name: server[name] for name in ("encoding", "standby", "schema")},
         "off": frozenset(server["off"]),
-        "schema": server["schema"],
         "migration": found,
         "migration_wanted": version.NEWEST,
         "missing_privileges": (
@@ -127,5 +122,4 @@ async def _backends(first: Connection, url: str) -> BackendInfo:
 
 async def _backend(connection: Connection) -> int:
     async with connection.transaction():
-        process: int = await connection.fetchval("SELECT pg_backend_pid()")
-        return process
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))

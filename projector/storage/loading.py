@@ -13,33 +13,32 @@ from projector.storage.wire import REGISTER_DECODERS
 
 _LOADED_AT_ONCE = 500  # endpoints per query: one event may name 100,000, and the event loop must not block
 
+_NONE: Mapping[str, Endpoint] = {}
+
 _READERS = tuple(
     (index, 1 << index, decoder.decode, facet.initial)
     for index, (decoder, facet) in enumerate(zip(REGISTER_DECODERS, FACETS, strict=True))
 )
 
 
-async def load(connection: Connection, table: str, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
-    """Return a working copy of each endpoint with the facets needed; one without a row is unseen."""
-    query = statements.load(table)
-    endpoint_ids, facet_sets = list(needed), list(needed.values())
+async def load(
+    connection: Connection, table: str, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint] = _NONE
+) -> dict[str, Endpoint]:
+    """Return working copies of endpoints with the facets needed, as if uncommitted ones were saved.
+
+    An endpoint without a row is unseen.
+    """
+    query, lacking = statements.load(table), missing(needed, uncommitted)
+    endpoint_ids, facet_sets = list(lacking), list(lacking.values())
     endpoints: dict[str, Endpoint] = {}
     for start in range(0, len(endpoint_ids), _LOADED_AT_ONCE):
         some = slice(start, start + _LOADED_AT_ONCE)
         for row in await connection.fetch(query, endpoint_ids[some], facet_sets[some]):
-            endpoints[row[0]] = read_row(needed[row[0]], *row)
+            endpoints[row[0]] = read_row(lacking[row[0]], *row)
     for endpoint_id in endpoint_ids:
         if endpoint_id not in endpoints:
             endpoints[endpoint_id] = Endpoint.unseen()
-    return endpoints
-
-
-async def load_over(
-    connection: Connection, table: str, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]
-) -> dict[str, Endpoint]:
-    """Return working copies of endpoints as if uncommitted ones were saved."""
-    loaded = await load(connection, table, missing(needed, uncommitted))
-    return completed(needed, uncommitted, loaded)
+    return completed(needed, uncommitted, endpoints)
 
 
 def read_row(

@@ -23,37 +23,20 @@ LIMIT 1
 
 
 async def lead(connection: Connection) -> bool:
-    """Try to become the leader.
-
-    The lock keeps a second projector on standby.
-    What keeps it from doing harm is the compare-and-set on the checkpoint.
-    """
-    granted: bool = await connection.fetchval(
-        "SELECT pg_try_advisory_lock(hashtextextended($1, $2))", LEADER_LOCK, SHARD
-    )
-    return granted
+    """Try to become the leader; the lock is a courtesy, the compare-and-set on the checkpoint is the safety."""
+    query = "SELECT pg_try_advisory_lock(hashtextextended($1, $2))"
+    return bool(await connection.fetchval(query, LEADER_LOCK, SHARD))
 
 
 async def holder(connection: Connection, lock: str, *, exclusive: bool = False) -> dict[str, Any] | None:
-    """Return the application, process, address and start of a connection that holds a lock, or None.
-
-    A retry of dead letters holds the rebuild's lock too, but not exclusively.
-    """
+    """Return the application, process, address and start of a connection that holds a lock, or None."""
     row = await connection.fetchrow(_HOLDER, lock, SHARD, exclusive)
     return None if row is None else dict(row)
 
 
 async def keep_rebuilds_out(connection: Connection, *, shared: bool = False) -> None:
-    """Take the lock of rebuilds; any number of connections can share it.
-
-    Raises:
-        RebuildRunningError: another connection holds it.
-    """
+    """Take the lock of rebuilds, which connections can share; raises RebuildRunningError if another one holds it."""
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
     if not await connection.fetchval(f"SELECT {function}(hashtextextended($1, $2))", REBUILD_LOCK, SHARD):
-        found = await holder(connection, REBUILD_LOCK)
-        raise RebuildRunningError(
-            f"{found['application']}, backend process {found['backend_pid']}, since {found['since']}"
-            if found
-            else "unknown"
-        )
+        found = await holder(connection, REBUILD_LOCK) or {"application": "unknown", "backend_pid": "?", "since": "?"}
+        raise RebuildRunningError("{application}, backend process {backend_pid}, since {since}".format_map(found))

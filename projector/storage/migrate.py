@@ -26,18 +26,14 @@ async def upgrade(url: str) -> None:
         NotMigratedError: the tables are newer.
         DatabaseRefusedError: the database is not encoded in UTF-8.
     """
-
-    def run(connection: Connection) -> None:
+    async with engine_connection(url) as connection:
+        await _check_encoding(connection)
         try:
-            command.upgrade(config(connection), "head")
+            await connection.run_sync(lambda sync: command.upgrade(config(sync), "head"))
         except CommandError as error:
             if isinstance(error.__cause__, ResolutionError):
                 raise NotMigratedError(found=error.__cause__.argument, expected=NEWEST, newer=True) from error
             raise
-
-    async with engine_connection(url) as connection:
-        await _check_encoding(connection)
-        await connection.run_sync(run)
 
 
 async def _check_encoding(connection: AsyncConnection) -> None:
@@ -62,11 +58,7 @@ def config(connection: Connection) -> Config:
 
 @asynccontextmanager
 async def engine_connection(url: str) -> AsyncIterator[AsyncConnection]:
-    """Open a SQLAlchemy connection for the length of a block; the caller commits.
-
-    Raises:
-        DatabaseUnavailableError, DatabaseRefusedError: also for statements within the block.
-    """
+    """Open a SQLAlchemy connection for the length of a block, which has to commit."""
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: connect(url, purpose="migrations"), poolclass=NullPool
     )

@@ -13,11 +13,10 @@ from projector.storage import locks, version
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
-from projector.storage.query import READ_ONLY, reading
 from projector.storage.wire import decode_json
 
 _SETTINGS: Mapping[str, str] = {
-    **READ_ONLY,
+    **version.READ_ONLY,
     # Monitoring must not slow others down: a query that takes long is asked again later.
     "statement_timeout": "3s",
     "lock_timeout": "1s",
@@ -46,6 +45,7 @@ FROM pg_partition_tree('endpoint_state')
 """
 
 _VERSION = "coalesce(app_version, '(unknown)')"
+_CENSUS = "SELECT {kind}, count(*) FROM endpoint_state GROUP BY 1 ORDER BY 2 DESC, 1"
 # Versions are cut to what can be shown: one may be as long as a message.
 # The server's clock tells the duration: a busy client would add its own delays.
 COUNT = f"""
@@ -102,8 +102,7 @@ class Probe:
     async def pages(self) -> int:
         """Return how many pages the table has; in the largest partition, if it is partitioned."""
         with translated():
-            pages: int = await self._connection.fetchval(_PAGES)
-        return pages
+            return int(await self._connection.fetchval(_PAGES))
 
     async def count(self, first: int, end: int) -> Slice | None:
         """Count the endpoints on the pages from `first` to before `end`; None: it took too long."""
@@ -119,23 +118,17 @@ class Probe:
 
 async def summary(url: str, stream: str) -> Summary:
     """Return the state of the projection with the number of endpoints, which reads the whole table."""
-    async with reading(url) as connection:
+    async with version.opened(url) as connection:
         found = await _summary(connection, stream)
         return found._replace(endpoints=await connection.fetchval("SELECT count(*) FROM endpoint_state"))
 
 
 async def census(url: str) -> Census:
     """Count the endpoints by status and by version, which reads the whole table."""
-    async with reading(url) as connection:
-        return Census(
-            by_status=await _count_by(connection, "connectivity_status"),
-            by_version=await _count_by(connection, _VERSION),
-        )
-
-
-async def _count_by(connection: Connection, kind: str) -> Mapping[str, int]:
-    query = f"SELECT {kind}, count(*) FROM endpoint_state GROUP BY 1 ORDER BY 2 DESC, 1"
-    return {row[0]: row[1] for row in await connection.fetch(query)}
+    async with version.opened(url) as connection:
+        by_status = await connection.fetch(_CENSUS.format(kind="connectivity_status"))
+        by_version = await connection.fetch(_CENSUS.format(kind=_VERSION))
+    return Census({row[0]: row[1] for row in by_status}, {row[0]: row[1] for row in by_version})
 
 
 async def _summary(connection: Connection, stream: str) -> Summary:

@@ -1,7 +1,6 @@
 """The staging tables, in which a rebuild builds the table anew, and how they are compared with the live ones.
 
-They are unlogged: after a crash they are worthless, and the next rebuild drops them.
-They have the constraints and indexes of the live tables, so they refuse the same values.
+They are unlogged, but have the constraints and indexes of the live tables, so that they reject the same values.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from projector.storage import checkpoints, locks, statements, version
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
-from projector.storage.loading import load_over, read_row
+from projector.storage.loading import load, read_row
 from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
 from projector.storage.tables import endpoint_state
 from projector.storage.unit_of_work import UnitOfWork, transaction
@@ -27,18 +26,18 @@ from projector.storage.wire import decode_json, set_codecs
 
 _TABLE = "endpoint_state_rebuild"
 _DEAD_LETTER_TABLE = "dead_letter_rebuild"
-_COLUMNS = tuple(column.name for column in endpoint_state.columns)
-_OTHERS = _COLUMNS[1:]
+_, *_OTHERS = (column.name for column in endpoint_state.columns)
 _SEEDED_AT_ONCE = 5000
 _ALL_FACETS = (1 << len(FACETS)) - 1
+_SETTINGS = {**WRITER_SETTINGS, "synchronous_commit": "off"}
 _COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: comparing takes less for any table
 _SHOW_EVERY_S = 1.0
 _LOST = "the stream no longer says what they were: first restore them, or set them to null"
 
 
-def _each(template: str, separator: str = ", ") -> str:
+def _each(template: str) -> str:
     """Return the template for each column but the key."""
-    return separator.join(template.format(name=name) for name in _OTHERS)
+    return ", ".join(template.format(name=name) for name in _OTHERS)
 
 
 _NO_TRANSACTION_TIMEOUT = """
@@ -100,9 +99,7 @@ WHERE $1::text IS NULL OR endpoint_id = $1
 ORDER BY endpoint_id LIMIT $2
 """
 
-_IMPLIED = (
-    f"FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id) WHERE difference.kind ="
-)
+_IMPLIED = f"FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id) WHERE kind ="
 _APPLY = f"""
 DELETE FROM endpoint_state USING endpoint_difference AS difference
 WHERE difference.kind = 'extra' AND endpoint_state.endpoint_id = difference.endpoint_id;
@@ -172,10 +169,7 @@ class Staging:
     async def open(self) -> None:
         """Connect, keep other rebuilds out, and create empty tables; raises RebuildRunningError."""
         self._connection = connection = await connect(
-            self._url,
-            purpose=self._purpose,
-            settings={**WRITER_SETTINGS, "synchronous_commit": "off"},
-            command_timeout_s=_COMMAND_TIMEOUT_S,
+            self._url, purpose=self._purpose, settings=_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
         self._opened.push_async_callback(disconnect, connection)
         with translated():
@@ -210,7 +204,7 @@ class Staging:
         with translated():
             leads = await locks.lead(self._connection)
             if leads:
-                await checkpoints.write_activity(self._connection, active_since=now_ms())
+                await checkpoints.write_activity(self._connection, now_ms())
         return leads
 
     async def show(self, position: int, target: int) -> None:
@@ -242,12 +236,12 @@ class Staging:
         """Return working copies of endpoints as if uncommitted ones were saved."""
         with translated():
             try:
-                return await load_over(self._reader, _TABLE, needed, uncommitted)
+                return await load(self._reader, _TABLE, needed, uncommitted)
             except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError, OSError):
                 # While everything is in the cache this connection is idle, and a proxy may have cut it.
                 self._reader.terminate()
                 self._reader = await open_reader(self._url)
-                return await load_over(self._reader, _TABLE, needed, uncommitted)
+                return await load(self._reader, _TABLE, needed, uncommitted)
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position; raises DamagedRowError.

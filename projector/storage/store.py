@@ -13,7 +13,7 @@ from projector.storage import checkpoints, locks, statements, version
 from projector.storage.checkpoints import Lag
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
-from projector.storage.loading import load_over
+from projector.storage.loading import load
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
@@ -73,12 +73,10 @@ class Store:
     async def open(self) -> None:
         """Connect, or reconnect."""
         await self.close()
+        purpose = f"writer {socket.gethostname()[:30]}:{os.getpid()}"
         try:
             self._connection = connection = await connect(
-                self._url,
-                purpose=f"writer {socket.gethostname()[:30]}:{os.getpid()}",
-                settings=LEADER_SETTINGS,
-                command_timeout_s=_COMMAND_TIMEOUT_S,
+                self._url, purpose=purpose, settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
             )
             self._opened.callback(connection.terminate)
             with translated():
@@ -113,17 +111,11 @@ class Store:
         """Write the lag noted last, for people to read in `projector_status`."""
         async with self._turn:
             with translated():
-                await checkpoints.write_activity(
-                    self._connection, active_since=self._active_since, lag=self._lag, timeout_s=_PING_TIMEOUT_S
-                )
+                await checkpoints.write_activity(self._connection, self._active_since, self._lag, _PING_TIMEOUT_S)
         self._written = self._lag
 
     async def watch(self) -> None:
-        """Keep the connection from being idle; this ends only by raising that it is lost.
-
-        Raises:
-            DatabaseUnavailableError: the connection is lost, and the lead with it.
-        """
+        """Keep the connection from being idle; this ends only by raising that it is lost, and the lead with it."""
         while True:
             if self._lag_is_news:
                 await self.write_lag()
@@ -148,7 +140,7 @@ class Store:
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as if uncommitted ones were saved."""
         with self._counted(), translated():
-            return await load_over(self._reader, "endpoint_state", needed, uncommitted)
+            return await load(self._reader, "endpoint_state", needed, uncommitted)
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""

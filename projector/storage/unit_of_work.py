@@ -54,11 +54,8 @@ class UnitOfWork:
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write the facets that changed, and the latest event, of each endpoint."""
         part = next(_PARTS)
-        await self._connection.copy_records_to_table(
-            "endpoint_change",
-            records=[_change(part, *item) for item in endpoints.items()],
-            columns=statements.CHANGE_COLUMNS,
-        )
+        rows = [_change(part, *item) for item in endpoints.items()]
+        await self._connection.copy_records_to_table("endpoint_change", records=rows, columns=statements.CHANGE_COLUMNS)
         await self._connection.execute(statements.merge(self._table), part)
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:

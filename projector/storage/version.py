@@ -15,9 +15,13 @@ MIGRATIONS = ("0001", "0002", "0003", "0004", "0005")
 
 NEWEST = MIGRATIONS[-1]
 
+READ_ONLY: Mapping[str, str] = {"default_transaction_read_only": "on"}
+
 
 @asynccontextmanager
-async def opened(url: str, *, purpose: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Connection]:
+async def opened(
+    url: str, *, purpose: str = "report", settings: Mapping[str, str] = READ_ONLY
+) -> AsyncIterator[Connection]:
     """Open a connection for the length of a block, and check the tables."""
     connection = await connect(url, purpose=purpose, settings=settings)
     try:

@@ -3,6 +3,8 @@
 Times stay integers of Unix ms, and JSON stays text or bytes: no `datetime` and no dictionary is built per row.
 """
 
+from functools import partial
+
 import msgspec
 
 from projector.domain.endpoint import FACETS
@@ -40,9 +42,6 @@ def _decode_jsonb(value: bytes) -> bytes:
 
 async def set_codecs(connection: Connection) -> None:
     """Make `timestamptz` an integer of Unix ms; make `jsonb` encode any value and decode to its JSON bytes."""
-    await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", encoder=_encode_time, decoder=_decode_time, format="tuple"
-    )
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
-    )
+    set_codec = partial(connection.set_type_codec, schema="pg_catalog")
+    await set_codec("timestamptz", encoder=_encode_time, decoder=_decode_time, format="tuple")
+    await set_codec("jsonb", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary")
