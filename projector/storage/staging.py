@@ -1,4 +1,4 @@
-"""The staging tables, in which a rebuild builds the table anew, and how they are compared with the live ones.
+"""The staging tables, in which a rebuild builds the table anew.
 
 They are unlogged, but have the constraints and indexes of the live tables, so that they reject the same values.
 """
@@ -11,22 +11,19 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import asyncpg
 
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.differences import Differences, RowDifference
+from projector.domain.differences import Differences
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
 from projector.errors import DamagedRowError, DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, locks, statements, version
+from projector.storage import checkpoints, comparison, locks, statements, version
 from projector.storage.columns import FACET_COLUMNS
+from projector.storage.comparison import DEAD_LETTER_TABLE, TABLE
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.loading import load, read_row
 from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
-from projector.storage.tables import endpoint_state
 from projector.storage.unit_of_work import UnitOfWork, transaction
-from projector.storage.wire import decode_json, set_codecs
+from projector.storage.wire import set_codecs
 
-_TABLE = "endpoint_state_rebuild"
-_DEAD_LETTER_TABLE = "dead_letter_rebuild"
-_, *_OTHERS = (column.name for column in endpoint_state.columns)
 _SEEDED_AT_ONCE = 5000
 _ALL_FACETS = (1 << len(FACETS)) - 1
 _SETTINGS = {**WRITER_SETTINGS, "synchronous_commit": "off"}
@@ -34,21 +31,15 @@ _COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: comparing t
 _SHOW_EVERY_S = 1.0
 _LOST = "the stream no longer says what they were: first restore them, or set them to null"
 
-
-def _each(template: str) -> str:
-    """Return the template for each column but the key."""
-    return ", ".join(template.format(name=name) for name in _OTHERS)
-
-
 _NO_TRANSACTION_TIMEOUT = """
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
 """
 """Servers before 17 do not have it, and refuse a connection that asks for it."""
-_DROP = f"DROP TABLE IF EXISTS {_TABLE}, {_DEAD_LETTER_TABLE};"
+_DROP = f"DROP TABLE IF EXISTS {TABLE}, {DEAD_LETTER_TABLE};"
 _PREPARE = f"""
 {_DROP}
-CREATE UNLOGGED TABLE {_TABLE} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMMENTS) WITH (fillfactor = 80);
-CREATE UNLOGGED TABLE {_DEAD_LETTER_TABLE} (LIKE dead_letter INCLUDING DEFAULTS INCLUDING INDEXES);
+CREATE UNLOGGED TABLE {TABLE} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMMENTS) WITH (fillfactor = 80);
+CREATE UNLOGGED TABLE {DEAD_LETTER_TABLE} (LIKE dead_letter INCLUDING DEFAULTS INCLUDING INDEXES);
 CREATE TEMPORARY TABLE endpoint_candidate (endpoint_id text PRIMARY KEY);
 """
 _PARKED = "SELECT position, stored_at FROM dead_letter WHERE state = 'parked' AND stream = $1"
@@ -57,81 +48,12 @@ SELECT endpoint_id, last_event_seq, last_event_at, {", ".join(facet.registers.na
 FROM endpoint_state
 """
 
-_DIFFERS = f"""
-(found.endpoint_id, {_each("found.{name}")}) IS DISTINCT FROM (implied.endpoint_id, {_each("implied.{name}")})
-"""
-# Comparing everything needs plans that read everything.
-_COMPARE = f"""
-SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on;
-DELETE FROM endpoint_candidate;
-INSERT INTO endpoint_candidate
-SELECT endpoint_id FROM endpoint_state AS found FULL JOIN {_TABLE} AS implied USING (endpoint_id) WHERE {_DIFFERS}
-"""
-_ADD_CANDIDATES = "INSERT INTO endpoint_candidate SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-_BOTH = f"LEFT JOIN endpoint_state AS found USING (endpoint_id) LEFT JOIN {_TABLE} AS implied USING (endpoint_id)"
-_FIND_DIFFERENCES = f"""
-CREATE TEMPORARY TABLE endpoint_difference ON COMMIT DROP AS
-SELECT endpoint_id,
-       CASE WHEN found.endpoint_id IS NULL THEN 'missing'
-            WHEN implied.endpoint_id IS NULL THEN 'extra'
-            ELSE 'different' END AS kind,
-       array_remove(ARRAY[
-           {_each("CASE WHEN found.{name} IS DISTINCT FROM implied.{name} THEN '{name}' END")}
-       ], NULL) AS columns
-FROM endpoint_candidate {_BOTH}
-WHERE {_DIFFERS}
-"""
-_COUNT_ROWS = f"""
-SELECT (SELECT count(*) FROM {_TABLE}) + count(*) FILTER (WHERE kind = 'extra') AS compared,
-       count(*) FILTER (WHERE kind = 'missing') AS missing,
-       count(*) FILTER (WHERE kind = 'extra') AS extra,
-       count(*) FILTER (WHERE kind = 'different') AS different
-FROM endpoint_difference
-"""
-_COUNT_COLUMNS = """
-SELECT name, count(*) FROM endpoint_difference, unnest(columns) AS name
-WHERE kind = 'different' GROUP BY name ORDER BY count(*) DESC, name
-"""
-_SHOW = f"""
-SELECT endpoint_id, kind, columns, to_jsonb(found) AS found, to_jsonb(implied) AS implied
-FROM endpoint_difference {_BOTH}
-WHERE $1::text IS NULL OR endpoint_id = $1
-ORDER BY endpoint_id LIMIT $2
-"""
-
-_IMPLIED = f"FROM endpoint_difference AS difference JOIN {_TABLE} AS implied USING (endpoint_id) WHERE kind ="
-_APPLY = f"""
-DELETE FROM endpoint_state USING endpoint_difference AS difference
-WHERE difference.kind = 'extra' AND endpoint_state.endpoint_id = difference.endpoint_id;
-
-UPDATE endpoint_state AS found SET {_each("{name} = implied.{name}")}
-{_IMPLIED} 'different' AND found.endpoint_id = difference.endpoint_id;
-
-INSERT INTO endpoint_state (endpoint_id, {_each("{name}")})
-SELECT endpoint_id, {_each("implied.{name}")} {_IMPLIED} 'missing';
-"""
-_RESOLVE_DEAD_LETTERS = f"""
-UPDATE dead_letter SET state = 'resolved', closed_at = now()
-WHERE state = 'parked' AND stream = $1 AND position = ANY ($2::bigint[])
-  AND NOT EXISTS (
-      SELECT FROM {_DEAD_LETTER_TABLE} AS again
-      WHERE again.stream = dead_letter.stream AND again.position = dead_letter.position
-  )
-"""
-_PARK_DEAD_LETTERS = f"""
-INSERT INTO dead_letter AS known SELECT * FROM {_DEAD_LETTER_TABLE}
-ON CONFLICT (stream, position) DO UPDATE
-SET state = 'parked', closed_at = NULL, reason = excluded.reason, detail = excluded.detail,
-    subject = excluded.subject, headers = excluded.headers, payload = excluded.payload, stored_at = excluded.stored_at
-WHERE known.state <> 'discarded' OR known.stored_at <> excluded.stored_at
-"""
-
 
 class _StagingUnitOfWork(UnitOfWork):
     """The verbs on the staging tables, which have no checkpoint to hold or move."""
 
-    _table = _TABLE
-    _dead_letter_table = _DEAD_LETTER_TABLE
+    _table = TABLE
+    _dead_letter_table = DEAD_LETTER_TABLE
 
     def __init__(self, connection: Connection, saved: set[str]) -> None:
         super().__init__(connection)
@@ -236,12 +158,12 @@ class Staging:
         """Return working copies of endpoints as if uncommitted ones were saved."""
         with translated():
             try:
-                return await load(self._reader, _TABLE, needed, uncommitted)
+                return await load(self._reader, TABLE, needed, uncommitted)
             except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError, OSError):
                 # While everything is in the cache this connection is idle, and a proxy may have cut it.
                 self._reader.terminate()
                 self._reader = await open_reader(self._url)
-                return await load(self._reader, _TABLE, needed, uncommitted)
+                return await load(self._reader, TABLE, needed, uncommitted)
 
     async def seed(self, first: int) -> None:
         """Begin with what the live table knows from before a position; raises DamagedRowError.
@@ -268,14 +190,14 @@ class Staging:
     async def clear(self) -> None:
         """Empty the tables."""
         with translated():
-            await self._connection.execute(f"TRUNCATE {_TABLE}, {_DEAD_LETTER_TABLE}")
+            await self._connection.execute(f"TRUNCATE {TABLE}, {DEAD_LETTER_TABLE}")
 
     async def compare(self) -> None:
         """Find the rows that may differ; endpoints that are saved later are compared in the final transaction."""
         self._saved.clear()
         self._compared = True
         async with transaction(self._connection, UnitOfWork):
-            await self._connection.execute(_COMPARE)
+            await comparison.compare(self._connection)
 
     @asynccontextmanager
     async def finish(self) -> AsyncIterator["FinalTransaction"]:
@@ -318,23 +240,9 @@ class FinalTransaction:
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         """Compare the live table with what the stream implies; show so many rows, or the row of one endpoint."""
-        connection = self._connection
-        await connection.execute(_ADD_CANDIDATES, list(self._saved))
-        await connection.execute(_FIND_DIFFERENCES)
-        (counts,) = await connection.fetch(_COUNT_ROWS)
-        by_column = {row[0]: row[1] for row in await connection.fetch(_COUNT_COLUMNS)}
-        shown = await connection.fetch(_SHOW, endpoint_id, 1 if endpoint_id is not None else show)
-        return Differences(**dict(counts.items()), by_column=by_column, shown=list(map(_row_difference, shown)))
+        return await comparison.differences(self._connection, self._saved, show=show, endpoint_id=endpoint_id)
 
     async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
         """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
-        await self._connection.execute(_APPLY)
-        await self._connection.execute(_RESOLVE_DEAD_LETTERS, checkpoint.stream, retried)
-        await self._connection.execute(_PARK_DEAD_LETTERS)
+        await comparison.apply(self._connection, checkpoint.stream, retried)
         await checkpoints.replace(self._connection, checkpoint)
-
-
-def _row_difference(row: asyncpg.Record) -> RowDifference:
-    found, implied = (decode_json(row[side] or b"{}") for side in ("found", "implied"))
-    columns = {name: (found.get(name), implied.get(name)) for name in row["columns"]}
-    return RowDifference(row["endpoint_id"], row["kind"], columns)
