@@ -24,6 +24,7 @@ from projector.stream.kaa_2017_04 import REVISION
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query
 from tests.support.pooler import pooled
+from tests.support.ports import free_ports
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS, NATS_VERSION, needs_nats
 
@@ -245,7 +246,7 @@ def user(name: str, permissions: Any, inbox: str = "_INBOX.>") -> str:
 async def test_a_single_replica_in_a_cluster(
     serve: Callable[..., EmbeddedNats], database_url: str, eventually: Eventually
 ) -> None:
-    ports = [servers.free_port(), servers.free_port()]
+    ports = free_ports(2)
     nodes = [
         serve(
             f'server_name: s{own}, cluster {{name: c, listen: "127.0.0.1:{ports[own]}", '

@@ -17,6 +17,7 @@ from projector.settings import Settings
 from projector.stream import inspection, subjects
 from tests.support import servers
 from tests.support.fixtures import Eventually
+from tests.support.ports import free_ports
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS
 
@@ -49,7 +50,7 @@ def topology(server_folder: Path) -> Iterator[Topology]:
             f"accounts {{fleet {{jetstream: enabled, users: [{users}]}}}}\n{more}"
         )
 
-    port = servers.free_port()
+    (port,) = free_ports(1)
     listen = f'leafnodes {{listen: "127.0.0.1:{port}"}}'
     remote = f'leafnodes {{remotes: [{{url: "nats://admin:p@127.0.0.1:{port}", account: fleet}}]}}'
     with (

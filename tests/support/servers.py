@@ -12,7 +12,6 @@ import atexit
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -64,13 +63,6 @@ def server_folder() -> Iterator[Path]:
     """Make a folder whose path is short enough for a socket, open to the user that Postgres becomes under root."""
     with tempfile.TemporaryDirectory(prefix="pr-", dir=_PARENT) as folder:
         yield Path(folder)
-
-
-def free_port() -> int:
-    """A port for servers that have to know each other's before they start."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def nats_in(folder: Path, *, config: str = "") -> EmbeddedNats:
