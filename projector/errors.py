@@ -262,8 +262,8 @@ class StreamTrimmedError(FatalError):
             else "what only they said is lost: the table was not built from this stream"
         )
         super().__init__(
-            f"stream {stream!r} begins at position {first}, and {gone} messages before that are gone; "
-            f"with --accept-trimmed the stream is replayed from there, and {consequence}"
+            f"stream {stream!r} begins at position {first}, and {gone} of its messages are gone; "
+            f"with --accept-trimmed what is left is replayed, and {consequence}"
         )
         self.stream = stream
         self.first = first

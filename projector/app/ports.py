@@ -14,6 +14,7 @@ from projector.domain.differences import Differences
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.events import Event
 from projector.domain.messages import DeadLetter, Delivery, Message, Origin, Skipped, StreamState
+from projector.domain.trimmed import Trimmed
 
 
 class Decoder(Protocol):
@@ -37,6 +38,10 @@ class StreamView(Protocol):
 
     async def state(self) -> StreamState:
         """Return what the stream holds now."""
+        ...
+
+    async def deleted(self) -> frozenset[int]:
+        """Return the positions between the first and the last message whose messages were deleted."""
         ...
 
     async def message(self, position: int) -> Message | None:
@@ -214,8 +219,8 @@ class Staging(Rows, Protocol):
         """Return position and stored time (Unix ms) of the parked dead letters."""
         ...
 
-    async def seed(self, first: int) -> None:
-        """Begin with what the live table knows from before a position."""
+    async def seed(self, trimmed: Trimmed) -> None:
+        """Begin with what the live table knows from messages that have left the stream."""
         ...
 
     async def clear(self) -> None:

@@ -27,6 +27,7 @@ from projector.domain.differences import Differences
 from projector.domain.events import Event
 from projector.domain.messages import Message
 from projector.domain.rules import Rules
+from projector.domain.trimmed import Trimmed
 from projector.errors import DatabaseUnavailableError, HeldRowsRefusedError, OtherStreamError, StreamTrimmedError
 
 _NEAR_ENOUGH = 2000
@@ -171,7 +172,7 @@ class _Attempt:
             raise OtherStreamError(found=live.stream, wanted=self._options.stream)
         await self._messages.begin((await self._source.view.state()).first - 1)
         state = await self._source.view.state()
-        if state.first > state.began:
+        if state.first > state.began or state.deleted:
             # In another stream, or in an earlier one of the same name, positions mean something else.
             known = (
                 live is not None
@@ -180,10 +181,10 @@ class _Attempt:
             )
             if not self._options.accept_trimmed:
                 raise StreamTrimmedError(
-                    self._options.stream, first=state.first, gone=state.first - state.began, known=known
+                    self._options.stream, first=state.first, gone=state.first - state.began + state.deleted, known=known
                 )
             if known:
-                await self._staging.seed(state.first)
+                await self._staging.seed(Trimmed(first=state.first, deleted=await self._source.view.deleted()))
         origin = Checkpoint(
             stream=self._options.stream,
             stream_created_at=state.created_at,

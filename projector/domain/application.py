@@ -5,7 +5,8 @@ from typing import NamedTuple
 from projector.domain import stamps
 from projector.domain.events import AppVersionUpdated, Connected, Registered, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Register, Stamp, register_before, register_surviving, take
+from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, take
+from projector.domain.trimmed import Trimmed
 
 
 class Application(NamedTuple):
@@ -39,12 +40,12 @@ def unregister(state: Application, event: Unregistered) -> Application:
     return Application(register_surviving(state.version, end), register_surviving(state.previous, end), end)
 
 
-def before(state: Application, position: int) -> Application:
-    """Forget what was set from a position on."""
+def kept(state: Application, trimmed: Trimmed) -> Application:
+    """Keep what the stream can no longer say, and forget the rest."""
     return Application(
-        register_before(state.version, position),
-        register_before(state.previous, position),
-        stamps.before(state.unregistered, position),
+        register_kept(state.version, trimmed),
+        register_kept(state.previous, trimmed),
+        stamps.kept(state.unregistered, trimmed),
     )
 
 
@@ -62,6 +63,6 @@ FACET = Facet(
         AppVersionUpdated: update_version,
         Unregistered: unregister,
     },
-    before=before,
+    kept=kept,
     registers=len,
 )

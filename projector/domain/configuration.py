@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple, TypeAlias
 from projector.domain import stamps
 from projector.domain.events import ConfigApplied, ConfigAvailable, ConfigFailed, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Register, Stamp, register_before, register_surviving, supersedes, take
+from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, supersedes, take
+from projector.domain.trimmed import Trimmed
 
 Status: TypeAlias = Literal["none", "pending", "applied", "failed"]
 
@@ -91,13 +92,13 @@ def unregister(state: Configuration, event: Unregistered) -> Configuration:
     )
 
 
-def before(state: Configuration, position: int) -> Configuration:
-    """Forget what was announced, confirmed or failed from a position on."""
+def kept(state: Configuration, trimmed: Trimmed) -> Configuration:
+    """Keep what the stream can no longer say, and forget the rest."""
     return Configuration(
-        register_before(state.available, position),
-        register_before(state.applied, position),
-        register_before(state.failed, position),
-        stamps.before(state.unregistered, position),
+        register_kept(state.available, trimmed),
+        register_kept(state.applied, trimmed),
+        register_kept(state.failed, trimmed),
+        stamps.kept(state.unregistered, trimmed),
     )
 
 
@@ -106,6 +107,6 @@ FACET = Facet(
     state=Configuration,
     initial=Configuration(),
     reducers={ConfigAvailable: announce, ConfigApplied: apply, ConfigFailed: fail, Unregistered: unregister},
-    before=before,
+    kept=kept,
     registers=len,
 )

@@ -6,6 +6,7 @@ from projector.domain import stamps
 from projector.domain.events import Connected, Disconnected, Unregistered
 from projector.domain.facets import FENCED, LATE, Facet, Rejection
 from projector.domain.stamps import Stamp, from_other_replica, supersedes, surviving
+from projector.domain.trimmed import Trimmed
 
 Status: TypeAlias = Literal["unknown", "connected", "disconnected"]
 
@@ -63,12 +64,12 @@ def unregister(state: Connectivity, event: Unregistered) -> Connectivity:
     return Connectivity(surviving(state.connected, end), surviving(state.disconnected, end), end)
 
 
-def before(state: Connectivity, position: int) -> Connectivity:
-    """Forget the connects and disconnects from a position on."""
+def kept(state: Connectivity, trimmed: Trimmed) -> Connectivity:
+    """Keep what the stream can no longer say, and forget the rest."""
     return Connectivity(
-        stamps.before(state.connected, position),
-        stamps.before(state.disconnected, position),
-        stamps.before(state.unregistered, position),
+        stamps.kept(state.connected, trimmed),
+        stamps.kept(state.disconnected, trimmed),
+        stamps.kept(state.unregistered, trimmed),
     )
 
 
@@ -85,6 +86,6 @@ FACET = Facet(
     state=Connectivity,
     initial=Connectivity(),
     reducers={Connected: connect, Disconnected: disconnect, Unregistered: unregister},
-    before=before,
+    kept=kept,
     registers=len,
 )

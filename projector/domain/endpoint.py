@@ -8,6 +8,7 @@ from projector.domain import application, configuration, connectivity, metadata,
 from projector.domain.events import Event
 from projector.domain.facets import FENCED, LATE, Facet, Verdict
 from projector.domain.stamps import Stamp, supersedes
+from projector.domain.trimmed import Trimmed
 
 FACETS: tuple[Facet[Any], ...] = (
     connectivity.FACET,
@@ -67,17 +68,17 @@ class Endpoint:
         """Take the states that are not known from another working copy."""
         self.states = [theirs if ours is None else ours for ours, theirs in zip(self.states, other.states, strict=True)]
 
-    def before(self, position: int) -> "Endpoint | None":
-        """Return what is known from before a position, all of it as changed; None if that is nothing.
+    def kept(self, trimmed: Trimmed) -> "Endpoint | None":
+        """Return what the stream can no longer say, all of it as changed; None if that is nothing.
 
-        Every state has to be known. A value that was overwritten at the position or later is lost.
+        Every state has to be known. A value that was overwritten by a message that the stream holds is lost.
         """
-        states = [facet.before(state, position) for facet, state in zip(FACETS, self.states, strict=True)]
+        states = [facet.kept(state, trimmed) for facet, state in zip(FACETS, self.states, strict=True)]
         changed = sum(1 << index for index, facet in enumerate(FACETS) if states[index] != facet.initial)
         if not changed:
             return None
         endpoint = Endpoint(states, self.last_event_seq, self.last_event_at)
-        if self.last_event_seq >= position:
+        if self.last_event_seq not in trimmed:
             latest = max(_stamps(states), key=lambda stamp: stamp.position)
             endpoint.last_event_seq, endpoint.last_event_at = latest.position, latest.occurred_at
         endpoint.changed = changed

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from projector.domain.stamps import Stamp
+from projector.domain.trimmed import Trimmed
 
 
 class State(Protocol):
@@ -54,7 +55,7 @@ class Facet(Generic[S]):
     It gets no event that the latest unregistration makes late. Every facet has one for `Unregistered`,
     which keeps what the event does not supersede.
     """
-    before: Callable[[S, int], S]
-    """What is left of a state when everything that was set at a position or behind it is forgotten."""
+    kept: Callable[[S, Trimmed], S]
+    """What is left of a state when everything is forgotten that the stream still says."""
     registers: Callable[[S], int]
     """How many registers a state has, empty ones included: a measure of the memory it takes."""

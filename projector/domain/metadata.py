@@ -7,6 +7,7 @@ from projector.domain import stamps
 from projector.domain.events import Json, MetadataUpdated, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
 from projector.domain.stamps import Stamp, supersedes, surviving
+from projector.domain.trimmed import Trimmed
 
 
 class Key(NamedTuple):
@@ -58,10 +59,10 @@ def unregister(state: Metadata, event: Unregistered) -> Metadata:
     return Metadata(keys, surviving(state.changed, end), end)
 
 
-def before(state: Metadata, position: int) -> Metadata:
-    """Forget the keys that were set from a position on."""
-    keys = {name: key for name, key in state.keys.items() if key.stamp.position < position}
-    return Metadata(keys, stamps.before(state.changed, position), stamps.before(state.unregistered, position))
+def kept(state: Metadata, trimmed: Trimmed) -> Metadata:
+    """Keep what the stream can no longer say, and forget the rest."""
+    keys = {name: key for name, key in state.keys.items() if key.stamp.position in trimmed}
+    return Metadata(keys, stamps.kept(state.changed, trimmed), stamps.kept(state.unregistered, trimmed))
 
 
 FACET = Facet(
@@ -69,6 +70,6 @@ FACET = Facet(
     state=Metadata,
     initial=Metadata({}, None),
     reducers={MetadataUpdated: update, Unregistered: unregister},
-    before=before,
+    kept=kept,
     registers=lambda state: len(state.keys) + 2,
 )

@@ -6,6 +6,7 @@ from projector.domain import stamps
 from projector.domain.events import Registered, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection
 from projector.domain.stamps import Stamp, supersedes, surviving
+from projector.domain.trimmed import Trimmed
 
 Status: TypeAlias = Literal["unknown", "registered", "unregistered"]
 
@@ -36,9 +37,9 @@ def unregister(state: Registration, event: Unregistered) -> Registration:
     return Registration(surviving(state.registered, event.stamp), event.stamp)
 
 
-def before(state: Registration, position: int) -> Registration:
-    """Forget what was registered or unregistered from a position on."""
-    return Registration(stamps.before(state.registered, position), stamps.before(state.unregistered, position))
+def kept(state: Registration, trimmed: Trimmed) -> Registration:
+    """Keep what the stream can no longer say, and forget the rest."""
+    return Registration(stamps.kept(state.registered, trimmed), stamps.kept(state.unregistered, trimmed))
 
 
 FACET = Facet(
@@ -46,6 +47,6 @@ FACET = Facet(
     state=Registration,
     initial=Registration(),
     reducers={Registered: register, Unregistered: unregister},
-    before=before,
+    kept=kept,
     registers=len,
 )

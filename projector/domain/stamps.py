@@ -2,6 +2,8 @@
 
 from typing import Generic, NamedTuple, TypeVar
 
+from projector.domain.trimmed import Trimmed
+
 T = TypeVar("T")
 
 
@@ -61,14 +63,14 @@ def from_other_replica(one: Stamp, other: Stamp) -> bool:
     )
 
 
-def before(held: Stamp | None, position: int) -> Stamp | None:
-    """Return a stamp if it is of an earlier position, else None."""
-    return held if held is not None and held.position < position else None
+def kept(held: Stamp | None, trimmed: Trimmed) -> Stamp | None:
+    """Return a stamp if its message is gone from the stream, else None."""
+    return held if held is not None and held.position in trimmed else None
 
 
-def register_before(held: Register[T] | None, position: int) -> Register[T] | None:
-    """Return a register if it was set at an earlier position, else None."""
-    return held if held is not None and held.stamp.position < position else None
+def register_kept(held: Register[T] | None, trimmed: Trimmed) -> Register[T] | None:
+    """Return a register if the message that set it is gone from the stream, else None."""
+    return held if held is not None and held.stamp.position in trimmed else None
 
 
 def surviving(held: Stamp | None, end: Stamp) -> Stamp | None:

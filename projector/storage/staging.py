@@ -13,6 +13,7 @@ import asyncpg
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.domain.trimmed import Trimmed
 from projector.errors import DamagedRowError, DatabaseRefusedError, DatabaseUnavailableError
 from projector.storage import checkpoints, comparison, locks, statements, version
 from projector.storage.columns import FACET_COLUMNS
@@ -165,8 +166,8 @@ class Staging:
                 self._reader = await open_reader(self._url)
                 return await load(self._reader, TABLE, needed, uncommitted)
 
-    async def seed(self, first: int) -> None:
-        """Begin with what the live table knows from before a position; raises DamagedRowError.
+    async def seed(self, trimmed: Trimmed) -> None:
+        """Begin with what the live table knows from messages that have left the stream; raises DamagedRowError.
 
         Values overwritten since then are lost here; the replay restores them.
         """
@@ -174,7 +175,7 @@ class Staging:
             seeds: dict[str, Endpoint] = {}
             async for row in self._connection.cursor(_SEEDS, prefetch=_SEEDED_AT_ONCE):
                 try:
-                    seed = read_row(_ALL_FACETS, *row).before(first)
+                    seed = read_row(_ALL_FACETS, *row).kept(trimmed)
                 except DamagedRowError as error:
                     evidence = f"{error.evidence}; {_LOST}"
                     raise DamagedRowError(error.endpoint_id, error.facet, evidence) from error

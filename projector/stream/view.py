@@ -46,6 +46,12 @@ class StreamView:
             deleted=info.state.num_deleted or 0,
         )
 
+    async def deleted(self) -> frozenset[int]:
+        """Return the positions between the first and the last message whose messages were deleted."""
+        async with translated():
+            answer = await self._client.ask(f"STREAM.INFO.{self._stream}", {"deleted_details": True})
+        return frozenset(answer["state"].get("deleted") or ())
+
     async def message(self, position: int) -> Message | None:
         """Return the message at a position, or None if the stream no longer holds it."""
         async with translated():

@@ -255,7 +255,7 @@ async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accep
     await world.sql("DELETE FROM endpoint_state WHERE endpoint_id = 'kettle-019'")
     refused = await world.command("rebuild")
     assert refused.code == 3
-    assert "begins at position 16, and 15 messages before that are gone" in refused.err
+    assert "begins at position 16, and 15 of its messages are gone" in refused.err
     assert "--accept-trimmed" in refused.err
     accepted = await world.command("rebuild", "--accept-trimmed")
     assert accepted.code == 0

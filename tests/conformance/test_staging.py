@@ -8,6 +8,7 @@ import pytest
 from projector.app.ports import Rows, Staging, Store, Transactions
 from projector.domain.differences import Differences
 from projector.domain.endpoint import Endpoint
+from projector.domain.trimmed import Trimmed
 from projector.errors import PoisonError, RowsChangedError
 from tests.conformance.databases import DatabaseUnderTest
 from tests.conformance.states import (
@@ -79,7 +80,7 @@ async def test_a_staging_table_is_seeded_with_what_the_live_one_knows_from_befor
     store: Store, staging: Staging
 ) -> None:
     await save(store, {"e": after(connected(1), announced(2)), "f": after(announced(3)), "g": after(connected(2))})
-    await staging.seed(2)
+    await staging.seed(Trimmed(first=2))
     assert await everything(staging, "e", "f", "g") == [facts(after(connected(1))), facts(after()), facts(after())]
 
 

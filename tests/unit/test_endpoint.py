@@ -23,6 +23,7 @@ from projector.domain.events import (
 )
 from projector.domain.facets import Verdict
 from projector.domain.stamps import Stamp, from_other_replica, supersedes
+from projector.domain.trimmed import Trimmed
 from tests.support.strategies import ENDPOINTS, folded, histories, snapshot, stamp
 
 E = ("e",)
@@ -179,7 +180,7 @@ def test_states_that_do_not_match_the_facets_one_to_one_are_an_error() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         _ = short.registers
     with pytest.raises(ValueError, match="argument 2 is shorter"):
-        short.before(1)
+        short.kept(Trimmed(first=1))
 
 
 @given(histories(), histories())
@@ -476,7 +477,7 @@ def test_before_a_position_the_registers_set_at_earlier_ones_are_left_as_they_ar
 ) -> None:
     for endpoint in folded(history).values():
         left = {name: held for name, held in stamps_held(endpoint).items() if held and held.position < position}
-        known = endpoint.before(position)
+        known = endpoint.kept(Trimmed(first=position))
         if known is None:
             assert not left
             continue
@@ -491,7 +492,7 @@ def test_before_a_position_the_registers_set_at_earlier_ones_are_left_as_they_ar
 @given(histories())
 def test_before_the_end_of_the_stream_every_value_is_left(history: list[Event]) -> None:
     for endpoint in folded(history).values():
-        known = endpoint.before(len(history) + 1)
+        known = endpoint.kept(Trimmed(first=len(history) + 1))
         assert known is not None
         assert snapshot({"e": known}) == snapshot({"e": endpoint})
 
@@ -506,7 +507,7 @@ def test_before_a_position_an_endpoint_keeps_its_earlier_registers_and_the_lates
             Disconnected(stamp(5, at=600), E),
         ]
     )["e"]
-    known = endpoint.before(3)
+    known = endpoint.kept(Trimmed(first=3))
     assert known is not None
     connectivity, *others = known.states
     assert (connectivity.connected, connectivity.disconnected) == (stamp(1, at=100), None)
@@ -516,11 +517,11 @@ def test_before_a_position_an_endpoint_keeps_its_earlier_registers_and_the_lates
 
 def test_before_a_position_that_no_event_has_reached_the_latest_event_stays() -> None:
     endpoint = folded([Connected(stamp(1, at=100), E, ""), Disconnected(stamp(2, at=50), E)])["e"]
-    known = endpoint.before(3)
+    known = endpoint.kept(Trimmed(first=3))
     assert known is not None
     assert (known.changed, known.last_event_seq, known.last_event_at) == (0b0001, 2, 50)
 
 
 def test_nothing_is_known_from_before_the_first_event() -> None:
-    assert folded(ONE_OF_EACH)["e"].before(1) is None
-    assert Endpoint.unseen().before(9) is None
+    assert folded(ONE_OF_EACH)["e"].kept(Trimmed(first=1)) is None
+    assert Endpoint.unseen().kept(Trimmed(first=9)) is None

@@ -7,13 +7,14 @@ from hypothesis import given
 from projector.domain.stamps import (
     Register,
     Stamp,
-    before,
     from_other_replica,
+    kept,
     occurred_at,
-    register_before,
+    register_kept,
     supersedes,
     take,
 )
+from projector.domain.trimmed import Trimmed
 from tests.support.strategies import stamp, stamps
 
 STORED_AT = 1_700_000_000_000
@@ -133,13 +134,18 @@ def test_an_origin_is_recognised_by_its_text_since_registers_are_read_back_from_
         pytest.param(301, True, id="of-an-earlier-position"),
     ],
 )
-def test_before_a_position_stands_what_was_set_at_an_earlier_one(position: int, stays: bool) -> None:
+def test_what_is_kept_was_set_before_the_stream_begins(position: int, stays: bool) -> None:
     held = stamp(300, at=1)
     register = Register("value", held)
-    assert before(held, position) == (held if stays else None)
-    assert register_before(register, position) == (register if stays else None)
+    assert kept(held, Trimmed(first=position)) == (held if stays else None)
+    assert register_kept(register, Trimmed(first=position)) == (register if stays else None)
 
 
-def test_before_any_position_a_value_that_was_never_set_is_not_set() -> None:
-    assert before(None, 1) is None
-    assert register_before(None, 1) is None
+def test_a_value_that_was_never_set_is_not_kept() -> None:
+    assert kept(None, Trimmed(first=1)) is None
+    assert register_kept(None, Trimmed(first=1)) is None
+
+
+def test_what_is_kept_was_set_by_a_message_that_was_deleted() -> None:
+    trimmed = Trimmed(first=3, deleted=frozenset({5}))
+    assert [position for position in range(1, 8) if kept(stamp(position, 1, "x"), trimmed)] == [1, 2, 5]

@@ -9,6 +9,7 @@ from typing import Any
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import DifferenceKind, Differences, RowDifference
 from projector.domain.endpoint import Endpoint, FacetSet
+from projector.domain.trimmed import Trimmed
 from projector.errors import DatabaseUnavailableError
 from projector.storage.columns import FACET_COLUMNS
 from tests.support.memory.connections import Connection
@@ -74,10 +75,10 @@ class MemoryStaging:
             if name == stream and known.state == "parked"
         }
 
-    async def seed(self, first: int) -> None:
+    async def seed(self, trimmed: Trimmed) -> None:
         await self._connection.turn()
         for endpoint_id, row in self._database.live.endpoints.items():
-            seed = row.before(first)
+            seed = row.kept(trimmed)
             if seed is not None:
                 self._database.staging.save(endpoint_id, seed)
 

@@ -105,6 +105,10 @@ class MemoryStream:
             raise BrokerRefusedError(f"there is no position {position}")
         return self._messages.get(position)
 
+    def deleted(self) -> frozenset[int]:
+        state = self.state()
+        return frozenset(range(state.first, state.last + 1)) - self._messages.keys()
+
     def after(self, position: int) -> list[Message]:
         """Return the messages after a position that match the filters."""
         return [
@@ -124,6 +128,10 @@ class MemoryView:
     async def state(self) -> StreamState:
         await self._connection.turn()
         return self._stream.state()
+
+    async def deleted(self) -> frozenset[int]:
+        await self._connection.turn()
+        return self._stream.deleted()
 
     async def message(self, position: int) -> Message | None:
         await self._connection.turn()
