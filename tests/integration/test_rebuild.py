@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from sqlalchemy import BigInteger, Integer, Column, Text
+from sqlalchemy import BigInteger, Column, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from projector.app.ports import Source
@@ -208,16 +208,20 @@ def figures(report: Report) -> tuple[int, int, int]:
     return found.missing, found.extra, found.different
 
 
+EMPTY = {"config_failed_id", "config_failed_at", "config_failure_code", "config_failure_reason", "unregistered_at"}
+"""Columns that no event of revision kaa-2017-04 fills."""
+
+
 def forged(column: Column[Any]) -> str:
     """SQL for another value than the one in a column."""
     match column.type:
         case Text():
-            return f"{column.name} || '?'"
+            return f"coalesce({column.name}, '') || '?'"
         case Integer():  # BigInteger is one
             return f"coalesce({column.name}, 0) + 1"
         case JSONB():
             return "'[[1]]'"
-    return f"{column.name} + interval '1 millisecond'"
+    return f"coalesce({column.name}, now()) + interval '1 millisecond'"
 
 
 def emptied(column: Column[Any]) -> str:
@@ -260,14 +264,15 @@ async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
     await publish(*life(*COLUMNS, "bystander"))
     await world.fold()
     right, before = await world.table(), await world.versions()
-    for name, column in COLUMNS.items():
-        await world.sql(f"UPDATE endpoint_state SET {name} = {corrupt(column)} WHERE endpoint_id = $1", name)
+    corrupted = [name for name in COLUMNS if corrupt is forged or name not in EMPTY]
+    for name in corrupted:
+        await world.sql(f"UPDATE endpoint_state SET {name} = {corrupt(COLUMNS[name])} WHERE endpoint_id = $1", name)
     for replay in (world.verify, world.rebuild):
         report = await replay(show=100)
-        assert figures(report) == (0, 0, len(COLUMNS))
-        assert report.differences.by_column == dict.fromkeys(COLUMNS, 1)
+        assert figures(report) == (0, 0, len(corrupted))
+        assert report.differences.by_column == dict.fromkeys(corrupted, 1)
         shown = {row.endpoint_id: [*row.columns] for row in report.differences.shown}
-        assert shown == {name: [name] for name in COLUMNS}
+        assert shown == {name: [name] for name in corrupted}
     assert await world.table() == right
     assert (await world.verify()).clean
     assert (await world.versions())["bystander"] == before["bystander"]
@@ -549,7 +554,7 @@ async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_res
     await publish(*life("a"), MALFORMED, *life("b"))
     await world.fold()
     await world.jetstream.delete_msg(stream, 9)
-    assert (await world.rebuild()).clean
+    assert (await world.rebuild(accept_trimmed=True)).clean
     assert await world.dead_letters() == [(9, "parked", 1)]
 
 
@@ -639,7 +644,8 @@ async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
     before = await world.table()
     for replay in (world.rebuild, world.verify):
         with pytest.raises(
-            StreamTrimmedError, match=r"begins at position 4, and 3 of its messages are gone; with --accept-trimmed .* kept"
+            StreamTrimmedError,
+            match=r"begins at position 4, and 3 .* gone; with --accept-trimmed .* kept",
         ):
             await replay()
     assert await world.table() == before
@@ -867,7 +873,9 @@ async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_a
 
     monkeypatch.setattr(ReplayConsumer, "next", overtaken)
     async with asyncio.timeout(PATIENCE_S):
-        assert (await world.verify(batch_size=10, accept_trimmed=True)).replayed < 100  # those that had been sent by then
+        assert (
+            await world.verify(batch_size=10, accept_trimmed=True)
+        ).replayed < 100  # those that had been sent by then
 
 
 async def test_messages_that_come_and_go_behind_the_end_of_a_replay_are_missed(
