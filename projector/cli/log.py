@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from projector.app.notifications import (
     StreamRecognized,
 )
 from projector.app.observers import Observer
+from projector.app.projection import Outcome
+from projector.domain.revision_hint import hinted_revision
 from projector.domain.rules import Rules
 from projector.errors import FatalError, TransientError, one_line
 from projector.settings import Settings
@@ -35,6 +38,8 @@ _PARKED_NAMED = 10
 """Dead letters of one batch that are logged one by one; the others are counted."""
 _BRIEFLY_S = 10.0
 _REPEAT_AFTER_S = 60.0
+_ENOUGH_OF_ANOTHER_REVISION = 3
+"""Malformed messages with no event among them that are enough to name the revision they read as."""
 
 log = structlog.stdlib.get_logger("projector")
 
@@ -74,6 +79,7 @@ class DaemonLog(Observer):
         self._behind_since: float | None = -inf
         self._failure = ""
         self._failure_due = 0.0
+        self._other_revisions = _OtherRevisions()
 
     def starting(self, settings: Settings, rules: Rules) -> None:
         """Log the settings, without secrets."""
@@ -130,6 +136,14 @@ class DaemonLog(Observer):
             log.warning("parked", position=message.position, reason=reason, detail=detail)
         if more := len(parked[_PARKED_NAMED:]):
             log.warning("parked", more=more, see="projector dead-letters list")
+        if revision := self._other_revisions.recognized(batch.outcome):
+            log.warning(
+                "other revision",
+                reason=f"the messages are malformed, and read as events of revision {revision}",
+                revision=batch.checkpoint.rules.revision,
+                then=f"run `projector doctor`; if it agrees, set PROJECTOR_REVISION={revision}, "
+                "and run `projector rebuild`",
+            )
 
     def _retrying(self, error: TransientError) -> None:
         """Log the failure; the same one again at most once a minute."""
@@ -152,6 +166,26 @@ class DaemonLog(Observer):
     def stopped(self, reason: str) -> None:
         """Log why the daemon ended."""
         log.info("stopped", reason=reason)
+
+
+class _OtherRevisions:
+    """Recognizes, once, that everything that comes is malformed and reads as events of another revision."""
+
+    def __init__(self) -> None:
+        self._hints: Counter[str] = Counter()
+        self._said = False
+
+    def recognized(self, outcome: Outcome) -> str | None:
+        """Return that revision when enough messages without an event among them have named it."""
+        if self._said:
+            return None
+        if outcome.events:
+            self._hints.clear()
+            return None
+        self._hints.update(filter(None, (hinted_revision(detail) for *_, detail in outcome.dead_letters)))
+        revision = next((name for name, count in self._hints.items() if count >= _ENOUGH_OF_ANOTHER_REVISION), None)
+        self._said = revision is not None
+        return revision
 
 
 def _iso(unix_ms: int) -> str:

@@ -14,6 +14,7 @@ from fastavro.schema import SchemaParseException
 
 from projector.domain.events import Event
 from projector.domain.messages import Message, Origin, Skipped
+from projector.domain.revision_hint import with_hint
 from projector.domain.stamps import Stamp, occurred_at
 from projector.errors import PoisonError, PoisonReason, SettingError
 from projector.stream import subjects
@@ -76,9 +77,7 @@ class Codec:
             other = self._other_revision_of(message) if error.reason in _SIGNS_OF_ANOTHER_REVISION else None
             if other is None:
                 raise
-            raise PoisonError(
-                error.reason, f"{error.detail}; it reads as a message of revision {other}: see PROJECTOR_REVISION"
-            ) from error
+            raise PoisonError(error.reason, with_hint(error.detail, other)) from error
 
     def reads(self, message: Message) -> bool:
         """Tell whether a message is of a known type and can be folded."""

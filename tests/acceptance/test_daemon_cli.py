@@ -13,6 +13,7 @@ from tests.support.command_line import CommandLine, Running
 from tests.support.database import Database
 from tests.support.fixtures import Event, Eventually, Publish
 from tests.support.patience import PATIENCE_S
+from tests.support.wire_samples import KINDS
 
 Connect = Callable[[str], Awaitable[int]]
 
@@ -129,3 +130,21 @@ async def test_a_daemon_that_is_killed_again_and_again_comes_to_the_table_of_an_
     table, dead_letters, ((position, _, _, skipped),) = expected
     assert (len(table), len(dead_letters), position, skipped) == (340, 28, backlog, '{"config.unheard": 10}')
     assert await database.everything() == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "spoken"), [("kaa-2017-04", "kaa-2020-05"), ("kaa-2020-05", "kaa-2017-04")], ids=str
+)
+async def test_a_daemon_with_the_wrong_revision_names_the_right_one_once_and_folds_nothing(
+    prepared: CommandLine, publish: Publish, database: Database, setting: str, spoken: str
+) -> None:
+    messages = [kind.message(kind.payload()) for kind in KINDS if kind.revision == spoken]
+    await publish(*((message.subject, message.payload) for message in messages * 3))
+    ended = await prepared("run", "--until-caught-up", PROJECTOR_REVISION=setting, PROJECTOR_BATCH_SIZE="2")
+    assert ended.code == 0
+    logged = [json.loads(line) for line in ended.err.splitlines()]
+    (hint,) = [line for line in logged if line["event"] == "other revision"]
+    assert hint["level"] == "warning"
+    assert hint["revision"] == setting
+    assert f"PROJECTOR_REVISION={spoken}" in hint["then"]
+    assert await database.endpoints() == []

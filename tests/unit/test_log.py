@@ -13,7 +13,10 @@ from projector.app.projection import Outcome
 from projector.cli import log as journal_module
 from projector.cli.log import DaemonLog
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.events import Connected
+from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message
+from projector.domain.revision_hint import hinted_revision, with_hint
 from projector.domain.rules import Rules
 from projector.errors import DatabaseUnavailableError
 from projector.settings import load
@@ -22,9 +25,10 @@ RULES = Rules(version=3, revision="kaa-2017-04", originators=())
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=0, rules=RULES, position=7)
 
 
-def committed(*, pending: int = 0, parked: int = 0) -> Committed:
-    letters = [DeadLetter(Message(n, 0, "s", b""), "trailing-bytes", "left over") for n in range(parked)]
-    outcome = Outcome(messages=9, verdicts={}, skipped={}, dead_letters=letters, duplicates=0, seconds={})
+def committed(*, pending: int = 0, parked: int = 0, detail: str = "left over", folded: int = 0) -> Committed:
+    letters = [DeadLetter(Message(n, 0, "s", b""), "trailing-bytes", detail) for n in range(parked)]
+    verdicts = {(Connected, Verdict.APPLIED): folded} if folded else {}
+    outcome = Outcome(messages=9, verdicts=verdicts, skipped={}, dead_letters=letters, duplicates=0, seconds={})
     return Committed(checkpoint=CHECKPOINT, outcome=outcome, pending=pending)
 
 
@@ -115,3 +119,47 @@ def test_of_many_messages_that_are_parked_at_once_a_few_are_named_and_the_others
     assert len(parked) == 11
     assert [line["position"] for line in parked[:10]] == list(range(10))
     assert parked[-1]["more"] == 7990
+
+
+OTHER = with_hint("3 of 9 bytes are left over", "kaa-2020-05")
+
+
+def test_the_hint_in_a_detail_is_found_again_and_in_no_other_detail() -> None:
+    assert hinted_revision(OTHER) == "kaa-2020-05"
+    assert hinted_revision("3 of 9 bytes are left over") is None
+    assert hinted_revision(f"{OTHER} or not") is None
+
+
+def hints(*batches: Committed) -> list[Any]:
+    """Return the hints at another revision that batches lead to."""
+    journal = DaemonLog()
+    with capture_logs() as logged:
+        for batch in batches:
+            journal.notify(batch)
+    return [line for line in logged if line["event"] == "other revision"]
+
+
+def test_a_stream_that_reads_as_another_revision_is_said_once() -> None:
+    (hint,) = hints(*[committed(parked=1, detail=OTHER)] * 20)
+    assert hint["log_level"] == "warning"
+    assert hint["revision"] == "kaa-2017-04"
+    assert "PROJECTOR_REVISION=kaa-2020-05" in hint["then"]
+
+
+def test_a_batch_without_any_message_of_this_revision_is_enough() -> None:
+    assert len(hints(committed(parked=500, detail=OTHER))) == 1
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [committed(parked=2, detail=OTHER)],
+        [committed(parked=500)],
+        [committed(parked=500, detail=OTHER, folded=1)],
+        [committed(parked=2, detail=OTHER), committed(folded=1), committed(parked=2, detail=OTHER)],
+        [committed(parked=2, detail=OTHER), committed(parked=2, detail=with_hint("", "kaa-0"))],
+    ],
+    ids=["too few", "no revision reads them", "an event beside them", "an event between them", "two revisions"],
+)
+def test_what_may_be_noise_is_not_taken_for_another_revision(batches: list[Committed]) -> None:
+    assert hints(*batches) == []
