@@ -30,7 +30,7 @@ async def folded(prepared: CommandLine, event: Event, publish: Publish) -> Comma
     return prepared
 
 
-async def test_preparing_twice_changes_nothing(
+async def test_init_twice_changes_nothing(
     projector: CommandLine, nats_client: Client, query: Query, empty_database_url: str
 ) -> None:
     first = await projector.succeeds("init")
@@ -43,7 +43,7 @@ async def test_preparing_twice_changes_nothing(
     assert await query(empty_database_url, "SELECT count(*) FROM endpoint_state") == [(0,)]
 
 
-async def test_a_stream_that_somebody_else_set_up_is_left_as_it_is(projector: CommandLine, nats_client: Client) -> None:
+async def test_init_leaves_an_existing_stream_unchanged(projector: CommandLine, nats_client: Client) -> None:
     jetstream = nats_client.jetstream()
     await jetstream.add_stream(name="OURS", subjects=["kaa.v1.events.>"], max_msgs=1000)
     await projector.succeeds("init", "--stream", "OURS")
@@ -51,7 +51,7 @@ async def test_a_stream_that_somebody_else_set_up_is_left_as_it_is(projector: Co
     assert (config.subjects, config.max_msgs) == (["kaa.v1.events.>"], 1000)
 
 
-async def test_the_status_has_every_figure_for_programs_and_for_people(folded: CommandLine) -> None:
+async def test_status_is_complete_as_json_and_as_text(folded: CommandLine) -> None:
     as_json, as_lines = await asyncio.gather(folded.succeeds("status", "--json"), folded.succeeds("status"))
     answer = json.loads(as_json)
     figures = {
@@ -80,7 +80,7 @@ async def test_the_status_before_anything_was_folded_is_all_zero(prepared: Comma
     assert answer["skipped"] == {}
 
 
-async def test_a_script_that_published_something_can_wait_until_it_can_be_read(
+async def test_wait_returns_when_the_position_is_folded(
     prepared: CommandLine, event: Event, publish: Publish, query: Query, database_url: str
 ) -> None:
     waiting = await prepared.start("wait", "--seq", "2")
@@ -91,7 +91,7 @@ async def test_a_script_that_published_something_can_wait_until_it_can_be_read(
     assert len(await query(database_url, "SELECT 1 FROM endpoint_state")) == 2
 
 
-async def test_waiting_ends_with_where_the_checkpoint_is_and_who_works(folded: CommandLine) -> None:
+async def test_wait_timeout_names_checkpoint_and_leader(folded: CommandLine) -> None:
     daemon = await folded.start("run")
     await daemon.logs("caught up")
     reached, late = await asyncio.gather(
@@ -103,12 +103,12 @@ async def test_waiting_ends_with_where_the_checkpoint_is_and_who_works(folded: C
     await daemon.kill()
 
 
-async def test_waiting_where_nobody_works_says_so(prepared: CommandLine) -> None:
+async def test_wait_timeout_says_that_no_daemon_leads(prepared: CommandLine) -> None:
     ended = await prepared("wait", "--seq", "1", "--timeout", "0")
     assert (ended.code, ended.err) == (1, "the checkpoint is at 0, not yet at 1; active: nobody\n")
 
 
-async def test_dead_letters_are_listed_for_programs_and_for_people(folded: CommandLine) -> None:
+async def test_dead_letters_are_listed_as_json_and_as_text(folded: CommandLine) -> None:
     as_json, as_table = await asyncio.gather(
         folded.succeeds("dead-letters", "list", "--json"), folded.succeeds("dead-letters", "list")
     )
@@ -206,20 +206,20 @@ def leaves(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 
 
 @pytest.mark.parametrize("path", list(leaves(typer.main.get_command(cli.app))), ids=" ".join)
-def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
+def test_every_command_has_help(path: tuple[str, ...]) -> None:
     ended = CliRunner().invoke(cli.app, [*path, "--help"], prog_name="projector")
     assert ended.exit_code == 0
     assert f"Usage: {' '.join(['projector', *path])} [OPTIONS]" in " ".join(ended.output.split())
 
 
-async def test_the_command_line_explains_itself_to_who_asks_and_to_who_is_mistaken(anywhere: CommandLine) -> None:
+async def test_help_and_usage_errors_are_explained(anywhere: CommandLine) -> None:
     asked, mistaken = await asyncio.gather(anywhere("--help"), anywhere("sql"))
     assert (asked.code, mistaken.code) == (0, 2)
     assert "Usage: " in asked.out
     assert "Usage: " in mistaken.err
 
 
-async def test_what_is_fatal_is_one_line_that_says_what_to_do(projector: CommandLine) -> None:
+async def test_fatal_error_is_one_line_with_a_remedy(projector: CommandLine) -> None:
     """The database is not migrated, and there is no stream."""
     run, status = await asyncio.gather(projector("run"), projector("status"))
     assert (run.code, status.code) == (3, 3)
@@ -231,9 +231,7 @@ async def test_what_is_fatal_is_one_line_that_says_what_to_do(projector: Command
     assert "projector init" in complaint
 
 
-async def test_a_database_of_a_newer_version_is_left_to_that_version(
-    prepared: CommandLine, query: Query, database_url: str
-) -> None:
+async def test_database_of_a_newer_version_is_refused(prepared: CommandLine, query: Query, database_url: str) -> None:
     await query(database_url, "UPDATE projector_migration SET version_num = 'from the future'")
     for ended in await asyncio.gather(prepared("init"), prepared("status")):
         assert (ended.code, ended.out, ended.err.count("\n")) == (3, "", 1), ended
@@ -243,7 +241,7 @@ async def test_a_database_of_a_newer_version_is_left_to_that_version(
     assert await query(database_url, "SELECT version_num FROM projector_migration") == [("from the future",)]
 
 
-async def test_a_missing_stream_is_one_line_that_says_what_to_do(
+async def test_missing_stream_is_one_line_with_a_remedy(
     prepared: CommandLine, nats_client: Client, stream: str
 ) -> None:
     await nats_client.jetstream().delete_stream(stream)

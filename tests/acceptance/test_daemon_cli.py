@@ -46,7 +46,7 @@ async def backlog(prepared: CommandLine, event: Event, publish: Publish) -> int:
     return await publish(*messages)
 
 
-async def test_an_idle_daemon_shows_an_event_and_ends_when_told_to(
+async def test_idle_daemon_folds_an_event_and_stops_on_signal(
     idle_daemon: Running, connect: Connect, database: Database, eventually: Eventually
 ) -> None:
     await connect("e")
@@ -57,7 +57,7 @@ async def test_an_idle_daemon_shows_an_event_and_ends_when_told_to(
     assert idle_daemon.logged[-1]["reason"] == "SIGTERM"
 
 
-async def test_a_daemon_that_answers_says_where_and_says_what_is_true(prepared: CommandLine) -> None:
+async def test_daemon_announces_its_address_and_answers(prepared: CommandLine) -> None:
     daemon = await prepared.start("run", "--http", "127.0.0.1:0")
     await daemon.logs("listening")
     await daemon.logs("caught up")
@@ -76,9 +76,7 @@ async def test_a_daemon_that_answers_says_where_and_says_what_is_true(prepared: 
     assert (await daemon.end()).code == 0
 
 
-async def test_a_service_manager_hears_that_it_is_ready_goes_round_and_ends(
-    prepared: CommandLine, tmp_path: Path
-) -> None:
+async def test_service_manager_hears_ready_watchdog_and_stopping(prepared: CommandLine, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
@@ -98,7 +96,7 @@ async def test_a_service_manager_hears_that_it_is_ready_goes_round_and_ends(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_daemon_that_is_told_to_end_finishes_the_batch_in_hand(
+async def test_signal_lets_the_daemon_finish_its_batch(
     idle_daemon: Running, connect: Connect, database: Database, eventually: Eventually, number: signal.Signals
 ) -> None:
     async with database.locked():
@@ -110,7 +108,7 @@ async def test_a_daemon_that_is_told_to_end_finishes_the_batch_in_hand(
     assert await database.rows("SELECT position FROM projector_checkpoint") == [(1,)]
 
 
-async def test_a_daemon_that_is_killed_again_and_again_comes_to_the_table_of_an_undisturbed_one(
+async def test_repeatedly_killed_daemon_builds_the_same_table(
     prepared: CommandLine, backlog: int, database: Database, other_database: Database, eventually: Eventually
 ) -> None:
     async def has_passed(position: int) -> bool:

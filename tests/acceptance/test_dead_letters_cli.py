@@ -39,7 +39,7 @@ async def waiting(projector: CommandLine) -> dict[str, int]:
     return counts
 
 
-async def test_a_message_is_shown_with_its_reason_its_fields_and_its_bytes(parked: CommandLine) -> None:
+async def test_dead_letter_is_shown_with_reason_fields_and_bytes(parked: CommandLine) -> None:
     whole = await parked.succeeds("dead-letters", "show", "1")
     for text in ("kaa.v1.events.kpc.endpoint.connectivity.connected", "database-rejected", "nothing_old", "kettle-1"):
         assert text in whole
@@ -50,7 +50,7 @@ async def test_a_message_is_shown_with_its_reason_its_fields_and_its_bytes(parke
     assert (missing.code, "no dead letter at position 5" in missing.err) == (3, True)
 
 
-async def test_a_message_that_is_retried_takes_its_own_place_in_the_stream(
+async def test_retried_message_keeps_its_place_in_the_stream(
     parked: CommandLine, query: Query, database_url: str, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
     assert await waiting(parked) == {"database-rejected": 2, "malformed-payload": 1, "empty-endpoint-id": 1}
@@ -68,7 +68,7 @@ async def test_a_message_that_is_retried_takes_its_own_place_in_the_stream(
     await parked.succeeds("verify")
 
 
-async def test_what_still_cannot_be_folded_is_parked_again_and_counted(
+async def test_retry_parks_again_what_still_cannot_be_folded(
     parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
     retried = await parked("dead-letters", "retry", "--all")
@@ -82,7 +82,7 @@ async def test_what_still_cannot_be_folded_is_parked_again_and_counted(
     assert [row[1:3] for row in await states()] == [("resolved", 2), ("resolved", 2), ("parked", 2), ("parked", 2)]
 
 
-async def test_a_discarded_message_stays_with_the_reason_and_waits_for_nobody(
+async def test_discarded_dead_letter_keeps_its_reason_and_is_closed(
     parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
     assert (await parked("dead-letters", "discard", "3")).code == 2
@@ -95,7 +95,7 @@ async def test_a_discarded_message_stays_with_the_reason_and_waits_for_nobody(
     assert (await states())[2] == (3, "discarded", 1, "a test of ours")
 
 
-async def test_a_position_that_no_stream_can_have_is_wrong_usage(prepared: CommandLine) -> None:
+async def test_impossible_position_is_wrong_usage(prepared: CommandLine) -> None:
     last, beyond = str(2**63 - 1), str(2**63)
     for command in ("show", "retry", "discard --reason test"):
         for position, code in ((last, 3), (beyond, 2), ("0", 2)):
@@ -107,7 +107,7 @@ async def test_a_position_that_no_stream_can_have_is_wrong_usage(prepared: Comma
     assert (await prepared("verify", "--sample", beyond)).code == 2
 
 
-async def test_what_is_not_there_is_named_and_nothing_happens(
+async def test_missing_dead_letter_is_named_and_nothing_changes(
     parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
     before = await states()

@@ -30,7 +30,7 @@ def database_url(folder: Path) -> str:
     return str(tomllib.loads((folder / "projector.toml").read_text("utf-8"))["database_url"])
 
 
-async def test_a_demonstration_ends_by_itself_leaves_nothing_running_and_goes_on_at_the_next_start(
+async def test_demo_ends_its_servers_and_continues_at_the_next_start(
     anywhere: CommandLine, query: Query, eventually: Eventually, server_folder: Path
 ) -> None:
     demonstration = ("dev", "--data", str(server_folder), "--endpoints", "50", "--rate", "200")

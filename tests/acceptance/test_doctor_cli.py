@@ -19,7 +19,7 @@ def careful_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-async def test_the_demonstration_has_no_fault(anywhere: CommandLine, server_folder: Path) -> None:
+async def test_doctor_finds_nothing_in_the_demo(anywhere: CommandLine, server_folder: Path) -> None:
     demonstration = await anywhere.start("dev", "--data", str(server_folder), "--endpoints", "50", "--rate", "200")
     await demonstration.prints("query it from another terminal")
     config = ("--config", str(server_folder / "projector.toml"))
@@ -60,7 +60,7 @@ async def test_errors_end_with_1_and_warnings_alone_do_not(
     assert (await projector.succeeds("doctor")).splitlines()[-1] == "errors: 0, warnings: 1"
 
 
-async def test_no_secret_is_told_of_servers_that_are_away(anywhere: CommandLine) -> None:
+async def test_doctor_shows_no_secret_of_unreachable_servers(anywhere: CommandLine) -> None:
     ended = await anywhere(
         "doctor",
         PROJECTOR_NATS_URL="nats://fleet:s3cret@127.0.0.1:1",
@@ -72,7 +72,7 @@ async def test_no_secret_is_told_of_servers_that_are_away(anywhere: CommandLine)
     assert "s3cret" not in ended.out + ended.err
 
 
-async def test_no_secret_is_told_of_a_monitoring_endpoint(anywhere: CommandLine) -> None:
+async def test_doctor_shows_no_secret_of_a_monitoring_url(anywhere: CommandLine) -> None:
     ended = await anywhere("doctor", "--nats-monitoring", "http://fleet:s3cret@127.0.0.1:1")
     assert ended.code == 2
     assert "s3cret" not in ended.out + ended.err

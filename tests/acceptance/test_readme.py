@@ -61,7 +61,7 @@ async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, pub
     return projector
 
 
-async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Projector) -> None:
+async def test_every_readme_query_finds_rows(fleet: Projector) -> None:
     assert len(QUERIES) == 5
     for query in QUERIES:
         answer = await fleet.sql(query)
@@ -69,7 +69,7 @@ async def test_every_query_of_the_readme_finds_something_in_a_fleet(fleet: Proje
         assert len(set(answer.columns)) == len(answer.columns)
 
 
-async def test_the_first_query_of_the_readme_is_the_one_that_the_demo_shows(fleet: Projector) -> None:
+async def test_first_readme_query_is_that_of_the_demo(fleet: Projector) -> None:
     (statement,) = re.findall(r'^projector sql "(.*)"$', README, flags=re.MULTILINE)
     assert f'"{statement}"' in (ROOT / "projector" / "dev" / "view.py").read_text(encoding="utf-8")
     answer = await fleet.sql(statement)
@@ -77,7 +77,7 @@ async def test_the_first_query_of_the_readme_is_the_one_that_the_demo_shows(flee
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_query_can_be_pasted_between_the_double_quotes_of_a_shell(query: str) -> None:
+def test_readme_query_fits_in_double_quotes(query: str) -> None:
     assert not set('"$`\\!') & set(query)
 
 
@@ -174,7 +174,7 @@ async def use_everything(
         await reader.discard_dead_letters(ALL, "not mine")
 
 
-async def test_the_privileges_in_the_documents_are_enough_for_everything_but_init(
+async def test_documented_privileges_suffice_for_everything_but_init(
     guarded_nats_url: str,
     empty_database_url: str,
     grant: Callable[[], Awaitable[tuple[str, str]]],

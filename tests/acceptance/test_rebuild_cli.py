@@ -103,7 +103,7 @@ def kettles(event: Event) -> Callable[..., list[Any]]:
     ]
 
 
-async def test_what_is_wrong_is_found_shown_mended_and_gone(world: World, publish: Publish, kettles: Any) -> None:
+async def test_differences_are_found_shown_and_repaired(world: World, publish: Publish, kettles: Any) -> None:
     await publish(*kettles(40))
     await world.fold()
     right = await world.sql(TABLE)
@@ -182,7 +182,7 @@ def other_rules(tmp_path: Path) -> Path:
     return code
 
 
-async def test_a_changed_reducer_is_refused_then_rebuilt_and_stops_the_daemon_that_does_not_know_it(
+async def test_changed_reducer_is_refused_until_a_rebuild_that_stops_the_old_daemon(
     world: World, publish: Publish, event: Event, other_rules: Path
 ) -> None:
     await publish(
@@ -274,7 +274,7 @@ def started(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_an_interrupted_rebuild_changes_nothing_and_tidies_up(
+async def test_interrupted_rebuild_changes_nothing_and_cleans_up(
     number: signal.Signals, world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(20))
@@ -288,7 +288,7 @@ async def test_an_interrupted_rebuild_changes_nothing_and_tidies_up(
     assert await world.sql("SELECT relname FROM pg_class WHERE relname LIKE '%rebuild%'") == []
 
 
-async def test_a_killed_rebuild_leaves_the_table_untouched_or_right_and_the_next_one_cleans_up(
+async def test_killed_rebuild_leaves_the_table_unchanged_or_repaired(
     world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(999), *kettles(999))
@@ -339,7 +339,7 @@ async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[in
         over.set()
 
 
-async def test_a_daemon_under_load_and_its_readers_do_not_notice_a_rebuild(world: World, undisturbed: Any) -> None:
+async def test_rebuild_does_not_disturb_a_loaded_daemon_and_readers(world: World, undisturbed: Any) -> None:
     await simulate(world.settings(), Simulation(endpoints=500, seed=1, events=3000), asyncio.Event())
     daemon = await world.command.start("run")
     await daemon.logs("caught up")

@@ -69,7 +69,7 @@ async def test_a_wrong_settings_file_says_what_is_wrong_but_no_password(
     assert "s3cret" not in line
 
 
-async def test_passwords_are_not_shown_where_a_server_is_away(anywhere: CommandLine) -> None:
+async def test_unreachable_servers_do_not_reveal_passwords(anywhere: CommandLine) -> None:
     short, verbose, running = await asyncio.gather(
         anywhere("status", **RIGHT), anywhere("--verbose", "status", **RIGHT), anywhere.start("run", **RIGHT)
     )
@@ -83,7 +83,7 @@ async def test_passwords_are_not_shown_where_a_server_is_away(anywhere: CommandL
     assert all("s3cret" not in output.out + output.err for output in (short, verbose, ended))
 
 
-async def test_flags_win_over_the_environment_and_that_over_the_file_and_that_over_the_default(
+async def test_settings_precedence_is_flag_environment_file_default(
     anywhere: CommandLine,
 ) -> None:
     """Every place names a revision that does not exist, so that the complaint tells which one counted."""

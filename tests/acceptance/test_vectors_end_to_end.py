@@ -60,7 +60,7 @@ async def test_the_table_is_what_an_independent_model_expects(
     assert await query(empty_database_url, "SELECT count(*) FROM dead_letter") == [(0,)]
 
 
-async def test_an_event_without_a_usable_time_counts_as_having_happened_when_it_was_stored(
+async def test_event_without_a_usable_time_takes_its_stored_time(
     prepared: CommandLine, event: Event, publish: Publish, query: Query, database_url: str
 ) -> None:
     ahead = datetime.now(UTC) + timedelta(days=400)

@@ -70,7 +70,7 @@ def projector(world: World, seed: int, database: str, stream: str, batch_size: i
 
 
 @each_seed
-async def test_the_size_of_batches_changes_nothing(world: World, seed: int) -> None:
+async def test_batch_size_does_not_change_the_tables(world: World, seed: int) -> None:
     async with published(world, seed) as (stream, expected):
         assert expected.rows
         assert expected.dead_letters
@@ -82,7 +82,7 @@ async def test_the_size_of_batches_changes_nothing(world: World, seed: int) -> N
 
 @each_seed
 @pytest.mark.parametrize("held", [0, 50, 1_000_000])
-async def test_what_a_rebuild_holds_back_changes_nothing(
+async def test_cache_size_of_a_rebuild_does_not_change_the_tables(
     world: World, seed: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rebuild, "_REGISTERS_HELD", held)

@@ -13,14 +13,12 @@ SEEDS = [(1, "kaa-2017-04"), (2, "kaa-2020-05")]
 
 
 @pytest.mark.parametrize(("seed", "revision"), SEEDS)
-async def test_whatever_happens_the_tables_are_what_one_thread_would_have_written(
-    world: World, seed: int, revision: str
-) -> None:
+async def test_faults_do_not_change_the_resulting_tables(world: World, seed: int, revision: str) -> None:
     chosen = schedule(seed, count=4, slow=False)
     wrong = await run(world, seed, chosen, revision)
     assert not wrong, f"seed {seed}: {', '.join(fault.__name__ for fault in chosen)}"
 
 
 @pytest.mark.parametrize("fault", [consumer_moved_before_it_is_used, two_are_active])
-async def test_nothing_is_lost_or_folded_twice_although(world: World, fault: Fault) -> None:
+async def test_fault_neither_loses_nor_repeats_messages(world: World, fault: Fault) -> None:
     assert not await run(world, 0, [fault])

@@ -3,6 +3,6 @@
 from tests.chaos.outages import Scale, leaders_move, suffer
 
 
-async def test_the_daemon_goes_on_and_loses_nothing_when_leaders_move() -> None:
+async def test_daemon_continues_without_loss_when_leaders_move() -> None:
     found = await suffer(leaders_move, Scale(moves=1))
     assert (found.wrong, found.dead_letters) == ([], 0)  # `make outages` judges how soon it goes on

@@ -39,7 +39,7 @@ def test_the_model_agrees_with_every_expected_row_of_the_vectors(name: str) -> N
 
 @pytest.mark.parametrize("revision", REVISIONS)
 @pytest.mark.parametrize("seed", range(5))
-def test_the_projector_folds_hostile_traffic_as_the_model_does(seed: int, revision: str) -> None:
+def test_projector_agrees_with_the_model_on_hostile_traffic(seed: int, revision: str) -> None:
     codec = Codec(revision, resources.folder("schemas"))
     traffic = Traffic(Random(seed), codec, now_ms=T)  # noqa: S311 - traffic that can be repeated is the point
     messages = [

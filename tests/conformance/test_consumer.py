@@ -78,7 +78,7 @@ async def test_messages_of_other_originators_are_neither_counted_nor_delivered(s
         assert (await source.view.state()).last == 7
 
 
-async def test_what_left_the_stream_is_neither_counted_nor_delivered(stream: StreamUnderTest) -> None:
+async def test_removed_messages_are_neither_counted_nor_delivered(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 9))
     await stream.trim(4)
     await stream.delete(6, 9)
@@ -87,7 +87,7 @@ async def test_what_left_the_stream_is_neither_counted_nor_delivered(stream: Str
         assert await take(source.consumer, 4) == [4, 5, 7, 8]
 
 
-async def test_what_leaves_the_stream_long_before_it_is_delivered_is_not_counted_any_more(
+async def test_messages_removed_before_delivery_are_no_longer_counted(
     stream: StreamUnderTest,
 ) -> None:
     await stream.publish(*numbered(1, 20))
@@ -114,7 +114,7 @@ async def test_a_consumer_is_idle_at_the_end_of_the_stream_and_delivers_what_com
         assert await source.consumer.next(0) is None
 
 
-async def test_a_consumer_is_idle_where_what_it_waited_for_left_the_stream(stream: StreamUnderTest) -> None:
+async def test_consumer_is_idle_when_pending_messages_are_removed(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 20))
     async with stream.open(batch_size=2) as source:
         await source.consumer.seek(0)
@@ -125,7 +125,7 @@ async def test_a_consumer_is_idle_where_what_it_waited_for_left_the_stream(strea
         assert await source.consumer.count_pending() == 0
 
 
-async def test_an_interrupted_consumer_refuses_to_go_on_until_it_is_sought_again(stream: StreamUnderTest) -> None:
+async def test_interrupted_consumer_must_seek_before_it_continues(stream: StreamUnderTest) -> None:
     async with stream.open() as source:
         await source.consumer.seek(0)
         assert await source.consumer.next(0) is None
@@ -139,7 +139,7 @@ async def test_an_interrupted_consumer_refuses_to_go_on_until_it_is_sought_again
         assert await take(source.consumer, 2) == [1, 2]
 
 
-async def test_a_consumer_that_was_given_up_is_replaced_when_it_is_sought_again(stream: StreamUnderTest) -> None:
+async def test_abandoned_consumer_is_replaced_by_seeking(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 5))
     async with stream.open(batch_size=3) as source:
         await source.consumer.seek(0)

@@ -70,7 +70,7 @@ async def test_staging_tables_are_empty_at_first_and_apart_from_the_live_ones(
     assert await store.checkpoint() == await staging.checkpoint() == checkpoint(5)
 
 
-async def test_a_cleared_staging_table_knows_nothing(staging: Staging) -> None:
+async def test_cleared_staging_tables_are_empty(staging: Staging) -> None:
     await save(staging, {"e": after(connected(1))})
     await staging.clear()
     assert await everything(staging, "e") == [facts(after())]
@@ -102,7 +102,7 @@ async def test_a_rebuild_leads_unless_a_daemon_does(store: Store, staging: Stagi
     assert not await store.lead()
 
 
-async def test_parked_dead_letters_are_told_with_their_times(
+async def test_parked_dead_letters_are_returned_with_their_times(
     database: DatabaseUnderTest, store: Store, staging: Staging
 ) -> None:
     async with store.transaction() as work:
@@ -117,7 +117,7 @@ async def test_progress_can_be_shown_at_any_time(staging: Staging) -> None:
         await staging.show(position, 3)
 
 
-async def test_tables_that_say_the_same_do_not_differ(store: Store, staging: Staging) -> None:
+async def test_equal_tables_do_not_differ(store: Store, staging: Staging) -> None:
     for rows in (store, staging):
         await save(rows, {"e": after(connected(1))})
     await staging.compare()
@@ -175,7 +175,9 @@ async def test_what_is_folded_after_the_comparison_is_compared_in_the_final_tran
     assert [row[:2] for row in found.shown] == [("before", "missing"), ("within", "missing")]
 
 
-async def test_what_is_not_applied_changes_nothing(database: DatabaseUnderTest, store: Store, staging: Staging) -> None:
+async def test_comparison_without_apply_changes_nothing(
+    database: DatabaseUnderTest, store: Store, staging: Staging
+) -> None:
     await save(store, {"e": after(connected(1))})
     await staging.compare()
     assert not (await differences(staging)).clean
@@ -258,7 +260,7 @@ async def apply_and_fail(staging: Staging) -> None:
         raise ZeroDivisionError
 
 
-async def test_a_savepoint_that_fails_takes_back_no_more_than_itself(staging: Staging) -> None:
+async def test_failed_savepoint_rolls_back_only_itself(staging: Staging) -> None:
     await staging.compare()
     async with staging.finish() as final:
         async with final.savepoints.transaction() as work:
@@ -272,7 +274,7 @@ async def test_a_savepoint_that_fails_takes_back_no_more_than_itself(staging: St
     assert await everything(staging, "e") == [facts(after(connected(6), announced(8)))]
 
 
-async def test_a_final_transaction_that_fails_takes_everything_back(
+async def test_failed_final_transaction_rolls_back_everything(
     database: DatabaseUnderTest, store: Store, staging: Staging
 ) -> None:
     await save(store, {"e": after(connected(1))})

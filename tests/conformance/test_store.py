@@ -32,7 +32,7 @@ async def test_a_store_that_is_opened_again_has_lost_the_lead(
     assert not await first.lead()
 
 
-async def test_the_lead_is_lost_with_the_connection_and_watching_it_says_so(
+async def test_lost_connection_loses_the_lead_and_is_reported(
     database: DatabaseUnderTest, eventually: Eventually
 ) -> None:
     leader = await database.open_store()
@@ -96,7 +96,7 @@ async def test_only_the_facets_that_are_needed_are_loaded(database: DatabaseUnde
     assert (loaded["e"].changed, loaded["e"].last_event_seq) == (0, 2)
 
 
-async def test_what_is_uncommitted_is_loaded_as_it_is_and_completed_from_the_row(database: DatabaseUnderTest) -> None:
+async def test_uncommitted_endpoints_are_loaded_and_completed_from_the_row(database: DatabaseUnderTest) -> None:
     store = await database.open_store()
     async with store.transaction() as work:
         await work.save({"e": after(connected(1), announced(2)), "f": after(connected(1))})
@@ -127,7 +127,7 @@ async def test_loaded_endpoints_are_copies_of_the_reader(database: DatabaseUnder
     assert facts(loaded["e"]) == facts(after(connected(1)))
 
 
-async def test_what_a_transaction_writes_is_loaded_beside_it_only_after_the_commit(database: DatabaseUnderTest) -> None:
+async def test_writes_become_visible_to_load_after_the_commit(database: DatabaseUnderTest) -> None:
     store = await database.open_store()
     await store.begin(START)
     async with store.transaction() as work:

@@ -41,7 +41,7 @@ async def test_the_state_says_where_a_stream_begins_and_ends(stream: StreamUnder
     assert await bounds(stream) == (7, 7)
 
 
-async def test_a_recreated_stream_begins_anew_with_another_creation_time(stream: StreamUnderTest) -> None:
+async def test_recreated_stream_restarts_with_another_creation_time(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 3))
     before = await state_of(stream)
     await stream.recreate()

@@ -47,7 +47,7 @@ async def store(database: DatabaseUnderTest) -> Store:
     return store
 
 
-async def test_a_checkpoint_is_held_and_advanced_by_one_who_knows_it(store: Store) -> None:
+async def test_checkpoint_is_held_and_advanced_by_its_present_value(store: Store) -> None:
     before = checkpoint(5)
     after = checkpoint(2**53 + 1)
     await transact(store, lambda work: work.hold(before), lambda work: work.advance(before, after))
@@ -72,7 +72,7 @@ async def test_advancing_leaves_rules_and_generation_as_they_are(store: Store) -
     [checkpoint(4), checkpoint(6), replace(checkpoint(5), stream="OTHER")],
     ids=["moved on", "behind", "other stream"],
 )
-async def test_a_checkpoint_that_is_elsewhere_is_neither_held_nor_advanced(store: Store, believed: Checkpoint) -> None:
+async def test_stale_checkpoint_is_neither_held_nor_advanced(store: Store, believed: Checkpoint) -> None:
     with pytest.raises(CheckpointMovedError) as refused:
         await transact(store, lambda work: work.hold(believed))
     assert (refused.value.expected, refused.value.found) == (believed.position, 5)
@@ -193,9 +193,7 @@ async def test_an_error_undoes_rows_dead_letters_and_checkpoint(database: Databa
     await transact(store, lambda work: work.hold(checkpoint(5)))
 
 
-async def test_a_row_that_is_refused_is_poison_and_nothing_of_the_transaction_stands(
-    database: DatabaseUnderTest, store: Store
-) -> None:
+async def test_rejected_row_is_poison_and_rolls_back_the_transaction(database: DatabaseUnderTest, store: Store) -> None:
     await database.refuse("bad")
     with pytest.raises(PoisonError, match="database-rejected"):
         await transact(store, lambda work: work.save({"e": after(connected(1)), "bad": after(connected(1))}))
@@ -208,9 +206,7 @@ async def test_a_row_that_is_refused_is_poison_and_nothing_of_the_transaction_st
     assert await database.endpoints() == {"e": 1}
 
 
-async def test_a_transaction_that_loses_its_connection_comes_to_nothing(
-    database: DatabaseUnderTest, store: Store
-) -> None:
+async def test_transaction_that_loses_its_connection_is_rolled_back(database: DatabaseUnderTest, store: Store) -> None:
     async def write_and_lose(work: UnitOfWork) -> None:
         await work.hold(checkpoint(5))
         await work.save({"e": after(connected(6))})
@@ -224,7 +220,7 @@ async def test_a_transaction_that_loses_its_connection_comes_to_nothing(
         assert (await database.endpoints(), await store.checkpoint()) == ({}, checkpoint(5))
 
 
-async def test_two_saves_of_one_transaction_stand_together(database: DatabaseUnderTest, store: Store) -> None:
+async def test_saves_of_one_transaction_commit_together(database: DatabaseUnderTest, store: Store) -> None:
     await transact(
         store,
         lambda work: work.save({"e": after(connected(1))}),
@@ -233,7 +229,7 @@ async def test_two_saves_of_one_transaction_stand_together(database: DatabaseUnd
     assert await database.endpoints() == {"e": 2, "f": 1}
 
 
-async def test_an_error_that_is_caught_leaves_the_store_as_good_as_before(store: Store) -> None:
+async def test_store_works_after_a_caught_error(store: Store) -> None:
     for _ in range(3):
         with pytest.raises(ProjectorError):
             await transact(store, lambda work: work.hold(checkpoint(9)))

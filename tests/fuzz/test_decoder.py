@@ -55,7 +55,7 @@ def test_any_subject_is_skipped_or_poison_or_stands_for_events(revision: str, su
 
 @given(st.lists(ANY_TEXT.filter(lambda token: "." not in token), max_size=4), any_kind)
 @settings(max_examples=300)
-def test_any_tokens_in_the_place_of_originator_and_type_do(tokens: list[str], kind: tuple[str, str]) -> None:
+def test_any_originator_and_type_are_handled(tokens: list[str], kind: tuple[str, str]) -> None:
     revision, event_type = kind
     for tail in (tokens, [event_type]):
         check(revision, message(".".join(["kaa.v1.events", *tokens[:1], "endpoint", *tail]), HEAD))
@@ -162,7 +162,7 @@ def test_a_payload_made_to_exhaust_the_decoder_takes_little_time_and_memory(bomb
     assert peak < 64 * len(payload) + LARGE
 
 
-def test_made_up_subjects_are_not_remembered_without_end() -> None:
+def test_invented_subjects_do_not_fill_the_memory() -> None:
     for number in range(20_000):
         check(OLD, message(f"kaa.v1.events.made-up-{number}.endpoint.connectivity.connected", b""))
     assert CODECS[OLD]._route.cache_info().currsize <= 10_000

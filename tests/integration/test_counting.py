@@ -60,9 +60,7 @@ async def test_a_large_table_is_counted_in_several_slices_each_endpoint_once(
     assert sum(counts.by_version.values()) == ENDPOINTS
 
 
-async def test_of_a_version_without_end_only_the_beginning_is_remembered(
-    database_url: str, query: Query, probe: Probe
-) -> None:
+async def test_long_version_is_truncated(database_url: str, query: Query, probe: Probe) -> None:
     await query(database_url, FILL, 1)
     await query(database_url, "UPDATE endpoint_state SET app_version = repeat('v', 1000000)")
     counting = Counting(probe)
@@ -130,7 +128,7 @@ async def test_table_that_its_owner_has_partitioned_and_widened_is_counted_whole
     assert counting.latest.endpoints == ENDPOINTS
 
 
-async def test_between_two_rounds_nobody_is_asked(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_query_runs_between_rounds(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting_module, "_REST_S", 1000)
     counting = Counting(probe)
     await counting.step()

@@ -45,11 +45,11 @@ async def named(nats_url: str, database_url: str, monitoring: str | None = None,
     return {finding.name for finding in found.findings} - OF_THE_SERVERS
 
 
-async def test_servers_on_which_nothing_was_prepared(nats_url: str, empty_database_url: str) -> None:
+async def test_doctor_finds_servers_without_init(nats_url: str, empty_database_url: str) -> None:
     assert await named(nats_url, empty_database_url) == {"stream-missing", "not-migrated"}
 
 
-async def test_servers_that_are_as_they_should_be_but_for_the_quick_postgres(scene: Scene, event: Event) -> None:
+async def test_doctor_finds_only_the_test_settings_of_postgres(scene: Scene, event: Event) -> None:
     found = await examination(scene.nats_url, scene.database_url)
     assert {finding.name for finding in found.findings} == OF_THE_SERVERS
     await scene.publish(event("connectivity.connected", "e"))
@@ -60,7 +60,7 @@ async def test_servers_that_are_as_they_should_be_but_for_the_quick_postgres(sce
     assert await named(scene.nats_url, scene.database_url) == set()
 
 
-async def test_looking_changes_nothing(scene: Scene, nats_client: Client, event: Event) -> None:
+async def test_doctor_changes_nothing(scene: Scene, nats_client: Client, event: Event) -> None:
     await scene.publish(event("connectivity.connected", "e"))
     await scene.fold()
     await scene.publish(event("connectivity.connected", "e"))
@@ -82,12 +82,12 @@ async def test_looking_changes_nothing(scene: Scene, nats_client: Client, event:
     assert await everything() == before
 
 
-async def test_servers_that_are_away(server_folder: Path) -> None:
+async def test_doctor_finds_unreachable_servers(server_folder: Path) -> None:
     database_url = f"postgresql://postgres@/postgres?host={server_folder}"
     assert await named("nats://127.0.0.1:1", database_url) == {"nats-unreachable", "postgres-unreachable"}
 
 
-async def test_a_database_that_does_not_exist_beside_a_stream_that_does_not(
+async def test_doctor_finds_a_missing_database_and_a_missing_stream(
     nats_url: str, postgres_server: EmbeddedPostgres
 ) -> None:
     assert await named(nats_url, postgres_server.url_of("nowhere")) == {"postgres-refused", "stream-missing"}
@@ -129,7 +129,7 @@ async def test_a_database_that_does_not_exist_beside_a_stream_that_does_not(
     ],
     ids=str,
 )
-async def test_a_stream_that_does_not_fit(
+async def test_doctor_finds_unsuitable_stream_configurations(
     config: dict[str, Any], found: set[str], nats_url: str, nats_client: Client, database_url: str
 ) -> None:
     await create(nats_client, "STREAM.CREATE", {"subjects": list(subjects.filters()), **config})
@@ -137,7 +137,7 @@ async def test_a_stream_that_does_not_fit(
 
 
 @needs_nats(2, 10)
-async def test_originators_of_whom_there_is_no_message(scene: Scene, event: Event) -> None:
+async def test_doctor_finds_originators_without_messages(scene: Scene, event: Event) -> None:
     await scene.publish(event("connectivity.connected", "e", originator="kpc"))
     assert await named(scene.nats_url, scene.database_url, originators="kpc") == set()
     assert await named(scene.nats_url, scene.database_url, originators="kpc,epr") == {"no-message-matches"}
@@ -157,7 +157,7 @@ async def test_originators_of_whom_there_is_no_message(scene: Scene, event: Even
     ],
     ids=str,
 )
-async def test_a_consumer_that_does_not_fit(
+async def test_doctor_finds_unsuitable_consumer_configurations(
     config: dict[str, Any], found: set[str], nats_client: Client, scene: Scene
 ) -> None:
     ours = {} if "filter_subject" in config else {"filter_subjects": subjects.filters(groups=REVISION.groups)}
@@ -166,7 +166,7 @@ async def test_a_consumer_that_does_not_fit(
     assert await named(scene.nats_url, scene.database_url) == found
 
 
-async def test_a_consumer_that_somebody_else_pulls_from(scene: Scene, other_database_url: str) -> None:
+async def test_doctor_finds_a_shared_consumer(scene: Scene, other_database_url: str) -> None:
     daemon = scene.follow(url=other_database_url)
     await daemon.hears("active")
     assert await named(scene.nats_url, scene.database_url) == {"consumer-shared"}
@@ -187,7 +187,7 @@ def serve(server_folder: Path) -> Iterator[Callable[..., EmbeddedNats]]:
         yield lambda config, name="nats": stack.enter_context(servers.nats_in(server_folder / name, config=config))
 
 
-async def test_an_account_without_jetstream(serve: Callable[..., EmbeddedNats], database_url: str) -> None:
+async def test_doctor_finds_an_account_without_jetstream(serve: Callable[..., EmbeddedNats], database_url: str) -> None:
     server = serve("accounts: {fleet: {users: [{user: u, password: p}]}}")
     assert await named(server.url.replace("//", "//u:p@"), database_url) == {"jetstream-off"}
     assert await named(server.url.replace("//", "//u:wrong@"), database_url) == {"nats-refused"}
@@ -204,7 +204,7 @@ EVERYTHING = tuple(
 )
 
 
-async def test_every_permission_that_is_missing_is_named_and_no_other(
+async def test_doctor_names_exactly_the_missing_permissions(
     serve: Callable[..., EmbeddedNats], database_url: str
 ) -> None:
     users = ["{user: admin, password: p}", user("all", EVERYTHING), user("wide", ["$JS.API.>", "$JS.ACK.>"])]
@@ -243,7 +243,7 @@ def user(name: str, permissions: Any, inbox: str = "_INBOX.>") -> str:
     return f'{{user: {name}, password: p, permissions: {{publish: [{allowed}], subscribe: ["{inbox}"]}}}}'
 
 
-async def test_a_single_replica_in_a_cluster(
+async def test_doctor_finds_a_single_replica_in_a_cluster(
     serve: Callable[..., EmbeddedNats], database_url: str, eventually: Eventually
 ) -> None:
     ports = free_ports(2)
@@ -275,7 +275,7 @@ async def test_a_single_replica_in_a_cluster(
 @pytest.mark.parametrize(
     ("sync", "found"), [("", {"lazy-sync"}), ("sync_interval: 10s", {"lazy-sync"}), ("sync_interval: always", set())]
 )
-async def test_a_server_that_does_not_wait_for_its_disks(
+async def test_doctor_finds_a_server_that_syncs_lazily(
     sync: str, found: set[str], server_folder: Path, serve: Callable[..., EmbeddedNats], database_url: str
 ) -> None:
     server = serve(f'http: "127.0.0.1:-1"\njetstream {{store_dir: "{server_folder}/nats"; {sync}}}')
@@ -287,14 +287,14 @@ async def test_a_server_that_does_not_wait_for_its_disks(
     assert (await examination(server.url, database_url, monitoring)).unseen == ()
 
 
-async def test_what_is_not_seen_is_said_to_be_unseen(scene: Scene) -> None:
+async def test_doctor_reports_what_it_cannot_see(scene: Scene) -> None:
     for monitoring in (None, "http://127.0.0.1:1"):
         unseen = (await examination(scene.nats_url, scene.database_url, monitoring)).unseen
         (sync,) = (what for what in unseen if "clock" not in what)
         assert "sync_interval" in sync
 
 
-async def test_a_pooler_that_hands_each_transaction_to_another_process(scene: Scene, server_folder: Path) -> None:
+async def test_doctor_finds_a_pooler_in_transaction_mode(scene: Scene, server_folder: Path) -> None:
     async with pooled(scene.database_url, server_folder) as url:
         assert await named(scene.nats_url, url) == {"pooler"}
 
@@ -306,7 +306,7 @@ async def another_database(server: EmbeddedPostgres, query: Query, name: str, op
     await query(server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_a_database_that_cannot_hold_every_text(
+async def test_doctor_finds_an_unsuitable_encoding(
     nats_url: str, stream: str, postgres_server: EmbeddedPostgres, query: Query
 ) -> None:
     options = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
@@ -314,7 +314,7 @@ async def test_a_database_that_cannot_hold_every_text(
         assert await named(nats_url, url, stream=stream) == {"encoding", "not-migrated"}
 
 
-async def test_a_server_that_forgets_commits(scene: Scene) -> None:
+async def test_doctor_finds_asynchronous_commits(scene: Scene) -> None:
     ((name,),) = await scene.query("SELECT current_database()")
     await scene.query(f"ALTER DATABASE {name} SET synchronous_commit = off")
     assert await named(scene.nats_url, scene.database_url) == {"synchronous-commit-off"}
@@ -333,7 +333,7 @@ async def role_url(database_url: str, query: Query) -> AsyncIterator[str]:
     await query(database_url, "DROP ROLE onlooker")
 
 
-async def test_every_privilege_that_is_missing_is_named(scene: Scene, role_url: str) -> None:
+async def test_doctor_names_every_missing_privilege(scene: Scene, role_url: str) -> None:
     found = {finding.name: finding.what for finding in (await examination(scene.nats_url, role_url)).findings}
     assert set(found) - OF_THE_SERVERS == {"privileges", "privileges-to-rebuild"}
     lacked = found["privileges"].removeprefix("the role lacks ").split(", ")
@@ -356,9 +356,7 @@ async def test_every_privilege_that_is_missing_is_named(scene: Scene, role_url: 
 
 
 @pytest.mark.parametrize("seconds", [5.0, -5.0])
-async def test_a_clock_of_this_machine_that_is_wrong(
-    seconds: float, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_doctor_finds_a_wrong_local_clock(seconds: float, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for inspection in (broker_inspection, database_inspection):
         monkeypatch.setattr(inspection, "time", lambda: time.time() + seconds)
     found = (await examination(scene.nats_url, scene.database_url)).findings
@@ -366,7 +364,9 @@ async def test_a_clock_of_this_machine_that_is_wrong(
     assert said.count("behind" if seconds > 0 else "ahead") == (2 if NATS_VERSION >= (2, 10) else 1)
 
 
-async def test_rows_of_other_rules_and_of_another_stream(scene: Scene, nats_client: Client, event: Event) -> None:
+async def test_doctor_finds_rows_of_other_rules_and_of_another_stream(
+    scene: Scene, nats_client: Client, event: Event
+) -> None:
     await scene.publish(event("connectivity.connected", "e"), event("connectivity.connected", "e"))
     await scene.fold()
     assert await named(scene.nats_url, scene.database_url, originators="kpc", consumer="other") == {"rules-changed"}
@@ -378,7 +378,7 @@ async def test_rows_of_other_rules_and_of_another_stream(scene: Scene, nats_clie
     assert await named(scene.nats_url, scene.database_url) == {"stream-replaced"}
 
 
-async def test_events_that_left_the_stream_before_they_were_folded(
+async def test_doctor_finds_events_that_left_the_stream_unfolded(
     scene: Scene, nats_client: Client, event: Event
 ) -> None:
     await scene.publish(event("connectivity.connected", "e"))
@@ -390,7 +390,7 @@ async def test_events_that_left_the_stream_before_they_were_folded(
     assert await named(scene.nats_url, scene.database_url) == {"beginning-gone"}
 
 
-async def test_a_consumer_whose_acknowledgements_somebody_has_changed_is_put_right_by_the_daemon(
+async def test_daemon_restores_a_consumer_whose_ack_policy_was_changed(
     scene: Scene, nats_client: Client, event: Event
 ) -> None:
     await scene.publish(event("connectivity.connected", "e"))

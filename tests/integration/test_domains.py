@@ -69,7 +69,7 @@ async def streams(url: str) -> list[str | None]:
         return [stream.config.name for stream in await client.jetstream().streams_info()]
 
 
-async def test_behind_a_leaf_node_everything_happens_in_the_domain_of_the_settings(
+async def test_leaf_node_uses_the_configured_jetstream_domain(
     topology: Topology, database_url: str, eventually: Eventually
 ) -> None:
     there = settings(topology.leaf, database_url, nats_api_prefix=HUB)
@@ -100,7 +100,7 @@ async def test_behind_a_leaf_node_everything_happens_in_the_domain_of_the_settin
     assert await streams(topology.leaf) == []
 
 
-async def test_no_stream_is_created_beside_that_of_another_domain(topology: Topology, database_url: str) -> None:
+async def test_init_creates_no_stream_beside_one_of_another_domain(topology: Topology, database_url: str) -> None:
     await Projector(settings(topology.hub, database_url, nats_api_prefix=HUB)).init()
     projector = Projector(settings(topology.leaf, database_url))
     with pytest.raises(StreamMissingError, match="PROJECTOR_NATS_API_PREFIX"):

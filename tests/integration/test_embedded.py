@@ -63,7 +63,7 @@ async def execute(url: str, statement: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("end", [EmbeddedNats.stop, EmbeddedNats.kill])
-async def test_nats_comes_back_on_its_port_with_its_streams(
+async def test_nats_restarts_on_its_port_with_its_streams(
     nats_server: EmbeddedNats, end: Callable[[EmbeddedNats], None]
 ) -> None:
     url = nats_server.url
@@ -112,7 +112,7 @@ def test_a_nats_that_cannot_start_says_why_and_leaves_the_folder_free(server_fol
         pass
 
 
-async def test_a_nats_without_its_parent_is_ended_before_its_store_is_opened_again(server_folder: Path) -> None:
+async def test_orphaned_nats_is_ended_before_its_store_is_reopened(server_folder: Path) -> None:
     leftover, url = abandoned(EmbeddedNats, server_folder)
     assert not has_ended(leftover)
     await publish(url)
@@ -127,13 +127,13 @@ def test_another_process_with_the_id_of_a_former_server_is_left_alone(server_fol
         pass
 
 
-def test_a_folder_in_use_is_refused_and_its_server_goes_on(nats_server: EmbeddedNats) -> None:
+def test_folder_in_use_is_refused_and_its_server_keeps_running(nats_server: EmbeddedNats) -> None:
     with pytest.raises(SettingError, match="uses"):
         EmbeddedNats(nats_server._folder).start()
     assert nats_server.is_running
 
 
-async def test_postgres_comes_back_at_its_url_with_its_rows(own_postgres: EmbeddedPostgres) -> None:
+async def test_postgres_restarts_at_its_url_with_its_rows(own_postgres: EmbeddedPostgres) -> None:
     url = own_postgres.url
     await execute(url, "CREATE TABLE t AS SELECT 'kept'")
     for end in (own_postgres.kill, own_postgres.stop):
@@ -162,7 +162,7 @@ def test_postgres_listens_on_a_private_socket_only(postgres_server: EmbeddedPost
     assert postgres_server._data.stat().st_mode & 0o077 == 0
 
 
-async def test_a_postgres_without_its_parent_is_ended_before_its_data_is_opened_again(server_folder: Path) -> None:
+async def test_orphaned_postgres_is_ended_before_its_data_is_reopened(server_folder: Path) -> None:
     leftover, url = abandoned(EmbeddedPostgres, server_folder)
     assert not has_ended(leftover)
     await execute(url, "CREATE TABLE t AS SELECT 'kept'")
@@ -186,7 +186,7 @@ def test_a_path_too_long_for_a_socket_is_refused(server_folder: Path) -> None:
         EmbeddedPostgres(server_folder / ("x" * 90)).start()
 
 
-async def test_a_database_of_a_test_is_its_own_and_empty(
+async def test_empty_database_of_a_test_is_isolated_and_empty(
     empty_database_url: str, postgres_server: EmbeddedPostgres
 ) -> None:
     assert empty_database_url != postgres_server.url

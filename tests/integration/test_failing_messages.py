@@ -39,7 +39,7 @@ MALFORMED = subjects.build("kpc", "connectivity.connected")
         "id too long to index",
     ],
 )
-async def test_a_message_that_cannot_be_folded_is_parked_whole_and_the_others_are_folded(
+async def test_message_that_cannot_be_folded_is_parked_and_others_are_folded(
     scene: Scene, event: Event, change: Callable[[bytes], bytes] | None, record: dict[str, Any], reason: str
 ) -> None:
     subject, payload = event("connectivity.disconnected", **({"endpointIds": ["e1"]} | record))
@@ -63,7 +63,7 @@ async def test_the_longest_endpoint_id_that_is_accepted_gets_a_row(scene: Scene,
     assert [row[0] for row in await scene.table()] == [longest]
 
 
-async def test_types_that_are_not_known_yet_are_skipped_and_counted_by_type(scene: Scene, event: Event) -> None:
+async def test_unknown_types_are_skipped_and_counted(scene: Scene, event: Event) -> None:
     _, payload = event("connectivity.disconnected", endpointIds=["e1"])
     kinds = ["connectivity.suspended", "lifecycle.unregistered", "connectivity.suspended", "config.a.b"]
     await scene.publish(*((f"kaa.v1.events.kpc.endpoint.{kind}", payload) for kind in kinds))
@@ -89,7 +89,7 @@ WHEN (new.endpoint_id = 'e50') EXECUTE FUNCTION object()
     ],
     ids=["check constraint", "trigger", "unique index"],
 )
-async def test_what_only_postgres_objects_to_is_parked_alone_whatever_shares_its_batch(
+async def test_message_that_postgres_rejects_is_parked_alone(
     scene: Scene, event: Event, objection: list[str], said: str
 ) -> None:
     for statement in objection:
@@ -126,9 +126,7 @@ async def test_an_event_about_several_endpoints_changes_all_of_them_or_none(scen
     ]
 
 
-async def test_events_behind_a_message_that_postgres_rejects_build_on_what_was_committed(
-    scene: Scene, event: Event
-) -> None:
+async def test_events_after_a_rejected_message_build_on_committed_state(scene: Scene, event: Event) -> None:
     """Whatever is folded ahead of a commit must not rest on the part of it that was refused."""
     await scene.query("ALTER TABLE endpoint_state ADD CHECK (app_version <> 'refused')")
     await scene.publish(
@@ -145,9 +143,7 @@ async def test_events_behind_a_message_that_postgres_rejects_build_on_what_was_c
     ) == [("v2", "c", '{"k": null}', 5)]
 
 
-async def test_a_table_that_takes_no_dead_letters_stops_the_daemon_and_nothing_is_skipped(
-    scene: Scene, event: Event
-) -> None:
+async def test_daemon_stops_when_a_dead_letter_cannot_be_written(scene: Scene, event: Event) -> None:
     await scene.query("ALTER TABLE dead_letter ADD CHECK (position < 2)")
     await scene.publish(event("connectivity.connected", "before", appVersionName=""), (MALFORMED, b"\xff"))
     with pytest.raises(DatabaseRefusedError, match="does not let us park"):
@@ -164,7 +160,7 @@ async def test_a_table_that_takes_no_dead_letters_stops_the_daemon_and_nothing_i
     ],
     ids=["a time beyond 64 bits of microseconds", "a time before the calendar", "a text that no column can hold"],
 )
-async def test_a_row_that_holds_what_cannot_be_written_is_named_and_no_message_is_parked(
+async def test_row_that_cannot_be_rewritten_is_named_and_no_message_is_parked(
     scene: Scene, event: Event, stamp: list[Any]
 ) -> None:
     await scene.publish(*(event("connectivity.connected", name, appVersionName="") for name in ("damaged", "other")))

@@ -62,7 +62,9 @@ async def guest(postgres_server: EmbeddedPostgres, query: Query) -> AsyncIterato
         "number out of range",
     ],
 )
-async def test_what_postgres_objects_to_is_poison(connection: Any, statements: tuple[str, ...], complaint: str) -> None:
+async def test_values_that_postgres_rejects_are_poison(
+    connection: Any, statements: tuple[str, ...], complaint: str
+) -> None:
     *preparations, statement = statements
     for preparation in preparations:
         await connection.execute(preparation)
@@ -97,7 +99,7 @@ async def test_a_value_that_copy_cannot_send_is_poison(connection: Any) -> None:
     ],
     ids=["statement timeout", "terminated while it works", "read-only, as a standby is", "transaction timeout"],
 )
-async def test_what_may_pass_is_transient(connection: Any, statements: tuple[str, ...]) -> None:
+async def test_errors_that_may_pass_are_transient(connection: Any, statements: tuple[str, ...]) -> None:
     *preparations, statement = statements
     for preparation in preparations:
         await connection.execute(preparation)
@@ -115,7 +117,7 @@ async def test_a_connection_that_was_terminated_while_idle_is_transient(
             await connection.execute("SELECT 1")
 
 
-async def test_a_lock_that_somebody_keeps_is_transient(connection: Any, database_url: str) -> None:
+async def test_lock_timeout_is_transient(connection: Any, database_url: str) -> None:
     holder = await connect(database_url, purpose="holder")
     async with holder.transaction():
         await holder.execute("LOCK TABLE endpoint_state")
@@ -133,7 +135,7 @@ async def test_a_full_server_is_transient(
         await connect(database_url.replace("postgres@", f"{guest}@"), purpose="test")
 
 
-async def test_a_server_that_is_not_there_is_transient(tmp_path: Path) -> None:
+async def test_missing_server_is_transient(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError):
         await connect(f"postgresql://postgres@/postgres?host={tmp_path}", purpose="test")
 
@@ -182,7 +184,7 @@ async def test_a_missing_privilege_is_fatal_and_says_to_grant_it(guest: str, dat
         ("SELECT 1 FROM no_such_table", DatabaseRefusedError),
     ],
 )
-async def test_an_error_that_sqlalchemy_wraps_means_the_same(
+async def test_error_wrapped_by_sqlalchemy_is_translated_alike(
     database_url: str, statement: str, family: type[Exception]
 ) -> None:
     with pytest.raises(family):
@@ -190,7 +192,7 @@ async def test_an_error_that_sqlalchemy_wraps_means_the_same(
             await connection.execute(text(statement))
 
 
-async def test_an_error_of_the_program_is_not_taken_for_one_of_the_database() -> None:
+async def test_programming_error_is_not_translated() -> None:
     for error in (KeyError("x"), AttributeError("x"), ValueError("x")):
         with pytest.raises(type(error)), translated():
             raise error

@@ -59,7 +59,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_lock_on_the_live_table_is_waited_for_without_another_replay(
+async def test_rebuild_waits_for_a_locked_table_without_another_replay(
     wrong: Scene, eventually: Eventually, failures: list[Exception]
 ) -> None:
     replayed: list[int] = []
@@ -77,7 +77,7 @@ async def test_lock_on_the_live_table_is_waited_for_without_another_replay(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_lock_on_the_staging_tables_does_not_turn_a_rebuild_that_is_done_into_an_error(wrong: Scene) -> None:
+async def test_locked_staging_tables_do_not_fail_a_finished_rebuild(wrong: Scene) -> None:
     projector = Projector(wrong.settings())
     holders: list[asyncio.Task[None]] = []
     release = asyncio.Event()
@@ -93,7 +93,7 @@ async def test_lock_on_the_staging_tables_does_not_turn_a_rebuild_that_is_done_i
     assert (await projector.verify()).clean
 
 
-async def test_what_a_role_sets_does_not_end_a_replay(wrong: Scene) -> None:
+async def test_settings_of_a_role_do_not_end_a_replay(wrong: Scene) -> None:
     role = f"strict_{secrets.token_hex(4)}"
     connection = await asyncpg.connect(wrong.database_url)
     try:
@@ -115,7 +115,7 @@ async def test_what_a_role_sets_does_not_end_a_replay(wrong: Scene) -> None:
         await connection.close()
 
 
-async def test_idle_connection_that_a_proxy_cuts_is_opened_again(wrong: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connection_closed_by_a_proxy_is_reopened(wrong: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_module, "_REGISTERS_HELD", 10)  # each batch is loaded through the reader again
     cuts: list[asyncio.Task[object]] = []
 

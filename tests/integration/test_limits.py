@@ -52,9 +52,7 @@ async def test_an_event_that_names_a_hundred_thousand_endpoints_is_folded_in_one
 
 
 @pytest.mark.parametrize("last", ["", "e", "e\0"], ids=["sound", "repeated", "unstorable at its very end"])
-async def test_a_message_of_the_largest_size_is_folded_or_parked_as_a_whole(
-    last: str, scene: Scene, event: Event, nats_client: Client
-) -> None:
+async def test_largest_message_is_folded_or_parked(last: str, scene: Scene, event: Event, nats_client: Client) -> None:
     _, empty = event(DISCONNECTED, endpointIds=["e", "x"])
     room = nats_client.max_payload - len(empty)
     long = "x" * 1000
@@ -71,7 +69,7 @@ async def test_a_message_of_the_largest_size_is_folded_or_parked_as_a_whole(
         assert (found, await scene.dead_letters()) == ([(len(names) + (1 if last else 2),)], [])
 
 
-async def test_any_id_that_is_text_is_kept_as_it_is(scene: Scene, event: Event) -> None:
+async def test_any_textual_id_is_stored_unchanged(scene: Scene, event: Event) -> None:
     for name in ODD_IDS:
         await scene.publish(
             event(CONNECTED, name, appVersionName=name, originatorReplicaId=name),
@@ -161,7 +159,7 @@ finally:
 """
 
 
-async def test_memory_stays_bounded_whatever_waits_in_the_stream(scene: Scene, event: Event, publish: Publish) -> None:
+async def test_memory_is_bounded_for_any_backlog(scene: Scene, event: Event, publish: Publish) -> None:
     """The stream is larger than what the daemon may take, in messages of nearly a megabyte and in small ones."""
     large = event(METADATA, "e", added=["k" * 500_000, "l" * 500_000])
     many = event(DISCONNECTED, endpointIds=[f"e{number:05d}" for number in range(50_000)])

@@ -77,7 +77,7 @@ async def test_an_idle_daemon_is_healthy_and_ready_for_many_heartbeats(idle: Wat
     assert status["daemon"]["state"] == "active"
 
 
-async def test_a_loop_that_is_blocked_is_red_at_lag_0_and_green_again(soon_red: Watched) -> None:
+async def test_blocked_loop_is_unhealthy_until_it_runs_again(soon_red: Watched) -> None:
     await soon_red.says("/readyz", is_green)
     answer = in_a_thread(lambda: soon_red.says_soon("/healthz", is_red))
     assert answer.json["healthy"] is False
@@ -86,7 +86,7 @@ async def test_a_loop_that_is_blocked_is_red_at_lag_0_and_green_again(soon_red: 
     await soon_red.says("/healthz", is_green)
 
 
-async def test_a_blocked_loop_is_not_ready_and_named_first_among_the_problems(soon_red: Watched) -> None:
+async def test_blocked_loop_is_not_ready_and_the_first_problem(soon_red: Watched) -> None:
     def look() -> tuple[Answer, Answer]:
         soon_red.says_soon("/healthz", is_red)
         return fetch(soon_red.url + "/readyz"), fetch(soon_red.url + "/status")
@@ -97,7 +97,7 @@ async def test_a_blocked_loop_is_not_ready_and_named_first_among_the_problems(so
     assert (status.json["daemon"]["healthy"], status.json["lag_messages"]) == (False, 0)
 
 
-async def test_a_batch_that_is_never_folded_is_red_although_everything_else_goes_round(
+async def test_batch_that_is_never_folded_is_unhealthy(
     soon_red: Watched, scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*_: object) -> FoldedBatch:
@@ -108,9 +108,7 @@ async def test_a_batch_that_is_never_folded_is_red_although_everything_else_goes
     await soon_red.says("/healthz", is_red)
 
 
-async def test_a_statement_that_takes_long_is_no_stuck_loop_but_makes_the_table_stale(
-    scene: Scene, event: Event
-) -> None:
+async def test_slow_statement_is_healthy_but_not_ready(scene: Scene, event: Event) -> None:
     async with watched(scene, ready_lag_s=0.5) as daemon:
         await daemon.daemon.hears("active")
         connection = await asyncpg.connect(scene.database_url)
@@ -129,7 +127,7 @@ async def test_a_statement_that_takes_long_is_no_stuck_loop_but_makes_the_table_
         await daemon.says("/readyz", is_green)
 
 
-async def test_a_database_that_is_down_is_named_and_waited_for(
+async def test_stopped_database_is_named_until_it_is_back(
     scene: Scene, spare_postgres: EmbeddedPostgres, spare_database_url: str
 ) -> None:
     scene.database_url = spare_database_url
@@ -150,7 +148,7 @@ async def test_a_database_that_is_down_is_named_and_waited_for(
         assert await value(daemon, "projector_reconnects_total") == 1
 
 
-async def test_a_broker_that_is_down_is_named_and_waited_for(idle: Watched, nats_server: EmbeddedNats) -> None:
+async def test_killed_broker_is_named_until_it_is_back(idle: Watched, nats_server: EmbeddedNats) -> None:
     await idle.says("/readyz", is_green)
     nats_server.kill()
     answer = await idle.says("/readyz", is_red)
@@ -161,7 +159,7 @@ async def test_a_broker_that_is_down_is_named_and_waited_for(idle: Watched, nats
     await idle.says("/readyz", is_green)
 
 
-async def test_a_broker_that_is_silent_makes_the_lag_unknown(
+async def test_paused_broker_makes_the_lag_unknown(
     idle: Watched, nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await idle.says("/readyz", is_green)
@@ -174,7 +172,7 @@ async def test_a_broker_that_is_silent_makes_the_lag_unknown(
     await idle.says("/readyz", is_green)
 
 
-async def test_a_standby_says_so_and_takes_over(idle: Watched, scene: Scene) -> None:
+async def test_standby_reports_itself_and_takes_over(idle: Watched, scene: Scene) -> None:
     async with watched(scene) as standby:
         await standby.daemon.hears("standing by")
         answer = await standby.says("/readyz", is_green)
@@ -188,9 +186,7 @@ async def test_a_standby_says_so_and_takes_over(idle: Watched, scene: Scene) -> 
         assert await value(standby, "projector_active") == 1
 
 
-async def test_a_daemon_whose_port_is_taken_folds_all_the_same_and_listens_when_it_is_free(
-    scene: Scene, event: Event
-) -> None:
+async def test_daemon_folds_while_its_port_is_taken_and_listens_when_it_is_free(scene: Scene, event: Event) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         daemon = scene.follow(http=f"127.0.0.1:{port}")
@@ -204,7 +200,7 @@ async def test_a_daemon_whose_port_is_taken_folds_all_the_same_and_listens_when_
     assert answer.code == 200
 
 
-async def test_what_is_off_is_not_there(scene: Scene) -> None:
+async def test_http_off_listens_nowhere(scene: Scene) -> None:
     daemon = scene.follow(http="off")
     await daemon.hears("active")
     await daemon.stop()
@@ -241,7 +237,7 @@ state reason version started_at active_since heartbeat_age_s healthy ready ready
 """
 
 
-async def test_the_status_has_everything(eventful: Watched) -> None:
+async def test_status_answer_is_complete(eventful: Watched) -> None:
     status = await eventful.status()
     assert set(status) == set(STATUS_KEYS.split())
     assert set(status["daemon"]) == set(DAEMON_KEYS.split())
@@ -269,7 +265,7 @@ async def test_the_history_has_a_point_for_each_sample(eventful: Watched) -> Non
     assert points[-1][2:] == [0, 0.0]
 
 
-async def test_only_reading_is_possible_and_a_browser_is_told_not_to_trust_anything_else(eventful: Watched) -> None:
+async def test_only_get_and_head_are_allowed_and_the_page_has_a_strict_policy(eventful: Watched) -> None:
     for path in ("/", "/healthz", "/readyz", "/status", "/history", "/metrics"):
         got, head = await eventful.get(path), await eventful.get(path, "HEAD")
         assert (got.code, head.code, head.body) == (200, 200, "")
@@ -282,14 +278,14 @@ async def test_only_reading_is_possible_and_a_browser_is_told_not_to_trust_anyth
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "[evil", ""])
-async def test_a_page_that_points_its_own_name_at_this_machine_is_told_nothing(idle: Watched, host: str) -> None:
+async def test_foreign_host_header_is_refused(idle: Watched, host: str) -> None:
     answer = await idle.get("/status", Host=host)
     assert answer.code in {400, 421}
     assert "lag" not in answer.body
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:9464", "127.0.0.1:1", "[::1]:9464"])
-async def test_who_asks_this_machine_by_its_own_name_is_answered(idle: Watched, host: str) -> None:
+async def test_host_header_of_this_machine_is_answered(idle: Watched, host: str) -> None:
     assert (await idle.get("/status", Host=host)).code == 200
 
 
@@ -308,7 +304,7 @@ async def value(daemon: Watched, name: str, **labels: str) -> Any:
     return "NaN" if sample.value != sample.value else sample.value
 
 
-async def test_the_metrics_say_what_happened(eventful: Watched, nats_server: EmbeddedNats) -> None:
+async def test_metrics_count_what_happened(eventful: Watched, nats_server: EmbeddedNats) -> None:
     nats_server.kill()
     await eventful.daemon.hears("retrying")
     nats_server.start()
@@ -344,7 +340,7 @@ async def test_every_metric_of_the_documents_has_a_sample_after_a_run(eventful: 
     assert found == documented
 
 
-async def test_no_answer_has_a_secret(scene: Scene, event: Event) -> None:
+async def test_no_answer_shows_a_secret(scene: Scene, event: Event) -> None:
     secret = "s3cret"  # noqa: S105 - none of ours
     scene.nats_url = scene.nats_url.replace("nats://", f"nats://fleet:{secret}@")
     scene.database_url = scene.database_url.replace("postgres@", f"postgres:{secret}@")
@@ -364,7 +360,7 @@ def threads_that_were_there() -> Iterator[None]:
     assert not {thread.name for thread in set(threading.enumerate()) - before} & {"monitoring"}
 
 
-async def test_a_monitor_that_ends_leaves_nothing_behind(scene: Scene) -> None:
+async def test_stopped_monitor_leaves_no_thread_or_connection(scene: Scene) -> None:
     with threads_that_were_there():
         async with watched(scene) as daemon:
             url = daemon.url

@@ -51,7 +51,7 @@ async def undisturbed(scene: Scene, backlog: list[Wire], other_database_url: str
     return await scene.table(other_database_url)
 
 
-async def test_a_database_that_is_killed_while_batches_are_folded_is_waited_for(
+async def test_daemon_waits_for_a_database_killed_while_it_folds(
     scene: Scene, undisturbed: object, spare_postgres: EmbeddedPostgres, spare_database_url: str
 ) -> None:
     scene.database_url = spare_database_url
@@ -68,7 +68,7 @@ async def test_a_database_that_is_killed_while_batches_are_folded_is_waited_for(
     assert await scene.dead_letters() == []
 
 
-async def test_a_broker_that_is_killed_while_batches_are_folded_is_waited_for(
+async def test_daemon_waits_for_a_broker_killed_while_it_folds(
     scene: Scene, undisturbed: object, nats_server: EmbeddedNats
 ) -> None:
     daemon = scene.follow(batch_size=7, until_caught_up=True)
@@ -84,9 +84,7 @@ async def test_a_broker_that_is_killed_while_batches_are_folded_is_waited_for(
     assert await scene.dead_letters() == []
 
 
-async def test_a_connection_that_the_database_cuts_again_and_again_costs_nothing_but_time(
-    scene: Scene, undisturbed: object
-) -> None:
+async def test_repeatedly_terminated_database_connections_lose_nothing(scene: Scene, undisturbed: object) -> None:
     daemon = scene.follow(batch_size=20, until_caught_up=True)
     for commits in (5, 10, 20, 30, 40):
         await daemon.hears("committed", commits)
@@ -99,7 +97,7 @@ async def test_a_connection_that_the_database_cuts_again_and_again_costs_nothing
     assert await scene.dead_letters() == []
 
 
-async def test_a_table_that_somebody_keeps_locked_is_waited_for(
+async def test_daemon_waits_for_a_locked_table(
     scene: Scene, undisturbed: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient = {**store_module.LEADER_SETTINGS, "lock_timeout": "50ms"}
@@ -132,7 +130,7 @@ async def test_a_daemon_can_be_stopped_while_it_waits_for_a_server(scene: Scene,
     await daemon.stop()
 
 
-async def test_stopping_finishes_the_batch_in_hand(scene: Scene, event: Event, eventually: Eventually) -> None:
+async def test_stopping_finishes_the_current_batch(scene: Scene, event: Event, eventually: Eventually) -> None:
     daemon = scene.follow()
     await daemon.hears("active")
     async with locked(scene.database_url):
@@ -144,7 +142,7 @@ async def test_stopping_finishes_the_batch_in_hand(scene: Scene, event: Event, e
     assert await scene.position() == 1
 
 
-async def test_an_idle_daemon_folds_what_comes_and_stops_at_once(scene: Scene, event: Event) -> None:
+async def test_idle_daemon_folds_new_messages_and_stops_at_once(scene: Scene, event: Event) -> None:
     daemon = scene.follow()
     await daemon.hears("caught up at 0")
     for number in range(1, 4):
@@ -154,9 +152,7 @@ async def test_an_idle_daemon_folds_what_comes_and_stops_at_once(scene: Scene, e
     await daemon.stop()
 
 
-async def test_of_two_daemons_one_works_and_the_other_takes_over(
-    scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_standby_takes_over_from_the_leader(scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "_STANDBY_POLL_S", 0.05)
     first = scene.follow()
     await first.hears("active")
@@ -173,7 +169,7 @@ async def test_of_two_daemons_one_works_and_the_other_takes_over(
     assert first.recorder.errors == second.recorder.errors == []
 
 
-async def test_two_daemons_that_both_believe_to_lead_fold_every_event_once_all_the_same(
+async def test_two_daemons_that_both_lead_fold_every_event_once(
     scene: Scene, undisturbed: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock is the courtesy; what keeps a second projector from doing harm is the checkpoint."""

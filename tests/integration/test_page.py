@@ -87,7 +87,7 @@ async def nothing_commits(database_url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def test_what_is_healthy_is_said_at_once_with_its_figures(scene: Scene, event: Event, look: Look) -> None:
+async def test_page_shows_a_healthy_daemon_at_once(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(
         event("connectivity.connected", "e1", appVersionName="kettle-1"),
         event("connectivity.connected", "e2", appVersionName="kettle-1"),
@@ -112,7 +112,7 @@ async def test_what_is_healthy_is_said_at_once_with_its_figures(scene: Scene, ev
     await expect(page.locator("#word")).to_have_text("Healthy")
 
 
-async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(scene: Scene, event: Event, look: Look) -> None:
+async def test_plots_can_be_read_with_the_keyboard(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
     page = await look()
     await shows(page, "Healthy")
@@ -123,7 +123,7 @@ async def test_a_moment_of_the_plots_can_be_read_with_the_keyboard(scene: Scene,
     await expect(page.locator("#minutes tbody th").first).to_have_text(re.compile(r"^\d\d:\d\d$"))
 
 
-async def test_a_daemon_that_catches_up_is_said_to_and_for_how_long(scene: Scene, event: Event, look: Look) -> None:
+async def test_page_shows_catching_up_with_an_estimate(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(5_000)))
     page = await look(batch_size=1, ready_lag_s=0)
     await shows(page, "Catching up")
@@ -135,7 +135,7 @@ async def test_a_daemon_that_catches_up_is_said_to_and_for_how_long(scene: Scene
     )
 
 
-async def test_a_lag_that_does_not_become_less_is_said_until_it_does(scene: Scene, event: Event, look: Look) -> None:
+async def test_page_shows_a_lag_that_does_not_shrink(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
     page = await look(ready_lag_s=0)
     await shows(page, "Healthy")
@@ -147,7 +147,7 @@ async def test_a_lag_that_does_not_become_less_is_said_until_it_does(scene: Scen
     await expect(page.locator("#problems")).to_be_hidden()
 
 
-async def test_a_database_that_is_down_is_named_and_the_page_recovers_with_it(
+async def test_page_names_a_stopped_database_and_recovers(
     look: Look, spare_postgres: EmbeddedPostgres, spare_database_url: str
 ) -> None:
     page = await look(url=spare_database_url)
@@ -161,7 +161,7 @@ async def test_a_database_that_is_down_is_named_and_the_page_recovers_with_it(
     await shows(page, "Healthy")
 
 
-async def test_of_two_daemons_the_idle_one_says_that_it_stands_by(scene: Scene, event: Event, look: Look) -> None:
+async def test_page_of_a_standby_says_so(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
     await scene.follow().hears("active")
     page = await look()
@@ -169,9 +169,7 @@ async def test_of_two_daemons_the_idle_one_says_that_it_stands_by(scene: Scene, 
     await expect(page.locator("#lede")).to_contain_text("Another projector works")
 
 
-async def test_hostile_dead_letters_and_versions_are_shown_as_text_and_fit_in_any_width(
-    scene: Scene, event: Event, look: Look
-) -> None:
+async def test_page_escapes_hostile_texts_and_fits_any_width(scene: Scene, event: Event, look: Look) -> None:
     subject, payload = event("connectivity.connected", "e1", originator=MARKUP + TURNED + "x" * 200)
     version = MARKUP + TURNED + "y" * 200
     await scene.publish((subject, payload[:-1]), event("connectivity.connected", "e1", appVersionName=version))
@@ -187,7 +185,7 @@ async def test_hostile_dead_letters_and_versions_are_shown_as_text_and_fit_in_an
         assert await page.evaluate("document.documentElement.scrollWidth") == width
 
 
-async def test_a_daemon_that_is_gone_is_said_to_be_with_the_age_of_what_is_shown(
+async def test_page_says_that_the_daemon_is_gone_and_how_old_its_figures_are(
     scene: Scene, event: Event, look: Look
 ) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
@@ -204,7 +202,7 @@ async def test_a_daemon_that_is_gone_is_said_to_be_with_the_age_of_what_is_shown
     await shows(page, "Healthy")
 
 
-async def test_a_page_that_nobody_looks_at_asks_rarely(scene: Scene, event: Event, look: Look) -> None:
+async def test_hidden_page_polls_rarely(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
     page = await look()
     await shows(page, "Healthy")

@@ -67,9 +67,7 @@ async def encrypted(target: str, files: Path | None) -> AsyncIterator[tuple[str,
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", heard
 
 
-async def test_postgres_is_told_a_password_only_over_tls_and_only_if_it_is_who_it_should_be(
-    postgres_server: EmbeddedPostgres, files: Path
-) -> None:
+async def test_password_is_sent_only_to_a_verified_postgres(postgres_server: EmbeddedPostgres, files: Path) -> None:
     async with encrypted(str(postgres_server._data / ".s.PGSQL.5432"), files) as (address, heard):
         url = f"postgresql://postgres:{SECRET}@{address}/postgres?sslmode={{}}".format
         for query in ("require", f"verify-full&sslrootcert={files}/ca.pem"):
@@ -89,7 +87,7 @@ async def test_a_postgres_that_offers_no_tls_is_refused_before_anything_is_sent_
     assert set(heard) <= {TLS_REQUEST, b""}
 
 
-async def test_a_host_that_answers_nothing_leaves_time_for_the_next(
+async def test_unresponsive_host_leaves_time_for_the_next_one(
     postgres_server: EmbeddedPostgres, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "_CONNECT_TIMEOUT_S", 2.0)
@@ -165,7 +163,7 @@ def test_a_password_may_stay_on_this_machine_or_go_encrypted(name: str, url: str
         ("PGSSLMODE", "prefer", f"postgresql://fleet:{SECRET}@db.example/fleet"),
     ],
 )
-def test_what_the_driver_takes_from_the_environment_counts_as_well(
+def test_driver_settings_in_the_environment_are_checked(
     variable: str, value: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)

@@ -139,7 +139,7 @@ async def test_the_daemon_works_with_exactly_these_privileges_in_postgres(
 
 
 @pytest.mark.parametrize("missing", one_by_one(GRANTS))
-async def test_the_daemon_does_not_work_without_any_one_of_them(
+async def test_daemon_fails_without_any_one_privilege(
     missing: str, eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
 ) -> None:
     url = await grant([one for one in one_by_one(GRANTS) if one != missing])
@@ -229,7 +229,7 @@ async def publish_events(settings: Settings) -> None:
         (publish_events, 'publish: ["$JS.API.>"]', "publish to 'kaa.v1.events."),
     ],
 )
-async def test_a_command_says_at_once_what_it_is_not_permitted(
+async def test_missing_permission_is_reported_without_a_timeout(
     command: Callable[[Settings], Awaitable[object]],
     permissions: str,
     complaint: str,

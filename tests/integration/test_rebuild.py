@@ -245,7 +245,7 @@ BETWEEN_TRANSACTIONS = "projector_checkpoint IN ACCESS EXCLUSIVE MODE"
 INVENT = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) VALUES ('invented', 3, now())"
 
 
-async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, publish: Publish, fleet: Any) -> None:
+async def test_rebuild_of_a_correct_table_rewrites_no_row(world: World, publish: Publish, fleet: Any) -> None:
     position = await publish(*fleet(500))
     await world.fold()
     before = await world.versions()
@@ -258,7 +258,7 @@ async def test_a_rebuild_of_a_table_that_is_right_rewrites_no_row(world: World, 
 
 
 @pytest.mark.parametrize("corrupt", [forged, emptied])
-async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
+async def test_wrong_value_in_any_column_is_found_and_repaired(
     corrupt: Callable[[Column[Any]], str], world: World, publish: Publish, life: Any
 ) -> None:
     await publish(*life(*COLUMNS, "bystander"))
@@ -278,9 +278,7 @@ async def test_one_wrong_cell_in_each_column_is_found_in_that_column_and_mended(
     assert (await world.versions())["bystander"] == before["bystander"]
 
 
-async def test_rows_deleted_invented_and_renamed_are_found_and_mended(
-    world: World, publish: Publish, life: Any
-) -> None:
+async def test_missing_extra_and_renamed_rows_are_found_and_repaired(world: World, publish: Publish, life: Any) -> None:
     await publish(*life("deleted", "renamed", "stays"))
     await world.fold()
     right, before = await world.table(), await world.versions()
@@ -314,7 +312,7 @@ async def test_one_endpoint_is_shown_with_the_messages_about_it_and_no_others(
     assert [mention.message.position for mention in report.mentions] == [*range(9, 18)]
 
 
-async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_rows_that_differ(
+async def test_indexes_and_views_survive_and_triggers_fire_only_for_different_rows(
     world: World, publish: Publish, life: Any
 ) -> None:
     await publish(*life("deleted", "wrong", "right"))
@@ -353,7 +351,7 @@ async def test_what_users_hang_on_the_table_survives_and_triggers_fire_only_for_
     assert await world.sql("SELECT * FROM versions WHERE app_version = 'kettle-2' ORDER BY 1") == right
 
 
-async def test_beside_a_working_daemon_nothing_is_lost_or_repeated_and_readers_never_see_fewer_rows(
+async def test_rebuild_beside_a_daemon_loses_nothing_and_readers_never_see_fewer_rows(
     world: World, publish: Publish, event: Event, fleet: Any, undisturbed: Any
 ) -> None:
     life = fleet(30_000, endpoints=3000)
@@ -380,7 +378,7 @@ async def test_beside_a_working_daemon_nothing_is_lost_or_repeated_and_readers_n
     assert await world.table() == await undisturbed()
 
 
-async def test_a_daemon_held_by_the_last_transaction_goes_on_after_it_in_the_same_session(
+async def test_daemon_continues_its_session_after_the_final_transaction(
     world: World, publish: Publish, event: Event, life: Any, undisturbed: Any
 ) -> None:
     position = await publish(*life("a", "b"))
@@ -396,7 +394,7 @@ async def test_a_daemon_held_by_the_last_transaction_goes_on_after_it_in_the_sam
     assert await world.table() == await undisturbed()
 
 
-async def test_without_a_daemon_the_checkpoint_is_left_where_reading_stopped(
+async def test_rebuild_without_a_daemon_moves_the_checkpoint_to_its_last_message(
     world: World, publish: Publish, event: Event, fleet: Any, undisturbed: Any
 ) -> None:
     life = fleet(100)
@@ -412,7 +410,7 @@ async def test_without_a_daemon_the_checkpoint_is_left_where_reading_stopped(
     assert await world.table() == await undisturbed()
 
 
-async def test_events_that_nobody_has_folded_yet_are_no_differences(world: World, publish: Publish, fleet: Any) -> None:
+async def test_events_not_folded_yet_are_no_differences(world: World, publish: Publish, fleet: Any) -> None:
     life = fleet(100)
     position = await publish(*life[:50])
     await world.fold()
@@ -422,7 +420,7 @@ async def test_events_that_nobody_has_folded_yet_are_no_differences(world: World
     assert report.position == position == await world.scene.position()
 
 
-async def test_where_nothing_ever_ran_a_rebuild_builds_everything(
+async def test_rebuild_of_an_empty_database_builds_all_rows(
     world: World, publish: Publish, fleet: Any, undisturbed: Any
 ) -> None:
     position = await publish(*fleet(100))
@@ -442,7 +440,7 @@ async def test_an_empty_stream_implies_an_empty_table(world: World, publish: Pub
     assert commits(await world.fold()) == 1
 
 
-async def test_a_daemon_started_during_a_rebuild_stands_by_and_takes_over_after_it(
+async def test_daemon_started_during_a_rebuild_stands_by_until_its_end(
     world: World, publish: Publish, event: Event, life: Any, undisturbed: Any
 ) -> None:
     position = await publish(*life("a"))
@@ -458,7 +456,7 @@ async def test_a_daemon_started_during_a_rebuild_stands_by_and_takes_over_after_
 
 
 @pytest.mark.parametrize("lock", [BETWEEN_TRANSACTIONS, AT_ITS_END])
-async def test_a_second_rebuild_is_refused_by_name_and_the_first_is_none_the_worse(
+async def test_second_rebuild_is_refused_and_does_not_disturb_the_first(
     lock: str, world: World, publish: Publish, life: Any, undisturbed: Any
 ) -> None:
     await publish(*life("a"))
@@ -476,7 +474,7 @@ async def test_a_second_rebuild_is_refused_by_name_and_the_first_is_none_the_wor
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-async def test_the_size_of_batches_makes_no_difference(
+async def test_batch_size_does_not_change_the_result(
     batch_size: int, world: World, publish: Publish, fleet: Any, undisturbed: Any
 ) -> None:
     await publish(*fleet(300), MALFORMED, UNKNOWN)
@@ -486,7 +484,7 @@ async def test_the_size_of_batches_makes_no_difference(
     assert (await world.verify()).clean
 
 
-async def test_a_dead_letter_that_folds_by_now_is_resolved(world: World, publish: Publish, event: Event) -> None:
+async def test_dead_letter_that_can_be_folded_now_is_resolved(world: World, publish: Publish, event: Event) -> None:
     await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (app_version <> 'forbidden')")
     await publish(
         event("lifecycle.registered", "a", appVersionName="1"),
@@ -526,7 +524,7 @@ async def test_a_verification_settles_no_dead_letter(world: World, publish: Publ
     assert await world.dead_letters() == [(1, "parked", 1)]
 
 
-async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publish: Publish, life: Any) -> None:
+async def test_dead_letters_that_cannot_be_folded_are_left_unchanged(world: World, publish: Publish, life: Any) -> None:
     await publish(MALFORMED, MALFORMED, MALFORMED, *life("a"))
     await world.fold()
     await world.sql("UPDATE dead_letter SET state = 'discarded', note = 'known' WHERE position = 2")
@@ -548,7 +546,7 @@ async def test_dead_letters_that_do_not_fold_stay_as_they_are(world: World, publ
     ]
 
 
-async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_resolved(
+async def test_dead_letter_whose_message_left_the_stream_is_not_resolved(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("a"), MALFORMED, *life("b"))
@@ -558,9 +556,7 @@ async def test_a_dead_letter_whose_message_has_left_the_stream_is_not_called_res
     assert await world.dead_letters() == [(9, "parked", 1)]
 
 
-async def test_other_originators_are_refused_until_a_rebuild_drops_what_only_the_rest_said(
-    world: World, publish: Publish, event: Event
-) -> None:
+async def test_changed_originators_are_refused_until_a_rebuild(world: World, publish: Publish, event: Event) -> None:
     await publish(
         event("lifecycle.registered", "a", originator="epr", appVersionName="1"),
         event("lifecycle.registered", "a", originator="old", appVersionName="2"),
@@ -576,7 +572,7 @@ async def test_other_originators_are_refused_until_a_rebuild_drops_what_only_the
     assert commits(await world.fold(originators="epr")) == 0
 
 
-async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebuild_once(
+async def test_user_constraint_parks_the_same_message_live_and_in_a_rebuild(
     world: World, publish: Publish, fleet: Any, life: Any
 ) -> None:
     await world.sql("ALTER TABLE endpoint_state ADD CONSTRAINT users CHECK (endpoint_id <> 'unwanted')")
@@ -589,7 +585,7 @@ async def test_a_constraint_of_a_user_parks_the_same_message_live_and_in_a_rebui
     assert await world.dead_letters() == [(101, "parked", 1)]
 
 
-async def test_where_a_trigger_objects_to_a_row_a_rebuild_says_why_and_changes_nothing(
+async def test_trigger_that_rejects_a_row_fails_the_rebuild_with_its_reason(
     world: World, publish: Publish, life: Any
 ) -> None:
     for statement in (
@@ -610,7 +606,7 @@ async def test_where_a_trigger_objects_to_a_row_a_rebuild_says_why_and_changes_n
     assert await world.dead_letters() == [(9, "parked", 1)]
 
 
-async def test_skipped_messages_are_counted_anew(world: World, publish: Publish, life: Any) -> None:
+async def test_rebuild_recounts_skipped_messages(world: World, publish: Publish, life: Any) -> None:
     await publish(UNKNOWN, *life("a"), UNKNOWN)
     await world.fold()
     assert await world.skipped() == '{"config.future": 2}'
@@ -652,7 +648,7 @@ async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(
 
 
 @pytest.mark.parametrize("gone", [0, 3, 7])
-async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_replayed(
+async def test_rebuild_keeps_values_older_than_a_trimmed_stream(
     gone: int, world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "partly"))
@@ -671,7 +667,7 @@ async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_repl
     assert await world.table() == right
 
 
-async def test_a_trimmed_stream_mends_registers_and_rows_that_it_still_implies(
+async def test_rebuild_from_a_trimmed_stream_repairs_what_the_stream_implies(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "deleted", "damaged"))
@@ -685,7 +681,7 @@ async def test_a_trimmed_stream_mends_registers_and_rows_that_it_still_implies(
     assert commits(await world.fold()) == 0
 
 
-async def test_a_register_that_cannot_be_read_back_is_named_where_the_stream_is_trimmed(
+async def test_unreadable_register_is_named_when_the_stream_is_trimmed(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("damaged", "b"))
@@ -709,7 +705,7 @@ async def test_moved_creation_time_does_not_make_a_trimmed_stream_another_one(
     assert commits(await world.fold()) == 0
 
 
-async def test_trimmed_stream_that_was_created_again_says_that_the_rows_of_the_one_before_are_lost(
+async def test_recreated_trimmed_stream_warns_that_earlier_rows_are_lost(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old"))
@@ -747,7 +743,7 @@ async def test_deleted_messages_count_as_trimmed_and_what_only_they_said_is_kept
     assert await world.table() == right
 
 
-async def test_a_trimmed_stream_that_was_created_again_keeps_nothing_of_the_one_before(
+async def test_recreated_trimmed_stream_keeps_no_earlier_values(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "both"))
@@ -777,7 +773,7 @@ async def test_row_keeps_its_latest_event_although_that_was_deleted(
 
 
 @pytest.mark.parametrize("gone", [2000, 3999, 4000])
-async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone(
+async def test_correct_table_verifies_however_far_the_stream_is_trimmed(
     gone: int, world: World, publish: Publish, stream: str, fleet: Any
 ) -> None:
     await publish(*fleet(4000, endpoints=60))
@@ -819,7 +815,7 @@ async def test_a_stream_trimmed_while_a_rebuild_begins_is_refused(
     assert await world.table() == right
 
 
-async def test_what_leaves_a_trimmed_stream_while_a_rebuild_begins_is_still_known_from_the_table(
+async def test_values_trimmed_while_a_rebuild_begins_are_kept_from_the_table(
     world: World, publish: Publish, stream: str, life: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*life("a", "b", "c"))
@@ -831,7 +827,7 @@ async def test_what_leaves_a_trimmed_stream_while_a_rebuild_begins_is_still_know
     assert await world.table() == right
 
 
-async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebuild(
+async def test_messages_trimmed_ahead_of_a_replay_end_the_rebuild(
     world: World, publish: Publish, fleet: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*fleet(200))
@@ -844,7 +840,7 @@ async def test_what_leaves_the_stream_before_a_rebuild_comes_to_it_ends_the_rebu
     assert await world.table() == right
 
 
-async def test_a_stream_that_is_emptied_while_it_is_replayed_ends_the_rebuild(
+async def test_stream_emptied_during_a_replay_ends_the_rebuild(
     world: World, publish: Publish, fleet: Any, purged_meanwhile: Any
 ) -> None:
     await publish(*fleet(200))
@@ -858,7 +854,7 @@ async def test_a_stream_that_is_emptied_while_it_is_replayed_ends_the_rebuild(
     assert await world.table() == right
 
 
-async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_are_not_waited_for(
+async def test_replay_does_not_wait_for_deleted_messages(
     world: World, publish: Publish, stream: str, fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(*fleet(200))
@@ -878,7 +874,7 @@ async def test_messages_that_are_deleted_one_by_one_while_a_stream_is_replayed_a
         ).replayed < 100  # those that had been sent by then
 
 
-async def test_messages_that_come_and_go_behind_the_end_of_a_replay_are_missed(
+async def test_messages_lost_after_the_last_replayed_one_end_the_rebuild(
     world: World, publish: Publish, stream: str, fleet: Any
 ) -> None:
     messages = fleet(20)
@@ -901,7 +897,7 @@ async def recreate(world: World) -> None:
     await world.jetstream.add_stream(config)
 
 
-async def test_a_message_parked_in_a_recreated_stream_takes_the_place_of_the_one_parked_before(
+async def test_dead_letter_of_a_recreated_stream_replaces_the_earlier_one(
     world: World, publish: Publish, life: Any
 ) -> None:
     await publish(*[MALFORMED] * 4, *life("a"))
@@ -915,7 +911,7 @@ async def test_a_message_parked_in_a_recreated_stream_takes_the_place_of_the_one
     assert parked == [(position, b"\xfe") for position in (1, 2, 3, 4)]
 
 
-async def test_a_message_of_a_recreated_stream_does_not_resolve_the_one_parked_before_at_its_position(
+async def test_message_of_a_recreated_stream_does_not_resolve_an_earlier_dead_letter(
     world: World, publish: Publish, life: Any
 ) -> None:
     await publish(MALFORMED)

@@ -32,7 +32,7 @@ def restart(server: EmbeddedNats, config: str) -> None:
     server.start()
 
 
-async def test_nats_login_that_was_accepted_before_is_tried_again(guarded: EmbeddedNats, scene: Scene) -> None:
+async def test_nats_login_refused_after_it_was_accepted_is_retried(guarded: EmbeddedNats, scene: Scene) -> None:
     with guarded:
         await create_stream(Broker(urls=(url(guarded),)), scene.stream)
         daemon = scene.follow(nats_url=url(guarded))
@@ -76,7 +76,7 @@ async def rename(admin: asyncpg.Connection, before: str, after: str) -> None:
     await admin.execute(f"ALTER DATABASE {after} WITH ALLOW_CONNECTIONS true")
 
 
-async def test_database_that_is_swapped_during_a_failover_is_waited_for(
+async def test_daemon_waits_for_a_database_missing_during_a_failover(
     scene: Scene, admin: asyncpg.Connection, event: Event
 ) -> None:
     database, aside = name(scene), f"{name(scene)}_aside"
@@ -91,7 +91,7 @@ async def test_database_that_is_swapped_during_a_failover_is_waited_for(
     await daemon.stop()
 
 
-async def test_role_that_may_not_log_in_for_a_while_is_waited_for(
+async def test_daemon_waits_for_a_role_that_temporarily_may_not_log_in(
     scene: Scene, admin: asyncpg.Connection, event: Event
 ) -> None:
     role = f"role_{name(scene)}"
@@ -112,6 +112,6 @@ async def test_role_that_may_not_log_in_for_a_while_is_waited_for(
         await admin.execute(f"DROP ROLE {role}")
 
 
-async def test_database_that_never_was_is_fatal(scene: Scene) -> None:
+async def test_database_that_never_existed_is_fatal(scene: Scene) -> None:
     with pytest.raises(DatabaseLoginError, match="create the database"):
         await scene.follow(url=scene.database_url.replace(name(scene), "no_such_database")).end()

@@ -108,7 +108,7 @@ every_way = pytest.mark.parametrize(
 
 
 @every_way
-async def test_who_shows_what_the_server_asks_for_is_let_in(
+async def test_valid_credentials_are_accepted(
     way: str, files: Path, serve: Callable[[str], str], database_url: str
 ) -> None:
     config, right, _ = login(way, files)
@@ -121,7 +121,7 @@ async def test_who_shows_what_the_server_asks_for_is_let_in(
 
 
 @every_way
-async def test_who_shows_something_else_is_not_let_in_and_no_secret_is_told(
+async def test_invalid_credentials_are_refused_without_showing_a_secret(
     way: str, files: Path, serve: Callable[[str], str], database_url: str
 ) -> None:
     config, _, wrong = login(way, files)
@@ -137,7 +137,7 @@ async def test_who_shows_something_else_is_not_let_in_and_no_secret_is_told(
 
 @pytest.mark.parametrize("setting", ["nats_nkey", "nats_credentials"])
 @pytest.mark.parametrize("damage", ["nothing", "nonsense", "not ASCII", "no JWT", "no seed", "a short seed", "CR LF"])
-async def test_a_file_without_what_it_is_to_hold_is_a_wrong_setting_and_what_it_holds_is_not_told(
+async def test_invalid_credentials_file_is_a_setting_error_that_does_not_quote_the_file(
     setting: str, damage: str, files: Path, nats_url: str, database_url: str
 ) -> None:
     whole = operated(files)[1].read_bytes()
@@ -175,7 +175,7 @@ async def test_a_server_that_offers_no_tls_is_refused_before_anything_is_sent_to
         assert await asyncio.wait_for(heard, 10) == b""
 
 
-async def test_a_daemon_is_not_let_in_without_tls_where_the_server_requires_it(
+async def test_daemon_without_tls_is_refused_by_a_server_that_requires_it(
     files: Path, serve: Callable[[str], str]
 ) -> None:
     with pytest.raises(BrokerUnavailableError):
@@ -199,7 +199,7 @@ EVERY_VERBOSE = tuple(
 )
 
 
-async def test_no_command_tells_a_secret_to_anybody_at_any_verbosity(guarded_postgres_url: str, tmp_path: Path) -> None:
+async def test_no_command_prints_a_secret_at_any_verbosity(guarded_postgres_url: str, tmp_path: Path) -> None:
     """With servers that are away, that let nobody in, and with URLs that are wrong."""
     away, away_from = f"nats://fleet:{SECRET}@127.0.0.1:1", f"postgresql://fleet:{SECRET}@127.0.0.1:1/fleet"
     for nats_url, database_url, commands, code in (
@@ -224,9 +224,7 @@ async def test_no_command_tells_a_secret_to_anybody_at_any_verbosity(guarded_pos
             assert SECRET not in output.decode()
 
 
-async def test_a_tls_connection_that_fails_names_the_setting_that_helps(
-    files: Path, serve: Callable[[str], str]
-) -> None:
+async def test_tls_failure_names_the_setting_to_change(files: Path, serve: Callable[[str], str]) -> None:
     url = f"tls://{serve(tls(files, 'verify: true'))}"
     with pytest.raises(BrokerUnavailableError, match=r"certificate verify failed.*PROJECTOR_NATS_TLS_CA"):
         await connect(Broker(urls=(url,), tls_ca=files / "foreign-ca.pem"), name="test")
@@ -241,7 +239,7 @@ async def test_a_tls_connection_that_fails_names_the_setting_that_helps(
     await (await connect(broker, name="test")).close()
 
 
-async def test_events_that_no_stream_takes_are_not_said_to_be_lost_with_the_connection(
+async def test_publishing_without_a_stream_is_not_reported_as_a_lost_connection(
     nats_url: str, database_url: str
 ) -> None:
     guest = settings({"nats_url": nats_url}, nats_url.removeprefix("nats://"), database_url)

@@ -96,7 +96,7 @@ async def test_no_request_is_larger_than_the_server_allows(
     ],
     ids=lambda config: next(iter(config)),
 )
-async def test_a_consumer_whose_requests_are_limited_while_the_daemon_works_delivers_all_the_same(
+async def test_consumer_delivers_after_its_request_limits_change(
     config: dict[str, Any], scene: Scene, event: Event, nats_client: Client
 ) -> None:
     daemon = scene.follow()
@@ -131,7 +131,7 @@ async def findings(scene: Scene, **settings: Any) -> set[str]:
 
 
 @needs_nats(2, 10)  # before, the limit cannot be changed
-async def test_a_limit_of_consumers_is_named_with_what_helps(
+async def test_consumer_limit_is_named_with_its_remedy(
     scene: Scene, event: Event, jetstream: JetStreamContext, nats_client: Client
 ) -> None:
     await jetstream.delete_stream(STREAM)

@@ -119,7 +119,7 @@ def positions(messages: list[Message]) -> list[int]:
     return [message.position for message in messages]
 
 
-async def test_messages_come_in_order_with_the_time_at_which_the_broker_stored_them(
+async def test_messages_arrive_in_order_with_their_stored_time(
     open_source: OpenSource, publish: Publish, nats_client: Client, stream: str
 ) -> None:
     await publish(*numbered(1, 250))
@@ -135,9 +135,7 @@ async def test_messages_come_in_order_with_the_time_at_which_the_broker_stored_t
         assert message.stored_at == datetime.fromisoformat(f"{seconds}+00:00").timestamp() * 1000 + ms
 
 
-async def test_a_message_that_is_fetched_is_the_one_that_was_delivered(
-    open_source: OpenSource, publish: Publish
-) -> None:
+async def test_fetched_message_equals_the_delivered_one(open_source: OpenSource, publish: Publish) -> None:
     await publish((SUBJECT, b""), *numbered(1, 3))
     await publish((SUBJECT, b"\0\xff"), headers={"Nats-Msg-Id": "x", "Other": "y: z"})
     source = await open_source()
@@ -147,9 +145,7 @@ async def test_a_message_that_is_fetched_is_the_one_that_was_delivered(
     assert await source.view.message(6) is None
 
 
-async def test_a_batch_is_never_larger_than_it_may_be_and_says_how_many_wait_behind_it(
-    open_source: OpenSource, publish: Publish
-) -> None:
+async def test_batch_respects_its_limit_and_counts_pending_messages(open_source: OpenSource, publish: Publish) -> None:
     await publish(*numbered(1, 45))
     source = await open_source(batch_size=20)
     await source.consumer.seek(0)
@@ -159,7 +155,7 @@ async def test_a_batch_is_never_larger_than_it_may_be_and_says_how_many_wait_beh
     assert [delivery.pending for delivery in deliveries] == [25, 5, 0]
 
 
-async def test_a_batch_that_is_not_full_waits_no_longer_than_it_may(
+async def test_partial_batch_waits_no_longer_than_linger(
     open_source: OpenSource, publish: Publish, eventually: Eventually
 ) -> None:
     source = await open_source(batch_size=3)
@@ -198,7 +194,7 @@ async def test_an_acknowledgement_moves_the_consumer_over_everything_before_it(
 @pytest.mark.parametrize(
     ("checkpoint", "following"), [(10, [11, 12, 13]), (30, [31, 32, 33]), (47, [48, 49, 50]), (50, [])]
 )
-async def test_a_consumer_that_is_elsewhere_is_moved_to_the_checkpoint(
+async def test_consumer_at_another_position_is_moved_to_the_checkpoint(
     open_source: OpenSource, publish: Publish, checkpoint: int, following: list[int]
 ) -> None:
     await publish(*numbered(1, 50))
@@ -215,7 +211,7 @@ async def test_a_consumer_that_is_elsewhere_is_moved_to_the_checkpoint(
     assert positions(await take(source, 1 if not following else 51 - following[-1]))[-1] == 51
 
 
-async def test_a_consumer_that_stands_at_the_checkpoint_is_kept(
+async def test_consumer_at_the_checkpoint_is_kept(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     await publish(*numbered(1, 50))
@@ -228,7 +224,7 @@ async def test_a_consumer_that_stands_at_the_checkpoint_is_kept(
     assert (await jetstream.consumer_info(stream, CONSUMER)).created == before.created
 
 
-async def test_what_was_delivered_but_never_acknowledged_is_not_delivered_again_behind_the_checkpoint(
+async def test_unacknowledged_messages_before_the_checkpoint_are_not_redelivered(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     await publish(*numbered(1, 50))
@@ -254,7 +250,7 @@ async def test_what_was_delivered_but_never_acknowledged_is_not_delivered_again_
     ],
     ids=["other events", "headers only", "at the pace of the original"],
 )
-async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
+async def test_consumer_with_another_configuration_is_replaced(
     config: ConsumerConfig, open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     await publish(("kaa.v1.events.epr.endpoint.lifecycle.registered", b"1"), *numbered(2, 3))
@@ -267,7 +263,9 @@ async def test_a_consumer_that_somebody_set_up_in_another_way_is_replaced(
 
 
 @needs_nats(2, 10)
-async def test_only_the_events_of_the_named_originators_come(open_source: OpenSource, publish: Publish) -> None:
+async def test_only_messages_of_the_configured_originators_are_delivered(
+    open_source: OpenSource, publish: Publish
+) -> None:
     names = ["a", "b", "c", "ab", "b", "a"]
     await publish(*((subjects.build(name, "config.updated"), b"") for name in names))
     source = await open_source("a", "c")
@@ -292,7 +290,7 @@ async def test_changed_originators_change_what_an_existing_consumer_selects(
     assert positions(await take(source, 2)) == [2, 3]
 
 
-async def test_the_oldest_message_behind_a_position_is_the_first_of_ours_whatever_else_is_there(
+async def test_oldest_message_after_a_position_is_the_first_that_matches(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     for originator in ("a", "b", "c", "a"):
@@ -307,7 +305,7 @@ async def test_the_oldest_message_behind_a_position_is_the_first_of_ours_whateve
     assert await (await open_source("d")).view.first_after(0) is None
 
 
-async def test_counting_what_waits_leaves_no_consumer_behind(
+async def test_counting_pending_messages_leaves_no_consumer(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     await publish(*numbered(1, 9))
@@ -316,7 +314,7 @@ async def test_counting_what_waits_leaves_no_consumer_behind(
     assert await jetstream.consumers_info(stream) == []
 
 
-async def test_what_waits_behind_the_last_delivery_is_counted_by_the_durable_consumer_itself(
+async def test_durable_consumer_counts_its_pending_messages(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, nats_client: Client, stream: str
 ) -> None:
     """The permissions that only the daemon needs allow no other consumer."""
@@ -339,13 +337,13 @@ async def test_what_waits_behind_the_last_delivery_is_counted_by_the_durable_con
     assert created.pending_msgs == 0
 
 
-async def test_a_request_that_makes_no_sense_is_refused_for_good(open_source: OpenSource) -> None:
+async def test_invalid_request_is_fatal(open_source: OpenSource) -> None:
     source = await open_source()
     with pytest.raises(BrokerRefusedError, match=r"NATS refused a request.*bad request"):
         await source.view.message(0)
 
 
-async def test_a_limit_of_consumers_that_is_reached_may_pass(
+async def test_consumer_limit_is_transient(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     config = (await jetstream.stream_info(stream)).config
@@ -400,7 +398,7 @@ async def test_a_consumer_that_is_deleted_interrupts_delivery_until_the_source_i
     assert positions(await take(source, 2)) == [1, 2]
 
 
-async def test_a_hole_that_another_client_of_the_consumer_leaves_interrupts_delivery(
+async def test_messages_taken_by_another_client_interrupt_delivery(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str, eventually: Eventually
 ) -> None:
     source = await open_source()
@@ -429,7 +427,7 @@ async def test_a_redelivery_interrupts_delivery(open_source: OpenSource, publish
         await source.consumer.next(0)
 
 
-async def test_a_broker_that_dies_is_noticed_at_once_and_the_source_goes_on_when_it_is_back(
+async def test_source_notices_a_killed_broker_and_continues_after_its_restart(
     open_source: OpenSource, publish: Publish, nats_server: EmbeddedNats
 ) -> None:
     await publish(*numbered(1, 10))
@@ -452,7 +450,7 @@ async def test_a_broker_that_dies_is_noticed_at_once_and_the_source_goes_on_when
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_broker_that_hangs_is_noticed_by_its_silence(
+async def test_missing_heartbeats_reveal_a_broker_that_hangs(
     open_source: OpenSource, nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_module, "_OVERDUE_S", 0.3)
@@ -464,7 +462,7 @@ async def test_a_broker_that_hangs_is_noticed_by_its_silence(
     nats_server.resume()
 
 
-async def test_connecting_ends_in_time_however_many_servers_answer_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connecting_to_unresponsive_servers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "_CONNECT_WITHIN_S", 0.3)
     with ExitStack() as sockets:
         urls = []
@@ -480,7 +478,7 @@ async def test_connecting_ends_in_time_however_many_servers_answer_nothing(monke
                 await connect(Broker(urls=tuple(urls)), name="test")
 
 
-async def test_a_request_that_is_under_way_when_the_connection_is_lost_fails_at_once(
+async def test_pending_request_fails_when_the_connection_is_lost(
     open_source: OpenSource, nats_server: EmbeddedNats
 ) -> None:
     source = await open_source()
@@ -494,7 +492,7 @@ async def test_a_request_that_is_under_way_when_the_connection_is_lost_fails_at_
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
+async def test_expired_pull_requests_are_renewed(
     open_source: OpenSource, publish: Publish, nats_client: Client, stream: str
 ) -> None:
     requests = await nats_client.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{CONSUMER}")
@@ -509,7 +507,7 @@ async def test_requests_that_expire_while_the_stream_is_idle_are_made_anew(
     assert positions(list((await waiting).messages)) == [1]
 
 
-async def test_messages_too_large_for_one_request_come_all_the_same(
+async def test_messages_larger_than_one_request_are_delivered(
     open_source: OpenSource, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_module, "_PULL_MAX_BYTES", 1)  # so that twice the largest message is the limit
@@ -549,7 +547,7 @@ def hpub(headers: bytes) -> bytes:
     ],
     ids=repr,
 )
-async def test_no_message_that_somebody_manages_to_store_stops_the_source(
+async def test_no_stored_message_stops_the_source(
     open_source: OpenSource, publish: Publish, raw_publish: RawPublish, line: bytes
 ) -> None:
     source = await open_source()

@@ -40,7 +40,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_SEEN_AGAIN_MS", 100)
 
 
-async def test_the_view_says_how_far_and_how_fresh_the_projection_is(
+async def test_view_shows_position_and_freshness(
     scene: Scene, event: Event, look: Callable[[], Awaitable[Any]], eventually: Eventually
 ) -> None:
     assert await look() is None
@@ -69,7 +69,7 @@ async def at(look: Callable[[], Awaitable[Any]], position: int) -> bool:
     return status is not None and status["position"] == position
 
 
-async def test_the_lag_is_seen_anew_while_nothing_comes(
+async def test_view_updates_the_lag_while_the_stream_is_idle(
     scene: Scene, event: Event, look: Callable[[], Awaitable[Any]], eventually: Eventually
 ) -> None:
     await scene.publish(event("connectivity.connected", "e"))
@@ -89,7 +89,7 @@ async def test_the_lag_is_seen_anew_while_nothing_comes(
     await eventually(seen_again)
 
 
-async def test_the_lag_is_seen_while_a_backlog_is_folded_and_at_the_end_of_it(
+async def test_view_shows_the_lag_during_and_after_a_backlog(
     scene: Scene, event: Event, look: Callable[[], Awaitable[Any]]
 ) -> None:
     await scene.publish(*(event("connectivity.connected", f"e{n}") for n in range(100)))
@@ -98,7 +98,7 @@ async def test_the_lag_is_seen_while_a_backlog_is_folded_and_at_the_end_of_it(
     assert (status["position"], status["lag_messages"]) == (100, 0)
 
 
-async def test_what_is_noted_does_not_wait_for_whoever_holds_the_checkpoint(
+async def test_writing_the_lag_does_not_wait_for_a_locked_checkpoint(
     scene: Scene, event: Event, eventually: Eventually
 ) -> None:
     """As a rebuild does for its last transaction: the daemon would lose its lead over a note for people."""
@@ -125,7 +125,9 @@ async def test_what_is_noted_does_not_wait_for_whoever_holds_the_checkpoint(
     assert daemon.recorder.errors == []
 
 
-async def test_a_rebuild_says_how_far_it_is_and_a_retry_is_none(scene: Scene, event: Event, database_url: str) -> None:
+async def test_view_shows_the_progress_of_a_rebuild_and_not_of_a_retry(
+    scene: Scene, event: Event, database_url: str
+) -> None:
     await scene.publish(event("connectivity.connected", "e"))
     await scene.fold()
     projector = Projector(scene.settings())
@@ -147,7 +149,7 @@ async def test_a_rebuild_says_how_far_it_is_and_a_retry_is_none(scene: Scene, ev
     assert (await projector.status()).rebuild is None
 
 
-async def test_a_verification_shows_the_position_that_it_comes_to(
+async def test_view_shows_the_position_of_a_verification(
     scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.publish(*(event("connectivity.connected", f"e{n}") for n in range(250)))

@@ -94,7 +94,7 @@ async def test_a_stream_that_was_deleted_is_refused(folded: Scene, jetstream: Je
     await refuses(folded, StreamMissingError, "projector init")
 
 
-async def test_a_database_that_was_never_migrated_is_refused(scene: Scene, empty_database_url: str) -> None:
+async def test_unmigrated_database_is_refused(scene: Scene, empty_database_url: str) -> None:
     with pytest.raises(NotMigratedError, match="projector init"):
         await scene.follow(url=empty_database_url).end()
 
@@ -123,7 +123,7 @@ async def test_folding_fewer_originators_than_before_is_refused(folded: Scene) -
 
 
 @pytest.mark.parametrize("events", [0, 10, 20])
-async def test_a_stream_that_was_recreated_is_refused_whatever_it_holds(
+async def test_recreated_stream_is_refused(
     folded: Scene, jetstream: JetStreamContext, connects: Connects, events: int
 ) -> None:
     await jetstream.delete_stream(folded.stream)
@@ -158,7 +158,7 @@ MOVED = "stream_created_at = stream_created_at - interval '1 hour'"
         "created again without an anchor",
     ],
 )
-async def test_a_stream_that_was_restored_from_elsewhere_is_refused(folded: Scene, change: str, evidence: str) -> None:
+async def test_stream_restored_from_another_one_is_refused(folded: Scene, change: str, evidence: str) -> None:
     await folded.query(f"UPDATE projector_checkpoint SET {change}")
     await refuses(folded, StreamReplacedError, evidence)
 
@@ -178,7 +178,7 @@ async def test_moved_creation_time_is_adopted_while_the_message_at_the_checkpoin
     assert (await folded.fold()).heard["stream recognized"] == 0
 
 
-async def test_stream_that_is_edited_between_two_restarts_of_the_server_is_followed_further(
+async def test_stream_edited_between_server_restarts_is_followed(
     folded: Scene, nats_server: EmbeddedNats, connects: Connects
 ) -> None:
     """NATS before 2.12.9 and 2.14.6 changes its creation time (nats-server issue 8470); others keep it."""
@@ -232,7 +232,7 @@ async def next_in_the_lead(scene: Scene, eventually: Eventually) -> AsyncIterato
     await connection.close()
 
 
-async def test_a_stream_that_is_recreated_while_the_daemon_runs_is_refused_before_any_write(
+async def test_stream_recreated_while_the_daemon_runs_is_refused_before_any_write(
     folded: Scene,
     jetstream: JetStreamContext,
     connects: Connects,
@@ -253,7 +253,7 @@ async def test_a_stream_that_is_recreated_while_the_daemon_runs_is_refused_befor
     assert await everything(folded) == before
 
 
-async def test_events_that_retention_took_before_they_were_folded_are_fatal_and_counted(
+async def test_events_removed_by_retention_before_the_start_are_fatal_and_counted(
     folded: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     await folded.publish(*connects(11, 30))
@@ -268,7 +268,7 @@ async def test_events_that_retention_took_before_they_were_folded_are_fatal_and_
     await folded.fold()
 
 
-async def test_a_stream_that_was_emptied_after_it_was_folded_is_followed_further(
+async def test_stream_emptied_after_everything_was_folded_is_followed(
     folded: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     await jetstream.purge_stream(folded.stream)
@@ -278,7 +278,7 @@ async def test_a_stream_that_was_emptied_after_it_was_folded_is_followed_further
     assert len(await folded.table()) == 12
 
 
-async def test_a_stream_that_was_emptied_before_everything_was_folded_is_fatal(
+async def test_stream_emptied_before_everything_was_folded_is_fatal(
     folded: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     await folded.publish(*connects(11, 30))
@@ -291,7 +291,7 @@ async def test_a_stream_that_was_emptied_before_everything_was_folded_is_fatal(
     assert len(await folded.table()) == 11
 
 
-async def test_a_database_restored_from_a_backup_is_brought_up_to_date_again(folded: Scene, connects: Connects) -> None:
+async def test_database_restored_from_a_backup_catches_up(folded: Scene, connects: Connects) -> None:
     for name in TABLES:
         await folded.query(f"CREATE TABLE backup_{name} AS TABLE {name}")
     await folded.publish(*connects(5, 40, version="w"))
@@ -306,7 +306,7 @@ async def test_a_database_restored_from_a_backup_is_brought_up_to_date_again(fol
     assert await folded.table() == before
 
 
-async def test_events_that_retention_takes_while_the_daemon_runs_are_fatal_too(
+async def test_events_removed_by_retention_while_the_daemon_runs_are_fatal(
     folded: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     daemon = folded.follow(batch_size=10)
@@ -343,7 +343,7 @@ def overtaken(folded: Scene, connects: Connects, eventually: Eventually) -> Over
 
 
 @pytest.mark.parametrize("until_caught_up", [False, True])
-async def test_a_stream_that_is_emptied_while_the_daemon_runs_is_fatal_though_nothing_more_comes(
+async def test_stream_emptied_while_the_daemon_runs_is_fatal(
     folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, until_caught_up: bool
 ) -> None:
     async with overtaken(until_caught_up=until_caught_up) as daemon:
@@ -355,7 +355,7 @@ async def test_a_stream_that_is_emptied_while_the_daemon_runs_is_fatal_though_no
     assert len(await folded.table()) == lost.value.checkpoint  # what was read before is folded all the same
 
 
-async def test_a_stream_that_is_emptied_while_the_daemon_runs_is_followed_further_where_that_is_accepted(
+async def test_stream_emptied_while_the_daemon_runs_is_followed_with_accept_gap(
     folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken
 ) -> None:
     async with overtaken(until_caught_up=True, accept_gap=True) as daemon:
@@ -368,7 +368,7 @@ async def test_a_stream_that_is_emptied_while_the_daemon_runs_is_followed_furthe
 
 
 @pytest.mark.parametrize("until_caught_up", [False, True])
-async def test_messages_that_are_deleted_one_by_one_are_not_waited_for(
+async def test_daemon_does_not_wait_for_deleted_messages(
     folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, eventually: Eventually, until_caught_up: bool
 ) -> None:
     async with overtaken(until_caught_up=until_caught_up) as daemon:
@@ -386,7 +386,7 @@ async def test_messages_that_are_deleted_one_by_one_are_not_waited_for(
     assert len(await folded.table()) == reached
 
 
-async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_loss(
+async def test_filtered_and_deleted_messages_are_no_loss(
     scene: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     await jetstream.update_stream(name=scene.stream, subjects=["kaa.v1.events.*.endpoint.>", "other.>"])
@@ -399,7 +399,7 @@ async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_loss(
     await scene.fold()
 
 
-async def test_a_consumer_that_is_behind_the_checkpoint_is_moved_and_nothing_is_folded_again(
+async def test_consumer_before_the_checkpoint_is_moved_and_nothing_is_folded_again(
     folded: Scene, jetstream: JetStreamContext
 ) -> None:
     before = await everything(folded)
@@ -413,7 +413,7 @@ async def test_a_consumer_that_is_behind_the_checkpoint_is_moved_and_nothing_is_
     assert consumer.num_pending == 0
 
 
-async def test_a_batch_that_comes_again_is_not_folded_again_even_where_a_clock_has_stepped_back(
+async def test_redelivered_batch_is_not_folded_again_after_a_clock_step(
     scene: Scene, event: Event, codec: Codec
 ) -> None:
     """Folded behind the third of these, the first would win against it."""
@@ -439,7 +439,7 @@ async def test_a_batch_that_comes_again_is_not_folded_again_even_where_a_clock_h
     await store.close()
 
 
-async def test_messages_that_a_purge_of_another_filter_makes_the_server_skip_are_folded(
+async def test_messages_skipped_by_the_server_after_a_filtered_purge_are_folded(
     scene: Scene, jetstream: JetStreamContext, event: Event, eventually: Eventually
 ) -> None:
     """NATS 2.12 and 2.14 skip them (nats-server issue 8571); other versions deliver them anyway."""

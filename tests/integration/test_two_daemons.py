@@ -109,7 +109,7 @@ async def active_pid(environment: dict[str, str]) -> int:
     return int(active["application"].rpartition(":")[2])
 
 
-async def test_the_standby_takes_over_when_the_active_one_is_killed(
+async def test_standby_takes_over_when_the_leader_is_killed(
     pair: tuple[Daemon, Daemon],
     environment: dict[str, str],
     connect: Callable[..., Awaitable[None]],
@@ -125,7 +125,7 @@ async def test_the_standby_takes_over_when_the_active_one_is_killed(
     assert await active_pid(environment) == standby.process.pid
 
 
-async def test_a_paused_daemon_is_relieved_and_has_no_effect_when_it_wakes(
+async def test_paused_daemon_is_replaced_and_writes_nothing_when_it_resumes(
     pair: tuple[Daemon, Daemon],
     connect: Callable[..., Awaitable[None]],
     query: Query,

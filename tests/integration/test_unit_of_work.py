@@ -163,7 +163,7 @@ async def test_rows_of_different_sets_of_facets_are_saved_in_one_transaction(sav
     }
 
 
-async def test_the_columns_that_people_query_follow_the_registers(save: Save, query: Query, database_url: str) -> None:
+async def test_query_columns_follow_the_registers(save: Save, query: Query, database_url: str) -> None:
     await save({"e": endpoint(first=7)})
     assert await columns(query, database_url, "e") == {
         "connectivity_status": "disconnected",
@@ -197,7 +197,7 @@ async def test_an_endpoint_without_a_row_is_loaded_as_unseen(load: Load) -> None
     assert facts((await load("nobody"))["nobody"]) == facts(Endpoint.unseen())
 
 
-async def test_an_endpoint_that_only_a_rejected_event_named_gets_a_row_of_defaults(
+async def test_endpoint_named_only_by_a_late_event_gets_a_row_of_defaults(
     save: Save, query: Query, database_url: str
 ) -> None:
     await save({"e": endpoint(facets=0)})
@@ -210,7 +210,7 @@ async def test_an_endpoint_that_only_a_rejected_event_named_gets_a_row_of_defaul
     }
 
 
-async def test_an_event_that_changed_nothing_still_becomes_the_last_one(save: Save, load: Load) -> None:
+async def test_late_event_still_becomes_the_last_event(save: Save, load: Load) -> None:
     await save({"e": endpoint(first=1)})
     working_copy = (await load("e", facets=0b1))["e"]
     working_copy.last_event_seq, working_copy.last_event_at = 90, T - 5
@@ -231,7 +231,7 @@ async def test_25_000_endpoints_named_by_one_event_are_loaded_and_saved_together
     assert {found.states[0] for found in (await load(*names, facets=0b1)).values()} == {states(40)[0]}
 
 
-async def test_two_batches_on_one_connection_do_not_see_each_others_changes(
+async def test_batches_on_one_connection_do_not_see_each_others_changes(
     save: Save, query: Query, database_url: str
 ) -> None:
     await save({"e1": endpoint(first=1)})
@@ -240,7 +240,7 @@ async def test_two_batches_on_one_connection_do_not_see_each_others_changes(
     assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == [("e2",)]
 
 
-async def test_an_error_in_the_block_takes_rows_dead_letters_and_checkpoint_back(
+async def test_error_in_the_block_rolls_back_rows_dead_letters_and_checkpoint(
     store: Store, query: Query, database_url: str
 ) -> None:
     await store.begin(CHECKPOINT)
@@ -257,7 +257,7 @@ async def test_an_error_in_the_block_takes_rows_dead_letters_and_checkpoint_back
     assert await store.checkpoint() == CHECKPOINT
 
 
-async def test_a_connection_is_good_again_after_what_postgres_objected_to(save: Save, load: Load) -> None:
+async def test_connection_works_after_a_rejected_statement(save: Save, load: Load) -> None:
     with pytest.raises(PoisonError, match="database-rejected"):
         await save({"e": endpoint(), "nul\0": endpoint()})
     await save({"e": endpoint(first=20)})
@@ -271,9 +271,7 @@ DEAD_LETTER = DeadLetter(
 )
 
 
-async def test_a_dead_letter_keeps_the_message_with_what_postgres_cannot_hold_as_escapes(
-    store: Store, query: Query, database_url: str
-) -> None:
+async def test_dead_letter_escapes_what_postgres_cannot_store(store: Store, query: Query, database_url: str) -> None:
     async with store.transaction() as work:
         await work.park("S", [DEAD_LETTER])
     assert await query(
@@ -297,7 +295,7 @@ async def test_a_dead_letter_keeps_the_message_with_what_postgres_cannot_hold_as
     ]
 
 
-async def test_parking_a_message_again_counts_the_attempt_and_renews_the_reason(
+async def test_parking_again_counts_the_attempt_and_updates_the_reason(
     store: Store, query: Query, database_url: str
 ) -> None:
     for reason in ("malformed-payload", "database-rejected", "trailing-bytes"):
@@ -313,7 +311,7 @@ CHECKPOINT = Checkpoint(
 )
 
 
-async def test_a_checkpoint_is_read_as_it_was_advanced(store: Store) -> None:
+async def test_checkpoint_is_read_as_written(store: Store) -> None:
     assert await store.checkpoint() is None
     await store.begin(CHECKPOINT)
     assert await store.checkpoint() == CHECKPOINT
@@ -328,7 +326,7 @@ async def test_a_checkpoint_is_read_as_it_was_advanced(store: Store) -> None:
     assert await store.checkpoint() == after
 
 
-async def test_the_first_checkpoint_does_not_replace_that_of_a_quicker_projector(store: Store) -> None:
+async def test_first_checkpoint_does_not_replace_an_existing_one(store: Store) -> None:
     await store.begin(CHECKPOINT)
     await store.begin(replace(CHECKPOINT, stream_created_at=T + 1, position=7))
     assert await store.checkpoint() == CHECKPOINT
@@ -339,7 +337,7 @@ async def test_the_first_checkpoint_does_not_replace_that_of_a_quicker_projector
     [replace(CHECKPOINT, position=4), replace(CHECKPOINT, stream="OTHER")],
     ids=["other position", "other stream"],
 )
-async def test_advancing_from_a_checkpoint_that_is_elsewhere_is_refused(store: Store, believed: Checkpoint) -> None:
+async def test_advancing_from_a_stale_checkpoint_is_refused(store: Store, believed: Checkpoint) -> None:
     await store.begin(CHECKPOINT)
     with pytest.raises(CheckpointMovedError):
         await transact(store, lambda work: work.hold(believed))
@@ -376,7 +374,7 @@ async def contest(
     return holding, decided, waiting
 
 
-async def test_who_waited_for_the_checkpoint_and_finds_it_moved_is_refused(contest: Any) -> None:
+async def test_waiter_that_finds_the_checkpoint_moved_is_refused(contest: Any) -> None:
     holding, decided, waiting = contest
     assert not waiting.done()
     decided.set()
@@ -386,7 +384,7 @@ async def test_who_waited_for_the_checkpoint_and_finds_it_moved_is_refused(conte
     assert (refused.value.expected, refused.value.found) == (0, 5)
 
 
-async def test_who_waited_for_the_checkpoint_goes_on_where_its_holder_gave_up(contest: Any) -> None:
+async def test_waiter_continues_when_the_holder_rolled_back(contest: Any) -> None:
     holding, _, waiting = contest
     holding.cancel()
     await waiting

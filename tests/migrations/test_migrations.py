@@ -99,7 +99,7 @@ async def test_the_migrated_database_is_the_declared_one_also_where_alembic_does
     assert await catalogue(database_url) == await catalogue(empty_database_url)
 
 
-async def test_every_table_and_view_and_column_says_what_it_is(database_url: str, catalogue: Catalogue) -> None:
+async def test_every_table_view_and_column_has_a_comment(database_url: str, catalogue: Catalogue) -> None:
     found = await catalogue(database_url)
     assert {row[0] for row in found["columns"]} == {*metadata.tables, "projector_status"}
     assert [row[:3] for row in found["columns"] if not row[-1]] == []
@@ -145,9 +145,7 @@ async def test_rows_that_a_fingerprint_of_the_rules_built_become_those_of_versio
     assert found == [(5, 0, "kaa-2017-04")]
 
 
-async def test_a_downgrade_removes_everything_and_the_next_upgrade_brings_it_back(
-    database_url: str, catalogue: Catalogue
-) -> None:
+async def test_downgrade_removes_everything_and_upgrade_restores_it(database_url: str, catalogue: Catalogue) -> None:
     before = await catalogue(database_url)
     await sync(database_url, downgrade)
     assert not any((await catalogue(database_url)).values())
@@ -168,7 +166,7 @@ async def migrating(url: str) -> tuple[int | None, str]:
     return process.returncode, out.decode()
 
 
-async def test_migrations_that_are_started_at_once_wait_for_each_other(
+async def test_concurrent_migrations_wait_for_each_other(
     empty_database_url: str, database_url: str, query: Query, eventually: Eventually, catalogue: Catalogue
 ) -> None:
     async def two_wait() -> bool:

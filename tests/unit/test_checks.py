@@ -162,7 +162,7 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-async def test_nothing_is_found_in_a_set_up_that_is_as_it_should_be() -> None:
+async def test_sound_setup_has_no_findings() -> None:
     assert await names() == set()
 
 
@@ -176,11 +176,11 @@ def test_a_database_is_migrated_if_its_migration_reads_as_the_wanted_one() -> No
 @pytest.mark.parametrize(
     ("seen", "found"), BAD, ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else ""
 )
-async def test_what_is_bad_is_found_and_nothing_else(seen: dict[str, Any], found: set[str]) -> None:
+async def test_bad_setup_has_exactly_its_finding(seen: dict[str, Any], found: set[str]) -> None:
     assert await names(**seen) == found
 
 
-def test_every_check_is_tried_and_has_a_name_of_its_own() -> None:
+def test_every_check_is_tested_and_has_a_unique_name() -> None:
     every = [check.name for check in CHECKS]
     assert len(every) == len(set(every))
     assert set(every) == set[str]().union(*(found for _, found in BAD))
@@ -206,7 +206,7 @@ def test_every_check_is_tried_and_has_a_name_of_its_own() -> None:
         broker(consumer=None),
     ],
 )
-async def test_what_does_no_harm_is_not_found(seen: dict[str, Any]) -> None:
+async def test_harmless_setup_has_no_findings(seen: dict[str, Any]) -> None:
     assert await names(**seen) == set()
 
 
@@ -227,7 +227,7 @@ async def test_a_fault_of_clusters_is_not_found_in_a_single_server() -> None:
     assert "issue 6888" not in await told(clustered=False)
 
 
-async def test_what_may_not_be_looked_at_is_not_said_to_be_missing() -> None:
+async def test_forbidden_information_is_not_reported_as_missing() -> None:
     assert await names(**database(migration=None, schema=None, checkpoint=None)) == set()
     unseen = database(migration=None, checkpoint=None, missing_privileges=("SELECT on projector_migration",))
     assert await names(**unseen) == {"privileges"}
@@ -255,7 +255,7 @@ async def test_a_stream_whose_beginning_is_gone_stops_the_first_run() -> None:
     assert await names(**first_run | database(migration=None, checkpoint=None)) == {"beginning-gone", "not-migrated"}
 
 
-async def test_each_server_is_examined_where_the_other_one_is_away() -> None:
+async def test_each_server_is_examined_if_the_other_is_unreachable() -> None:
     away = BrokerUnavailableError("away")
     assert await names(away, replace(DATABASE, encoding="LATIN1")) == {"nats-unreachable", "encoding"}
     gone = DatabaseUnavailableError("away")

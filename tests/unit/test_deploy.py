@@ -87,7 +87,7 @@ def test_every_metric_that_is_asked_for_is_documented() -> None:
     assert named_metrics() <= documented
 
 
-def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on() -> None:
+def test_every_alert_has_severity_summary_and_runbook() -> None:
     headings = re.findall(r"^### (.+)$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for rule in rules():
         assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -124,7 +124,7 @@ def test_promtool_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None:
     assert f"{len(asked)} rules found" in run("promtool", "check", "rules", path)
 
 
-def test_the_dashboard_asks_whichever_prometheus_is_chosen() -> None:
+def test_dashboard_queries_the_selected_prometheus() -> None:
     def sources(where: Any) -> Iterator[Any]:
         if isinstance(where, dict):
             if "datasource" in where:
@@ -141,7 +141,7 @@ def test_the_dashboard_asks_whichever_prometheus_is_chosen() -> None:
     assert variables == ["datasource", "job"]
 
 
-def test_the_dashboard_is_read_from_top_to_bottom_and_no_panel_covers_another() -> None:
+def test_dashboard_panels_do_not_overlap() -> None:
     panels = dashboard()["panels"]
     assert [panel["title"] for panel in panels if panel["type"] == "row"] == [
         "Is it healthy?",
@@ -170,7 +170,7 @@ def unit() -> RawConfigParser:
     return parser
 
 
-def test_what_the_unit_starts_is_a_command_line_of_the_projector() -> None:
+def test_unit_starts_a_valid_command_line() -> None:
     program, *arguments = shlex.split(unit()["Service"]["ExecStart"])
     assert Path(program).name == "projector"
     (command,) = arguments
@@ -178,15 +178,15 @@ def test_what_the_unit_starts_is_a_command_line_of_the_projector() -> None:
     assert unit()["Service"]["Environment"].partition("=")[0] in VARIABLES
 
 
-def test_the_watchdog_waits_until_the_daemon_itself_has_said_that_its_loop_is_stuck() -> None:
+def test_watchdog_waits_longer_than_the_health_check() -> None:
     assert float(unit()["Service"]["WatchdogSec"]) > 2 * HEARTBEAT_PERIOD_S
 
 
-def test_a_daemon_that_needs_somebody_is_not_started_again() -> None:
+def test_fatal_exit_is_not_restarted() -> None:
     assert unit()["Service"]["RestartPreventExitStatus"].split() == [str(EXIT_USAGE), str(EXIT_FATAL)]
 
 
-def test_systemd_accepts_the_unit_and_finds_it_well_locked_up(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_and_rates_it_as_sandboxed(tmp_path: Path) -> None:
     written = (DEPLOY / "projector.service").read_text(encoding="utf-8")
     installed = tmp_path / "projector.service"
     installed.write_text(written.replace("/opt/projector/bin/projector", sys.executable), encoding="utf-8")
@@ -206,7 +206,7 @@ def instructions() -> list[tuple[str, str]]:
     return [(name, arguments) for name, _, arguments in (line.partition(" ") for line in joined.splitlines() if line)]
 
 
-def test_what_the_image_is_built_from_exists_and_is_all_that_the_builder_gets() -> None:
+def test_image_is_built_from_existing_files_only() -> None:
     copied = {
         source
         for name, arguments in instructions()
@@ -228,7 +228,7 @@ def test_the_container_is_not_root_and_holds_no_secret() -> None:
     assert not re.search(r"URL|PASSWORD|CREDENTIALS|NKEY|_KEY", " ".join(arguments for _, arguments in instructions()))
 
 
-def test_the_container_asks_the_daemon_how_it_is_where_it_answers() -> None:
+def test_container_health_check_uses_the_http_address() -> None:
     environment = dict(re.findall(rf"({ENVIRONMENT_PREFIX}\w+)=(\S+)", dict(instructions())["ENV"]))
     assert set(environment) <= VARIABLES
     address = http_address(environment["PROJECTOR_HTTP"])

@@ -127,7 +127,7 @@ def test_an_event_is_counted_once_and_as_applied_if_it_changed_anything(events: 
     assert fold(events, endpoints) == Counter({(type(events[0]), verdict): 1})
 
 
-def test_silence_changes_nothing() -> None:
+def test_folding_no_events_changes_nothing() -> None:
     endpoints = folded(ONE_OF_EACH)
     endpoint = endpoints["e"]
     before, endpoint.changed = list(endpoint.states), 0
@@ -242,7 +242,7 @@ def test_the_same_stream_gives_the_same_state(history: list[Event]) -> None:
 
 
 @given(histories(), st.integers(0, 10))
-def test_it_does_not_matter_where_a_stream_is_cut_into_batches(history: list[Event], cut: int) -> None:
+def test_batch_boundaries_do_not_matter(history: list[Event], cut: int) -> None:
     assert snapshot(folded(history[:cut], history[cut:])) == snapshot(folded(history))
 
 

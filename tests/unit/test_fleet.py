@@ -79,7 +79,7 @@ def test_same_arguments_give_the_same_life(endpoints: int, revision: str) -> Non
     assert life(endpoints, 3_000, revision=revision) == life(endpoints, 3_000, revision=revision)
 
 
-def test_one_fleet_can_be_begun_again_while_another_life_of_it_goes_on() -> None:
+def test_lives_of_one_fleet_are_independent() -> None:
     one = fleet(50)
     events = one.events()
     first = list(islice(events, 500))
@@ -93,7 +93,7 @@ def test_another_seed_gives_another_fleet() -> None:
 
 @each_revision
 @pytest.mark.parametrize("skip", [1, 90, 1_234])
-def test_skipping_goes_on_where_a_stopped_life_ended(skip: int, revision: str) -> None:
+def test_skipping_resumes_where_a_life_stopped(skip: int, revision: str) -> None:
     assert life(100, 500, skip=skip, revision=revision) == life(100, skip + 500, revision=revision)[skip:]
 
 
@@ -136,7 +136,7 @@ def test_a_long_life_reaches_every_status_and_every_kind_of_change(codec: Codec)
     assert verdicts[Disconnected, Verdict.FENCED] > 0
 
 
-def test_a_fleet_of_one_is_fenced_too(codec: Codec) -> None:
+def test_single_endpoint_is_fenced_too(codec: Codec) -> None:
     verdicts = fold(decoded(codec, life(1, 1_000)), defaultdict(Endpoint.unseen))
     assert verdicts[Disconnected, Verdict.FENCED] > 0
 
@@ -204,7 +204,7 @@ def test_identifiers_have_their_shapes() -> None:
     assert len({event.record["correlationId"] for event in events}) == len(events)
 
 
-def test_replicas_are_known_but_for_a_few() -> None:
+def test_most_replicas_are_known() -> None:
     replicas = Counter((event.originator, event.record["originatorReplicaId"]) for event in life(300, 20_000))
     assert {replica for originator, replica in replicas if originator == "kpc"} == {
         "", "kpc-0", "kpc-1", "kpc-2", "kpc-3",
@@ -214,7 +214,7 @@ def test_replicas_are_known_but_for_a_few() -> None:
     assert unknown < 0.02 * replicas.total()
 
 
-def test_timestamps_never_run_ahead_and_a_few_fall_a_little_behind() -> None:
+def test_timestamps_are_never_ahead_and_rarely_late() -> None:
     behind = [
         START_AT + int(number * INTERVAL_MS) - event.record["timestamp"]
         for number, event in enumerate(life(300, 20_000))

@@ -56,7 +56,7 @@ def test_the_start_shows_the_settings_and_no_secret() -> None:
     assert "s3cret" not in str(line)
 
 
-def test_what_would_move_a_terminal_is_shown_as_an_escape(
+def test_terminal_control_characters_are_escaped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -84,7 +84,7 @@ def test_batches_are_not_logged(clock: Any) -> None:
     assert [line for line in logged if line["log_level"] != "debug"] == []
 
 
-def test_an_end_of_the_stream_that_was_hardly_left_is_not_said_again(clock: Any) -> None:
+def test_catching_up_after_a_small_lag_is_not_logged_again(clock: Any) -> None:
     journal = DaemonLog()
     with capture_logs() as logged:
         journal.notify(Active(checkpoint=CHECKPOINT))
@@ -99,7 +99,7 @@ def test_an_end_of_the_stream_that_was_hardly_left_is_not_said_again(clock: Any)
     assert [line["event"] for line in logged if line["log_level"] == "info"] == ["active", "caught up", "caught up"]
 
 
-def test_the_same_failure_is_said_once_a_minute_and_another_one_at_once(clock: Any) -> None:
+def test_repeated_failure_is_logged_once_a_minute(clock: Any) -> None:
     journal = DaemonLog()
     with capture_logs() as logged:
         for _ in range(60):
@@ -112,7 +112,7 @@ def test_the_same_failure_is_said_once_a_minute_and_another_one_at_once(clock: A
     assert reasons == ["down", "down", "starting up", "starting up"]
 
 
-def test_of_many_messages_that_are_parked_at_once_a_few_are_named_and_the_others_counted() -> None:
+def test_many_parked_messages_are_logged_as_a_few_and_a_count() -> None:
     with capture_logs() as logged:
         DaemonLog().notify(committed(parked=8000))
     parked = [line for line in logged if line["event"] == "parked"]

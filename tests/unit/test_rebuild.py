@@ -329,16 +329,14 @@ async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_mend
 
 
 @pytest.mark.parametrize("first", range(2, 11))
-async def test_a_table_that_is_right_is_right_however_much_of_the_stream_is_gone(
+async def test_correct_table_verifies_however_far_the_stream_is_trimmed(
     folded: MemoryScene, rebuilds: Rebuilds, first: int
 ) -> None:
     await folded.stream.trim(first)
     assert (await rebuilds.verify(accept_trimmed=True)).clean
 
 
-async def test_a_trimmed_stream_that_was_created_again_keeps_nothing_of_the_one_before(
-    folded: MemoryScene, rebuilds: Rebuilds
-) -> None:
+async def test_recreated_trimmed_stream_keeps_no_earlier_values(folded: MemoryScene, rebuilds: Rebuilds) -> None:
     await folded.stream.recreate()
     await folded.stream.publish(*folded.connects(21, 24))
     await folded.stream.trim(3)

@@ -124,7 +124,7 @@ async def test_messages_that_come_and_go_behind_the_last_one_known_end_the_repla
         await through(replay, 6)
 
 
-async def test_messages_that_are_deleted_one_by_one_are_not_waited_for(stream: MemoryStream, begin: Open) -> None:
+async def test_daemon_does_not_wait_for_deleted_messages(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 9)
     replay = await begin()
     await stream.delete(4, 7, 8, 9)

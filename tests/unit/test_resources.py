@@ -6,7 +6,7 @@ import pytest
 from projector import resources
 
 
-def test_a_user_without_a_home_has_a_folder_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_home_gets_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(user: int) -> None:
         raise KeyError(user)
 

@@ -48,7 +48,7 @@ def hear(path: str) -> Iterator[Hear]:
     yield from listening(path)
 
 
-def test_it_is_ready_when_it_works_or_waits_for_a_server_and_says_what_it_does(path: str, hear: Hear) -> None:
+def test_service_manager_hears_ready_and_the_state(path: str, hear: Hear) -> None:
     with ServiceManager({"NOTIFY_SOCKET": path}) as service:
         service.notify(Heartbeat())
         assert hear() == []
@@ -65,9 +65,7 @@ def test_it_is_ready_when_it_stands_by(path: str, hear: Hear) -> None:
         assert hear()[0] == "READY=1"
 
 
-def test_the_watchdog_is_fed_while_the_loop_goes_round_and_not_more_often_than_it_needs(
-    path: str, hear: Hear, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watchdog_is_notified_only_as_often_as_needed(path: str, hear: Hear, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(service_module, "monotonic", lambda: now)
     with ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "20000000"}) as service:
@@ -91,7 +89,7 @@ def test_a_socket_may_be_abstract() -> None:
         assert hear()[0] == "READY=1"
 
 
-def test_without_a_service_manager_or_with_one_that_is_gone_nothing_happens(path: str) -> None:
+def test_missing_service_manager_is_ignored(path: str) -> None:
     for environment in ({}, {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1"}):
         with ServiceManager(environment) as service:
             service.notify(Heartbeat())

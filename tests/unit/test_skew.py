@@ -21,7 +21,7 @@ def messages(count: int, first: int = 1) -> list[Message]:
     return [Message(position, 1000, "", b"") for position in range(first, first + count)]
 
 
-def test_a_handful_of_messages_of_each_batch_is_looked_at_evenly_spread() -> None:
+def test_few_messages_of_each_batch_are_sampled_evenly() -> None:
     for count in (1, 7, 8, 9, 16, 17, 8000):
         decoder = Decoder()
         ClockSkew(decoder, lambda *_: None).notify(Received(messages=messages(count)))
@@ -35,7 +35,7 @@ def test_a_clock_that_is_ahead_is_negative() -> None:
     assert noted == [("kpc", "1", -0.25)]
 
 
-def test_replicas_without_end_are_counted_under_one_name() -> None:
+def test_excess_replicas_share_one_label() -> None:
     noted: set[tuple[str, str]] = set()
     skew = ClockSkew(Decoder(), lambda originator, replica, _: noted.add((originator, replica)))
     for position in range(1, 1000):
@@ -44,7 +44,7 @@ def test_replicas_without_end_are_counted_under_one_name() -> None:
     assert ("(other)", "(other)") in noted
 
 
-def test_a_replica_with_a_name_without_end_is_not_named() -> None:
+def test_long_replica_name_is_not_a_label() -> None:
     class Boaster(Decoder):
         def origin(self, message: Message) -> Origin:
             return Origin("kpc", "x" * 1_000_000, message.stored_at)

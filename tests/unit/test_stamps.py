@@ -43,7 +43,7 @@ def test_the_stored_time_stands_in_for_a_timestamp_of_0_or_less(timestamp: int) 
 
 
 @pytest.mark.parametrize("replica", ["x", None])
-def test_anything_supersedes_nothing(replica: str | None) -> None:
+def test_any_stamp_supersedes_none(replica: str | None) -> None:
     assert supersedes(stamp(1, at=1, replica=replica), None)
 
 
@@ -64,12 +64,12 @@ def test_within_one_replica_stream_order_decides_whatever_its_clock_did(at: int)
     ],
 )
 class TestUnlessBothAreFromOneKnownOrigin:
-    def test_the_time_decides(self, one: tuple[str, str], other: tuple[str, str]) -> None:
+    def test_later_time_supersedes(self, one: tuple[str, str], other: tuple[str, str]) -> None:
         newer, older = stamp(1, 101, *one), stamp(2, 100, *other)
         assert supersedes(newer, older)
         assert not supersedes(older, newer)
 
-    def test_the_position_decides_between_equal_times(self, one: tuple[str, str], other: tuple[str, str]) -> None:
+    def test_higher_position_supersedes_at_equal_times(self, one: tuple[str, str], other: tuple[str, str]) -> None:
         earlier, later = stamp(1, 100, *one), stamp(2, 100, *other)
         assert supersedes(later, earlier)
         assert not supersedes(earlier, later)

@@ -42,7 +42,7 @@ NASTY = "a\x1b]0;title\x07\x9b2J\r\n\tb\u202e\ud800 é終"
 SEEN = r"a\x1b]0;title\x07\x9b2J\r\n\tb\u202e\ud800 é終"
 
 
-def test_what_would_move_a_terminal_is_shown_as_an_escape(capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     tables.print_rows((NASTY,), [(NASTY,), ([NASTY.replace("\ud800", "")],)])
     tables.print_pairs({"name": NASTY})
     printed = capsys.readouterr().out
