@@ -1,7 +1,7 @@
-"""What can go wrong, in three families that are three verdicts.
+"""The errors, in three families: retry, park the message, stop.
 
 ProjectorError
-├── TransientError          roll back, back off, do the same again
+├── TransientError          roll back, back off, retry
 │   ├── DatabaseUnavailableError
 │   ├── BrokerUnavailableError
 │   ├── CheckpointMovedError
@@ -11,8 +11,8 @@ ProjectorError
 │   │   └── MessagesSkippedError
 │   ├── LoginRefusedAgainError
 │   └── HeldRowsRefusedError
-├── PoisonError             park this one message and go on
-└── FatalError              stop, say why, exit non-zero
+├── PoisonError             park the message and continue
+└── FatalError              stop, report why, exit non-zero
     ├── SettingError
     ├── NotMigratedError
     ├── DatabaseRefusedError
@@ -31,8 +31,8 @@ ProjectorError
     ├── NoDeadLetterError
     └── QueryRefusedError
 
-An error that has facts of its own keeps them as attributes.
-Its text reaches a person as one line, and that of a fatal one ends in what to do next.
+An error carries its facts as attributes.
+Users see its text as one line; the text of a fatal error ends with the remedy.
 """
 
 from typing import Literal
@@ -46,15 +46,15 @@ PoisonReason = Literal[
     "unstorable-json",
     "database-rejected",
 ]
-"""Why a message was parked, as it stands in `dead_letter.reason`."""
+"""Why a message was parked: the values of `dead_letter.reason`."""
 
 
 class ProjectorError(Exception):
-    """Anything this program raises on purpose."""
+    """Base class of the errors that the projector raises."""
 
 
 class TransientError(ProjectorError):
-    """It may work the next time: roll back, back off and retry the same batch."""
+    """A retry may succeed: roll back, back off and retry the same batch."""
 
 
 class DatabaseUnavailableError(TransientError):
@@ -66,7 +66,7 @@ class BrokerUnavailableError(TransientError):
 
 
 class CheckpointMovedError(TransientError):
-    """Another projector has folded past the position this one believed to be the last."""
+    """Another projector has moved the checkpoint that this one expected."""
 
     def __init__(self, *, expected: int, found: int | None) -> None:
         where = "elsewhere" if found is None else f"at {found}"
@@ -76,23 +76,23 @@ class CheckpointMovedError(TransientError):
 
 
 class RowsChangedError(TransientError):
-    """A rebuild or a retry has changed rows: what is remembered of them does not hold any more."""
+    """A rebuild or a retry has changed rows, so prefetched state is stale."""
 
     def __init__(self, *, generation: int) -> None:
-        super().__init__("rows were changed by a rebuild or a retry; they are read anew")
+        super().__init__("a rebuild or a retry has changed rows; they are reloaded")
         self.generation = generation
 
 
 class DeliveryInterruptedError(TransientError):
-    """The consumer skipped, repeated or stopped delivering: what is buffered cannot be trusted."""
+    """The consumer skipped, repeated or stopped delivering messages: buffered messages cannot be trusted."""
 
 
 class ConsumerPausedError(DeliveryInterruptedError):
-    """A person has paused the consumer; the daemon waits until the pause ends."""
+    """The consumer is paused; the daemon waits until the pause ends."""
 
     def __init__(self, stream: str, consumer: str, *, until: str) -> None:
         super().__init__(
-            f"consumer {consumer!r} is paused until {until}, and delivers nothing; "
+            f"consumer {consumer!r} is paused until {until} and delivers nothing; "
             f"`nats consumer resume {stream} {consumer}` ends the pause"
         )
         self.stream = stream
@@ -101,25 +101,23 @@ class ConsumerPausedError(DeliveryInterruptedError):
 
 
 class MessagesSkippedError(DeliveryInterruptedError):
-    """The consumer skipped a message that the stream holds: a fault of the server."""
+    """The consumer skipped a message that the stream holds: a fault of the NATS server."""
 
     def __init__(self, position: int) -> None:
-        super().__init__(
-            f"the consumer skipped position {position}, which the stream holds; another consumer is created"
-        )
+        super().__init__(f"the consumer skipped position {position}, which the stream holds; the consumer is recreated")
         self.position = position
 
 
 class LoginRefusedAgainError(TransientError):
-    """A server refuses a daemon that it accepted before: a rotated password, an auth service that is not up yet."""
+    """A server refuses a login that it accepted before: a rotated password, an auth service that is not up yet."""
 
 
 class HeldRowsRefusedError(TransientError):
-    """Postgres objects to some of many rows that were written together, long after the messages that made them."""
+    """Postgres rejects rows of a rebuild that were written together, so the message at fault is unknown."""
 
 
 class PoisonError(ProjectorError):
-    """One message can never be folded as it is."""
+    """The message can never be folded."""
 
     def __init__(self, reason: PoisonReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -128,7 +126,7 @@ class PoisonError(ProjectorError):
 
 
 class FatalError(ProjectorError):
-    """Going on would be wrong or pointless: stop and say why."""
+    """Continuing would be wrong or pointless: stop and report why."""
 
 
 class SettingError(FatalError):
@@ -139,7 +137,7 @@ class NotMigratedError(FatalError):
     """The database does not have the tables of this version."""
 
     def __init__(self, *, found: str | None, expected: str, newer: bool = False) -> None:
-        remedy = "run the newer version, which made it" if newer else "run `projector init`"
+        remedy = "run the newer version" if newer else "run `projector init`"
         super().__init__(
             f"the database is at migration {found or 'none'}{', which this version does not know' if newer else ''}, "
             f"this version needs {expected}; {remedy}"
@@ -150,15 +148,15 @@ class NotMigratedError(FatalError):
 
 
 class DatabaseRefusedError(FatalError):
-    """Postgres will not let us in, or not let us do what the projector needs."""
+    """Postgres refuses the connection, or a statement that the projector needs."""
 
 
 class DatabaseLoginError(DatabaseRefusedError):
-    """Postgres refuses the login, or there is no such database."""
+    """Postgres refuses the login, or the database does not exist."""
 
 
 class BrokerRefusedError(FatalError):
-    """NATS will not let us in, or not let us do what the projector needs."""
+    """NATS refuses the connection, or a request that the projector needs."""
 
 
 class BrokerLoginError(BrokerRefusedError):
@@ -166,11 +164,11 @@ class BrokerLoginError(BrokerRefusedError):
 
 
 class NotPermittedError(BrokerRefusedError):
-    """NATS does not let us use a subject."""
+    """The NATS user may not use a subject."""
 
     def __init__(self, doing: str, subject: str) -> None:
         super().__init__(
-            f"NATS does not let us {doing} {subject!r}; give the user the permissions that docs/how-to/connect.md lists"
+            f"the NATS user may not {doing} {subject!r}; grant it the permissions that docs/how-to/connect.md lists"
         )
         self.doing = doing
         self.subject = subject
@@ -194,7 +192,7 @@ class StreamReplacedError(FatalError):
         super().__init__(
             f"stream {stream!r} is not the one that was folded: {evidence}; "
             "restore the original stream, or run `projector rebuild` to accept this one: "
-            "what only the original stream said is lost then"
+            "what only the original stream held is then lost"
         )
         self.stream = stream
         self.evidence = evidence
@@ -206,9 +204,9 @@ class EventsLostError(FatalError):
     def __init__(self, stream: str, *, checkpoint: int, first: int) -> None:
         self.lost = first - checkpoint - 1
         super().__init__(
-            f"{self.lost} positions of stream {stream!r} are gone before they were folded: "
+            f"{self.lost} positions of stream {stream!r} were removed before they were folded: "
             f"the checkpoint is at {checkpoint} and the stream begins at {first}; "
-            "run once with --accept-gap to go on without them"
+            "run once with --accept-gap to continue without them"
         )
         self.stream = stream
         self.checkpoint = checkpoint
@@ -216,11 +214,11 @@ class EventsLostError(FatalError):
 
 
 class OtherStreamError(FatalError):
-    """The tables were built from another stream than the settings name."""
+    """The tables were built from another stream than the one in the settings."""
 
     def __init__(self, *, found: str, wanted: str) -> None:
         super().__init__(
-            f"the tables were built from stream {found!r}, and PROJECTOR_STREAM is {wanted!r}; "
+            f"the tables were built from stream {found!r}, but PROJECTOR_STREAM is {wanted!r}; "
             "use a database for each stream; or end the daemon of the other stream and run `projector rebuild`, "
             "which replaces its rows"
         )
@@ -229,23 +227,23 @@ class OtherStreamError(FatalError):
 
 
 class RulesChangedError(FatalError):
-    """The rows were built by other rules than those of this version and these settings."""
+    """The rows were built with rules other than those of this version and these settings."""
 
     def __init__(self, *, what: str, built_with: str | int, now: str | int, note: str = "") -> None:
-        self.evidence = f"the rows were built with {what} {built_with!r}{note}, this projector has {now!r}"
-        super().__init__(f"{self.evidence}; run `projector rebuild` to build them anew")
+        self.evidence = f"the rows were built with {what} {built_with!r}{note}, but this projector has {now!r}"
+        super().__init__(f"{self.evidence}; run `projector rebuild` to rebuild them")
         self.what = what
         self.built_with = built_with
         self.now = now
 
 
 class DamagedRowError(FatalError):
-    """A row of `endpoint_state` was changed by somebody else, and nothing can be folded on it."""
+    """The registers of a row of `endpoint_state` were changed by another program and cannot be read."""
 
     def __init__(self, endpoint_id: str, facet: str, evidence: str) -> None:
         super().__init__(
             f"the {facet} registers of endpoint {endpoint_id!r} are damaged ({evidence}); "
-            "run `projector rebuild` to mend the table"
+            "run `projector rebuild` to repair the table"
         )
         self.endpoint_id = endpoint_id
         self.facet = facet
@@ -253,13 +251,13 @@ class DamagedRowError(FatalError):
 
 
 class StreamTrimmedError(FatalError):
-    """Messages have left the stream, so that a replay does not see everything."""
+    """Messages have left the stream, so a replay does not see everything."""
 
     def __init__(self, stream: str, *, first: int, gone: int, known: bool) -> None:
         consequence = (
-            "what only they said is kept from the table"
+            "state that only they contained is kept from the table"
             if known
-            else "what only they said is lost: the table was not built from this stream"
+            else "state that only they contained is lost: the table was not built from this stream"
         )
         super().__init__(
             f"stream {stream!r} begins at position {first}, and {gone} of its messages are gone; "
@@ -272,10 +270,10 @@ class StreamTrimmedError(FatalError):
 
 
 class RebuildRunningError(FatalError):
-    """Somebody else is rebuilding or verifying."""
+    """Another rebuild or verification is in progress."""
 
     def __init__(self, who: str) -> None:
-        super().__init__(f"a rebuild or verification is under way: {who}; wait for it, or end it")
+        super().__init__(f"another rebuild or verification is in progress: {who}; wait for it, or end it")
         self.who = who
 
 
@@ -288,9 +286,9 @@ class NoDeadLetterError(FatalError):
 
 
 class QueryRefusedError(FatalError):
-    """Postgres objects to a statement of a person's; nothing is wrong with the database."""
+    """Postgres rejects the statement of a user; the database itself is fine."""
 
 
 def one_line(error: BaseException) -> str:
-    """Return the text of an error on one line, or its name where it has none."""
+    """Return the text of an error on one line, or the name of its class if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where files that are not code lie."""
+"""Locations of the files that are not code."""
 
 import os
 from pathlib import Path
@@ -15,13 +15,13 @@ def folder(name: str) -> Path:
 
 
 def data_folder() -> Path:
-    """Return where `projector dev` keeps its servers' data, and how to reach them, unless told otherwise."""
+    """Return the default folder of `projector dev`: the data of its servers, and the settings that reach them."""
     if os.geteuid() == 0:
-        # Postgres gives root up, and would need the parents of a folder in root's home opened to everybody.
+        # Postgres drops root privileges: a folder in root's home would need its parents opened to all users.
         return _SYSTEM_FOLDER
     import platformdirs
 
     try:
         return platformdirs.user_data_path(_NAME)
-    except RuntimeError:  # a service of systemd runs as a user without a home
+    except RuntimeError:  # a systemd service may run as a user without a home
         return _SYSTEM_FOLDER

@@ -1,4 +1,4 @@
-"""The projector as a program uses it: each operation composes the parts it needs, runs them and closes them."""
+"""The public API: each operation composes the parts it needs, runs them and closes them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Projector:
         return self._parts.rules
 
     async def init(self) -> bool:
-        """Migrate the database, and create the stream if it is missing; return whether it was."""
+        """Migrate the database, and create the stream if it is missing; return whether it was created."""
         from projector.storage import migrate
         from projector.stream.provision import create_stream
 
@@ -95,10 +95,10 @@ class Projector:
 
         Args:
             until_caught_up: return at the end of the stream.
-            accept_gap: go on although events left the stream before they were folded.
+            accept_gap: continue although events left the stream before they were folded.
 
         Raises:
-            FatalError: going on would be wrong or pointless.
+            FatalError: continuing would be wrong or pointless.
             RuntimeError: this projector is running already.
         """
         if not self._idle.is_set():
@@ -131,7 +131,7 @@ class Projector:
         """Replay the stream, and change the rows of `endpoint_state` that differ from what it implies.
 
         Args:
-            accept_trimmed: the beginning of the stream is gone: rely on what the table knows from before.
+            accept_trimmed: if the beginning of the stream is gone, take its state from the table.
             progress: called with the position reached and the position to reach.
 
         Raises:
@@ -237,7 +237,7 @@ class Projector:
         """Fold dead letters, each in a transaction of its own, and yield the outcome of each.
 
         Raises:
-            NoDeadLetterError: there is none at one of the positions; nothing was changed.
+            NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
         """
         from projector.app.dead_letters import retry
         from projector.storage import dead_letters

@@ -12,5 +12,5 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Return the same of a text of several lines, which stay lines."""
+    """Return the same, keeping line breaks."""
     return "\n".join(map(visible, text.split("\n")))

@@ -1,1 +1,1 @@
-"""The one path a message takes, and what drives it."""
+"""The path of a message, and what drives it."""

@@ -28,7 +28,7 @@ class Retried(NamedTuple):
 
     position: int
     parked_again: DeadLetter | None
-    """None: it was resolved."""
+    """None if it was resolved."""
 
 
 async def retry(
@@ -36,7 +36,7 @@ async def retry(
 ) -> AsyncIterator[Retried]:
     """Fold dead letters one by one, each in its own transaction, and yield the results.
 
-    A late message changes only what it supersedes. If an error is raised, the results yielded before it stand.
+    A late message changes only what it supersedes. If an error is raised, the results yielded before it remain valid.
 
     Raises:
         NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.

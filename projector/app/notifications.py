@@ -1,4 +1,4 @@
-"""What the daemon tells its observers."""
+"""The notifications that the daemon sends to its observers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class StandingBy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Active:
-    """This projector leads, and folds from the checkpoint on."""
+    """This projector leads, and folds from the checkpoint."""
 
     checkpoint: Checkpoint
 
@@ -41,7 +41,7 @@ class Committed:
     checkpoint: Checkpoint
     outcome: Outcome
     pending: int
-    """Messages that were waiting in the stream after this batch when it was delivered."""
+    """Matching messages that the stream held after this batch when it was delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class StreamRecognized:
     checkpoint: Checkpoint
     """With the new creation time."""
     created_before: int
-    """The creation time until now, in Unix ms."""
+    """The previous creation time, in Unix ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotListening:
-    """The HTTP server cannot listen; it tries again every few seconds, and the daemon folds on."""
+    """The HTTP server cannot listen; it retries every few seconds while the daemon keeps folding."""
 
     reason: str
 
@@ -94,4 +94,4 @@ Notification: TypeAlias = (
     | Listening
     | NotListening
 )
-"""New kinds may be added: an observer ignores the ones it does not know."""
+"""New kinds may be added: an observer must ignore the ones that it does not know."""

@@ -1,4 +1,4 @@
-"""Batches one after the other: while one is committed, the next is loaded and folded, and the one after it read."""
+"""Overlaps consecutive batches: one is committed while the next is folded and the one after that is read."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -19,17 +19,17 @@ class Processed(NamedTuple):
 async def run_pipeline(
     projection: Projection, rows: Rows, batches: AsyncGenerator[Batch, None]
 ) -> AsyncGenerator[Processed, None]:
-    """Fold and commit batches, and yield what came of each, in their order.
+    """Fold and commit batches, and yield the outcome of each, in order.
 
-    Endpoints are loaded from `rows` beside the transactions;
+    Endpoints are loaded from `rows` outside the transactions;
     if a rebuild or a retry has changed rows since, `Projection.process` folds the batch again.
-    An error of the batches is raised after everything before it is committed.
+    An error from `batches` is raised after everything before it is committed.
 
     Raises:
         TransientError, FatalError: from the batches, `Projection.fold_ahead` and `Projection.process`;
-            what was yielded before stands.
+            outcomes yielded before it remain valid.
     """
-    # Left early, the pipeline must let go of the batches before they are closed.
+    # If the caller leaves early, the pipeline must release the batches before they are closed.
     async with aclosing(batches), aclosing(_read_ahead(batches)) as read:
 
         async def fold_next(previous: FoldedBatch | None) -> FoldedBatch | None:
@@ -51,7 +51,7 @@ async def run_pipeline(
 
 
 async def _read_ahead(batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
-    """Yield batches, and read the next one while one is worked on."""
+    """Yield batches, and read the next one while one is processed."""
 
     async def read() -> Batch | None:
         return await anext(batches, None)

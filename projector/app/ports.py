@@ -1,4 +1,4 @@
-"""What the application needs of the stream and of the database, so that it knows no driver.
+"""The application's interfaces to the stream and the database, free of drivers.
 
 Each port has two implementations: the real one, named in its docstring,
 and one in memory, in `tests.support.memory`.
@@ -18,10 +18,10 @@ from projector.domain.trimmed import Trimmed
 
 
 class Decoder(Protocol):
-    """Reads messages; see `stream.codec.Codec`."""
+    """Decodes messages; see `stream.codec.Codec`."""
 
     def decode(self, message: Message) -> Sequence[Event] | Skipped:
-        """Return the events that a message states, or that its type is unknown.
+        """Return the events of a message, or that it is skipped because its type is unknown.
 
         Raises:
             PoisonError: the message can never be folded.
@@ -29,7 +29,7 @@ class Decoder(Protocol):
         ...
 
     def origin(self, message: Message) -> Origin | None:
-        """Return where a message says it came from and when, or None if that cannot be read."""
+        """Return the origin and the time that a message claims, or None if they cannot be read."""
         ...
 
 
@@ -69,32 +69,32 @@ class Consumer(Protocol):
         ...
 
     async def discard(self) -> None:
-        """Give the consumer up, so that the next `seek` of any client begins with another one."""
+        """Discard the consumer, so that the next `seek` of any client creates another one."""
         ...
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that a delivery and everything before it is done."""
+        """Acknowledge a delivery and everything before it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A stream over one connection. After an error both are given up, and another one is opened."""
+    """A stream over one connection; after an error, a new connection replaces both."""
 
     view: StreamView
     consumer: Consumer
 
 
 class OpenSource(Protocol):
-    """Connects to the stream for the length of a block."""
+    """Opens a connection to the stream, as a context manager."""
 
     def __call__(self) -> AbstractAsyncContextManager[Source]:
-        """Return the block."""
+        """Return the context manager."""
         ...
 
 
 class UnitOfWork(Protocol):
-    """The verbs of one transaction; see `storage.unit_of_work.UnitOfWork`."""
+    """The operations of one transaction; see `storage.unit_of_work.UnitOfWork`."""
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         """Lock the checkpoint; raises CheckpointMovedError, RowsChangedError, RulesChangedError."""
@@ -105,7 +105,7 @@ class UnitOfWork(Protocol):
         ...
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
-        """Make sure that what is stored of endpoints could be written again; raises DamagedRowError."""
+        """Check that the stored facets of endpoints could be written again; raises DamagedRowError."""
         ...
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
@@ -125,15 +125,15 @@ class Transactions(Protocol):
     """Begins transactions."""
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Begin one: it commits at the end of the block and rolls back on any error."""
+        """Begin a transaction: it commits at the end of the block and rolls back on any error."""
         ...
 
 
 class Rows(Transactions, Protocol):
-    """A table of endpoints, which can be read beside its transactions."""
+    """A table of endpoints, readable outside its transactions."""
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
-        """Return working copies of endpoints as they are once what is uncommitted is saved."""
+        """Return working copies of endpoints as if uncommitted ones were saved."""
         ...
 
 
@@ -153,11 +153,11 @@ class Store(Rows, Protocol):
         ...
 
     def note_lag(self, messages: int) -> None:
-        """Remember how many matching messages are not folded; `watch` writes it down."""
+        """Note how many matching messages are not folded; `watch` writes it."""
         ...
 
     async def write_lag(self) -> None:
-        """Write that down now, and since when this daemon leads."""
+        """Write the noted lag, and the time at which this daemon took the lead."""
         ...
 
     @property
@@ -166,7 +166,7 @@ class Store(Rows, Protocol):
         ...
 
     async def watch(self) -> None:
-        """Keep the lead; this ends only by raising that it is lost."""
+        """Keep the lead; this ends only with an error, when the lead is lost."""
         ...
 
     async def checkpoint(self) -> Checkpoint | None:
@@ -174,7 +174,7 @@ class Store(Rows, Protocol):
         ...
 
     async def begin(self, checkpoint: Checkpoint) -> None:
-        """Write the first checkpoint, unless another daemon was quicker."""
+        """Write the first checkpoint, unless another daemon has written one."""
         ...
 
 
@@ -228,7 +228,7 @@ class Staging(Rows, Protocol):
         ...
 
     async def show(self, position: int, target: int) -> None:
-        """Publish how far the replay is."""
+        """Publish the progress of the replay."""
         ...
 
     async def compare(self) -> None:

@@ -1,6 +1,6 @@
-"""The one path: decode, load, fold, save, park, advance.
+"""The path of every message: decode, load, fold, save, park, advance.
 
-Live, rebuild and retry differ in where messages come from, and in the rows that they end in.
+The daemon, a rebuild and a retry differ only in where messages come from and in which tables they write.
 `pipeline` overlaps the steps of consecutive batches.
 """
 
@@ -24,33 +24,33 @@ T = TypeVar("T")
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
 _YIELD_EVERY = 100
-"""Messages or events between two turns of the event loop, so that Postgres never waits long for its next statement."""
+"""Yield to the event loop after this many messages or events, so that Postgres never waits long for a statement."""
 
 Verdicts = Mapping[tuple[type[Any], Verdict], int]
-"""How many events of a type came to which verdict."""
+"""Number of events by type and verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Messages in stream order, and all that can be read from them without knowing any endpoint."""
+    """Messages in stream order, decoded without the state of any endpoint."""
 
     position: int
-    """Everything up to here is done once the batch is committed."""
+    """Everything up to this position is done once the batch is committed."""
     messages: Sequence[Message] = ()
     events: Sequence[Event] = ()
     dead_letters: Sequence[DeadLetter] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Messages of unknown types, by type."""
     duplicates: int = 0
-    """Messages that were left out because they had been folded before."""
+    """Messages that were left out because they were already folded."""
     delivery: Delivery | None = None
     """What to acknowledge after the commit."""
     seconds: Seconds = field(default_factory=dict)
-    """What the stages up to decoding took."""
+    """Durations of the stages up to decoding."""
 
     @property
     def anchor(self) -> Anchor | None:
-        """What the last message was; None if there is none."""
+        """Identifies the last message; None if there is none."""
         return Anchor.of(self.messages[-1]) if self.messages else None
 
     @property
@@ -66,39 +66,39 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedBatch:
-    """A batch, and what it makes of the endpoints that it names."""
+    """A batch, and the new state of the endpoints that it names."""
 
     batch: Batch
     endpoints: Mapping[str, Endpoint]
     verdicts: Verdicts
     seconds: Seconds
-    """What the stages up to folding took."""
+    """Durations of the stages up to folding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a batch that was committed."""
+    """The outcome of a committed batch."""
 
     messages: int
-    """How many were folded, skipped or parked."""
+    """Number of messages folded, skipped or parked."""
     verdicts: Verdicts
     skipped: Mapping[str, int]
     """Messages of unknown types, by type."""
     dead_letters: Sequence[DeadLetter]
     duplicates: int
-    """Messages that had been folded before."""
+    """Messages that were already folded."""
     seconds: Seconds
-    """What the stages took."""
+    """Durations of the stages."""
     refolded: bool = False
-    """Whether the batch was folded again, so that what was folded on top of it is void."""
+    """Whether the batch was folded again, which invalidates what was folded on top of it."""
 
     @property
     def events(self) -> int:
-        """How many events were folded, whatever their verdict."""
+        """Number of events folded, with any verdict."""
         return sum(self.verdicts.values())
 
     def __add__(self, other: "Outcome") -> "Outcome":
-        """Return what came of two parts of a batch."""
+        """Return the outcome of two parts of a batch."""
         return Outcome(
             messages=self.messages + other.messages,
             verdicts=Counter(self.verdicts) + Counter(other.verdicts),
@@ -119,14 +119,14 @@ class Projection:
         self._transactions = transactions
         self.checkpoint = checkpoint
         self.committing = False
-        """Whether a transaction is under way, which should be let finish."""
+        """Whether a transaction is in progress, which should be allowed to finish."""
 
     async def decode(
         self, messages: Sequence[Message], *, delivery: Delivery | None = None, seconds: Seconds | None = None
     ) -> Batch:
-        """Read at least one message; what cannot be read becomes a dead letter.
+        """Decode at least one message; one that cannot be decoded becomes a dead letter.
 
-        `delivery` is what to acknowledge, and `seconds` what earlier stages took.
+        `delivery` is what to acknowledge; `seconds` holds the durations of earlier stages.
         """
         events: list[Event] = []
         dead_letters: list[DeadLetter] = []
@@ -156,7 +156,7 @@ class Projection:
         )
 
     async def fold_ahead(self, batch: Batch, rows: Rows, previous: FoldedBatch | None) -> FoldedBatch:
-        """Fold a batch while the previous one is not committed yet, which need not have changed any row.
+        """Fold a batch on top of the previous one, which may be uncommitted.
 
         Raises:
             TransientError, FatalError: from loading.
@@ -176,7 +176,7 @@ class Projection:
 
         Raises:
             TransientError: nothing was committed, or it is not known whether it was;
-                the checkpoint has to be read again before going on.
+                the checkpoint has to be read again before continuing.
             FatalError: nothing was committed.
         """
         self.committing = True
@@ -232,9 +232,9 @@ class Projection:
         return after
 
     async def _without_duplicates(self, batch: Batch, position: int) -> Batch:
-        """Return what of a batch follows a position.
+        """Return the part of a batch after a position.
 
-        Once a replica's clock has stepped back, stamps alone do not make a redelivery harmless.
+        If a replica's clock has stepped back, stamps alone do not make a redelivery idempotent.
         """
         if not batch.messages or batch.messages[0].position > position:
             return batch
@@ -246,13 +246,13 @@ class Projection:
         return replace(decoded, duplicates=duplicates)
 
     async def _isolate(self, batch: Batch, error: PoisonError) -> Outcome:
-        """Halve a batch that Postgres objects to until the culprit stands alone, and park that."""
+        """Halve a batch that Postgres rejects until the message at fault is alone, and park that message."""
         if len(batch.messages) == 1:
             if batch.dead_letters:
                 raise DatabaseRefusedError(
-                    f"Postgres does not let us park a message: {error.detail}; see what guards the table dead_letter"
+                    f"Postgres rejects a dead letter: {error.detail}; check the constraints and triggers of dead_letter"
                 ) from error
-            # What cannot be written may have been in the row before: then the message is not to blame.
+            # The row may have held the rejected value before: then the message is not at fault.
             async with self._transactions.transaction() as work:
                 await work.check(batch.needed)
             culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
@@ -290,7 +290,7 @@ def _advanced(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:
 
 
 def _count_skipped(so_far: Mapping[str, int], more: Mapping[str, int]) -> Mapping[str, int]:
-    """Add up; a publisher that makes up types must not make the checkpoint grow without end."""
+    """Add up the counts; a publisher that invents types must not make the checkpoint grow without bound."""
     total = dict(so_far)
     for kind, count in more.items():
         name = kind if kind in total or len(total) < _SKIPPED_TYPES_COUNTED else _OTHER_TYPES

@@ -1,8 +1,8 @@
-"""One session: from the checkpoint on, until an error, a stop or the end of the stream.
+"""One session: folds from the checkpoint until an error, a stop or the end of the stream.
 
-A session verifies that the stream is the one that was folded, puts the consumer where the checkpoint is, and folds.
-It begins as the leader, with a new connection to the stream, and knows nothing of the session before it:
-the way to recover is the way to start.
+A session verifies that the stream is the one that was folded, moves the consumer to the checkpoint, and folds.
+It begins as the leader, with a new connection to the stream and no state of the previous session:
+a recovery takes the same path as a start.
 """
 
 from collections.abc import AsyncGenerator
@@ -32,7 +32,7 @@ class LiveOptions:
     linger_s: float
     """How long a batch waits for more messages after its first."""
     accept_gap: bool = False
-    """Whether to go on where events left the stream before they were folded."""
+    """Whether to continue if events left the stream before they were folded."""
     until_caught_up: bool = False
     """Whether to end at the end of the stream."""
 
@@ -52,31 +52,31 @@ class Session:
         self._reader = Reader(source, linger_s=options.linger_s)
         self._projection: Projection | None = None
         self._under_way = 0
-        """Batches that are not committed yet."""
+        """Uncommitted batches."""
         self._uncommitted = 0
         """Messages in them."""
         self._caught_up = False
         self._stopping = False
         self.folding = False
-        """Whether it has begun to follow the stream."""
+        """Whether the session has begun to follow the stream."""
         self.progressed = False
         """Whether a batch was committed."""
 
     @property
     def committing(self) -> bool:
-        """Whether a transaction is under way, which should be let finish."""
+        """Whether a transaction is in progress, which should be allowed to finish."""
         return self._projection is not None and self._projection.committing
 
     def stop(self) -> None:
-        """Let `run` return after the batch that is being committed."""
+        """Make `run` return after the batch that is being committed."""
         self._stopping = True
 
     async def run(self) -> None:
         """Fold until stopped, or until the end of the stream if the options say so.
 
         Raises:
-            TransientError: the session is over, and another one may work.
-            FatalError: going on would be wrong.
+            TransientError: the session is over; another one may succeed.
+            FatalError: continuing would be wrong.
         """
         checkpoint = await self._begin()
         projection = self._projection = Projection(self._decoder, self._store, checkpoint)
@@ -85,16 +85,16 @@ class Session:
             await projection.process(self._across(gap))
         await self._announce(projection.checkpoint)
         self.folding = True
-        # Left early, the pipeline must let go of its batches at once.
+        # If the session ends early, the pipeline must release its batches at once.
         async with aclosing(run_pipeline(projection, self._store, self._batches(projection))) as pipeline:
             async for processed in pipeline:
                 await self._finish(processed, projection.checkpoint)
-                del processed  # its messages may be large, and the next batch is waited for
+                del processed  # its messages may be large: free them before waiting for the next batch
                 if self._stopping:
                     return
 
     async def _begin(self) -> Checkpoint:
-        """Return a checkpoint that can be relied on, a new one if nothing was ever folded."""
+        """Return a verified checkpoint, or a new one if nothing was ever folded."""
         checkpoint = await self._store.checkpoint()
         if checkpoint is None:
             state = await self._source.view.state()
@@ -112,7 +112,7 @@ class Session:
         return await self._adopt(checkpoint, state.created_at)
 
     async def _adopt(self, checkpoint: Checkpoint, created_at: int) -> Checkpoint:
-        """Take over the creation time of the stream, which is the same one although NATS has changed it."""
+        """Adopt the creation time that NATS has changed; the stream is the same."""
         adopted = replace(checkpoint, stream_created_at=created_at)
         async with self._store.transaction() as work:
             await work.hold(checkpoint)
@@ -155,12 +155,12 @@ class Session:
 
     def _rest(self, checkpoint: Checkpoint) -> None:
         self._note_lag(checkpoint)
-        # Batches are read ahead: that nothing arrives says nothing about the ones under way.
+        # Batches are read ahead: an idle consumer says nothing about the batches in progress.
         if not self._under_way:
             self._observer.notify(Heartbeat())
 
     async def _finish(self, processed: Processed, checkpoint: Checkpoint) -> None:
-        """Acknowledge a batch that is committed, and tell of it."""
+        """Acknowledge a committed batch, and notify the observer."""
         self.progressed = True
         self._under_way -= 1
         delivery = processed.batch.delivery
@@ -173,7 +173,7 @@ class Session:
 
     @property
     def _lag(self) -> int:
-        """Matching messages that are not committed, as far as is known."""
+        """Uncommitted matching messages, as far as is known."""
         return self._reader.pending + self._uncommitted
 
     def _note_lag(self, checkpoint: Checkpoint) -> None:

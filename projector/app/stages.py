@@ -11,7 +11,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 """Every stage, in the order in which a batch passes them."""
 
 Seconds: TypeAlias = dict[Stage, float]
-"""Seconds by stage, on the clock: stages of two batches that run side by side are counted in both.
+"""Wall-clock seconds by stage: overlapping stages of two batches count in full in both.
 
 `commit` is the whole transaction, and `save` the part of it in which rows are written.
 """
@@ -19,7 +19,7 @@ Seconds: TypeAlias = dict[Stage, float]
 
 @contextmanager
 def timed(seconds: Seconds, stage: Stage) -> Iterator[None]:
-    """Add the length of a block to a stage."""
+    """Add the duration of a block to a stage."""
     began = perf_counter()
     try:
         yield

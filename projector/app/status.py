@@ -1,4 +1,4 @@
-"""The status of the projection: what database and stream say together."""
+"""The status of the projection, combined from the database and the stream."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass

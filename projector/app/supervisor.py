@@ -1,7 +1,7 @@
-"""The daemon: it leads or stands by, holds one session after the other, and stops when it is told to.
+"""The daemon: leads or stands by, runs one session after another, and stops on request.
 
-An error that may pass ends a session, and the next one starts from the beginning, after a pause that grows
-until a session commits something.
+A transient error ends a session. The next one starts with the same checks, after a pause that grows
+until a session commits a batch.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Supervisor:
     def __init__(
         self, decoder: Decoder, open_source: OpenSource, store: Store, observer: Observer, options: LiveOptions
     ) -> None:
-        """Take the parts: nothing is opened yet."""
+        """Take the parts; open nothing yet."""
         self._decoder = decoder
         self._open_source = open_source
         self._store = store
@@ -40,7 +40,7 @@ class Supervisor:
         self._work: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._accepted: set[type[FatalError]] = set()
-        """The refusals of logins that have succeeded before, which may pass."""
+        """Refusals that are transient, because the same login has succeeded before."""
         self._stopping = False
 
     @property
@@ -48,7 +48,7 @@ class Supervisor:
         return self._session is not None and self._session.progressed
 
     def stop(self) -> None:
-        """Finish the transaction that is under way, and let `run` return."""
+        """Finish the transaction in progress, and make `run` return."""
         self._stopping = True
         if self._session is not None:
             self._session.stop()
@@ -59,7 +59,7 @@ class Supervisor:
         """Follow the stream until stopped, or until its end if the options say so.
 
         Raises:
-            FatalError: going on would be wrong or pointless.
+            FatalError: continuing would be wrong or pointless.
         """
         if self._stopping:
             return
@@ -76,7 +76,7 @@ class Supervisor:
             await self._store.close()
 
     async def _hold_sessions(self) -> None:
-        """Hold sessions until one comes to its end."""
+        """Run sessions until one completes."""
         ended = False
         while not ended:
             async for attempt in stamina.retry_context(
@@ -86,17 +86,17 @@ class Supervisor:
                     ended = await self._hold_session()
 
     async def _hold_session(self) -> bool:
-        """Hold one session; return whether it came to its end."""
+        """Run one session; return whether it completed."""
         self._session = None
         try:
             await self._attempt()
         except TransientError as error:
             if self._stopping:
-                return True  # the transaction came to nothing, and the next start folds the batch
+                return True  # the transaction was rolled back; the next start folds the batch
             self._observer.notify(Retrying(error=error))
             if not self._progressed:
                 raise
-            await asyncio.sleep(_PAUSE_AFTER_PROGRESS_S)  # what fails after every batch must not spin
+            await asyncio.sleep(_PAUSE_AFTER_PROGRESS_S)  # a failure after every batch must not cause a busy loop
             return False
         return True
 
@@ -104,7 +104,7 @@ class Supervisor:
         """Become the leader, and run a session.
 
         Raises:
-            LoginRefusedAgainError: a server refuses the login, and has accepted it before.
+            LoginRefusedAgainError: a server refuses a login that it accepted before.
         """
         try:
             await self._lead()
@@ -128,7 +128,7 @@ class Supervisor:
             await self._store.open()
 
     async def _work_while_leading(self) -> None:
-        """Run a session; it ends with the lead."""
+        """Run a session, and end it if the lead is lost."""
         working = asyncio.create_task(self._run_session())
         watch = asyncio.create_task(self._store.watch())
         try:
@@ -147,9 +147,9 @@ class Supervisor:
             await self._session.run()
 
     async def _beat_while_waiting(self) -> None:
-        """Send heartbeats while a server is waited for: a slow server is not a stuck loop.
+        """Send heartbeats while a server is slow: a slow server is not a stuck loop.
 
-        The drivers end each wait after some time. Once a session folds, it sends its own.
+        Every wait of the drivers has a timeout. A session that folds sends its own heartbeats.
         """
         while True:
             await asyncio.sleep(_HEARTBEAT_S)

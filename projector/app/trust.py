@@ -1,8 +1,8 @@
-"""Whether a stream is still the one that was folded.
+"""Checks whether a stream is still the one that was folded.
 
-Its creation time alone does not tell: NATS changes it when a server is restarted after an edit of the stream
-(nats-server issue 8470). The message at the checkpoint does. Positions are given once, so if the stream holds
-the very message that was folded there (same stored time, same payload), it holds everything before it too,
+Its creation time is not enough: NATS changes it when a server is restarted after an edit of the stream
+(nats-server issue 8470). The message at the checkpoint is. NATS never reuses a position, so if the stream holds
+the message that was folded there (same stored time, same payload), it also holds everything before it,
 or has lost it to retention. A stream that was created again, restored from elsewhere, or lost its tail
 and stored other messages in its place, holds another message there.
 """
@@ -16,7 +16,7 @@ _OTHER_TIME = "it was created at another time"
 
 
 async def check_stream(view: StreamView, checkpoint: Checkpoint) -> StreamState:
-    """Make sure that what follows a checkpoint continues what was folded; return what the stream holds.
+    """Check that a stream continues what was folded up to a checkpoint; return its state.
 
     Raises:
         StreamMissingError: the stream does not exist.
@@ -49,12 +49,12 @@ def replacement_evidence(state: StreamState, checkpoint: Checkpoint, message: Me
     if state.last < position:
         found = f"it ends at position {state.last}, before the checkpoint at {position}"
     elif anchor is not None and position < 1:
-        found = f"the checkpoint is at position {position}, where no message can be, and names one"
+        found = f"the checkpoint is at position {position}, where no message can be, but has an anchor"
     elif anchor is not None and message is not None and Anchor.of(message) != anchor:
         found = f"it holds another message than the one folded at position {position}"
     elif moved and position > 0 and (anchor is None or message is None):
-        found = f"the message at position {position}, by which it would be recognised, is gone"
+        found = f"the message at position {position}, which would identify the stream, is gone"
     else:
-        # A message that retention or a purge has taken proves nothing either way.
+        # The absence of a message proves nothing: retention or a purge may have removed it.
         return None
     return f"{_OTHER_TIME}, and {found}" if moved else found

@@ -1,4 +1,4 @@
-"""Waiting until something that was published can be read."""
+"""Waits until a published message can be read."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,17 +11,17 @@ _GROWTH = 1.5
 
 
 class Waited(NamedTuple):
-    """What came of it."""
+    """The result of a wait."""
 
     reached: bool
     position: int
-    """Where the checkpoint is."""
+    """Position of the checkpoint."""
     active: Mapping[str, Any] | None
-    """The process that works, where the position was not reached."""
+    """The leader, if the position was not reached."""
 
 
 async def wait_for(position: int, checkpoint: Callable[[], Awaitable[int]], *, timeout_s: float | None) -> int:
-    """Ask where the checkpoint is until it is at a position or past it, or the time is over; return where it is."""
+    """Poll the checkpoint until it reaches a position or the timeout is over."""
     deadline = None if timeout_s is None else monotonic() + timeout_s
     pause_s = _FIRST_PAUSE_S
     while (found := await checkpoint()) < position:

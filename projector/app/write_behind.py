@@ -1,7 +1,7 @@
 """A cache in front of the staging table: rows are kept in memory, and written when there are many.
 
-A replay comes to most endpoints again and again, and nothing reads the staging table before it is complete.
-Through the cache, an endpoint costs a load and a save once in a while instead of once per batch.
+A replay changes most endpoints many times, and nothing reads the staging table before it is complete.
+With the cache, an endpoint costs one load and one save per flush instead of one per batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -23,13 +23,13 @@ _DEAD_LETTER_BYTES = 1000  # without the payload
 class WriteBehindCache:
     """Buffers folded endpoints and dead letters in memory, and flushes when full.
 
-    It stands in for the rows and for their transactions (`ports.Rows`, `ports.UnitOfWork`), of which none is needed:
+    It implements `ports.Rows` and `ports.UnitOfWork` without transactions:
     the staging tables have no checkpoint, and an error ends the replay.
-    Endpoints are folded where they are kept, without copies, so `load` returns uncommitted ones as they are.
+    Endpoints are folded in place, without copies, so `load` returns uncommitted ones too.
     """
 
     def __init__(self, rows: Rows, *, most_registers: int) -> None:
-        """Keep up to so many registers: about 200 bytes of memory each."""
+        """Keep up to `most_registers` registers, each about 200 bytes of memory."""
         self._rows = rows
         self._most_registers = most_registers
         self._endpoints: dict[str, Endpoint] = {}
@@ -37,7 +37,7 @@ class WriteBehindCache:
         self._dead_letter_bytes = 0
         self._stream = ""
         self._registers_each = 0.0
-        """Registers of an endpoint on average, in the batch where there were most."""
+        """The largest average number of registers per endpoint in any batch."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["WriteBehindCache"]:
@@ -52,7 +52,7 @@ class WriteBehindCache:
         Raises:
             HeldRowsRefusedError: see `flush`.
         """
-        del uncommitted  # what was folded last is what is kept
+        del uncommitted  # the cache holds the latest state of every endpoint that it keeps
         # Everything that was loaded before is folded by now, so it may be written and dropped.
         if self._is_full:
             await self.flush()
@@ -66,10 +66,10 @@ class WriteBehindCache:
         """Do nothing: no other process writes the staging tables."""
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
-        """Do nothing: only `flush` can be refused, long after the messages."""
+        """Do nothing: Postgres rejects rows only at a `flush`, long after their messages."""
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Write nothing yet; note how much memory some of the endpoints take, since counting all costs too much."""
+        """Write nothing yet; sample the memory that the endpoints take, since counting all is too slow."""
         sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
         if sample:
             self._registers_each = max(self._registers_each, sum(sample) / len(sample))
@@ -84,10 +84,10 @@ class WriteBehindCache:
         """Do nothing: the staging tables have no checkpoint."""
 
     async def flush(self) -> None:
-        """Write everything that is kept, and drop it; nothing that was loaded may be folded any more.
+        """Write and drop everything that is kept; endpoints that were loaded must not be folded afterwards.
 
         Raises:
-            HeldRowsRefusedError: Postgres objects to a row.
+            HeldRowsRefusedError: Postgres rejects a row.
         """
         dead_letters, self._dead_letters, self._dead_letter_bytes = self._dead_letters, [], 0
         endpoints = iter(self._endpoints.items())
@@ -109,7 +109,7 @@ class WriteBehindCache:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Keep what Postgres objects to from being taken for a fault of the messages in hand."""
+    """Keep a rejected row from being blamed on the current messages."""
     try:
         yield
     except PoisonError as error:

@@ -10,7 +10,7 @@ from projector.domain.trimmed import Trimmed
 
 
 class Application(NamedTuple):
-    """Two registers, each taken on its own."""
+    """Two independent registers."""
 
     version: Register[str] | None = None
     previous: Register[str | None] | None = None
@@ -18,7 +18,7 @@ class Application(NamedTuple):
 
 
 def name_version(state: Application, event: Connected | Registered) -> Application | Rejection:
-    """Take the version that a connect or a registration names, if it names one."""
+    """Set the version that a connect or a registration names, if any."""
     version = _take_version(state, event.app_version, event.stamp)
     if version is state.version:
         return LATE
@@ -26,7 +26,7 @@ def name_version(state: Application, event: Connected | Registered) -> Applicati
 
 
 def update_version(state: Application, event: AppVersionUpdated) -> Application | Rejection:
-    """Take the new version and the one before it."""
+    """Set the new version and the one before it."""
     version = _take_version(state, event.app_version, event.stamp)
     previous = take(state.previous, event.previous_app_version or None, event.stamp)
     if version is state.version and previous is state.previous:

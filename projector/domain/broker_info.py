@@ -23,11 +23,11 @@ class StreamInfo:
     at_checkpoint: Message | None = None
     """The message at the checkpoint, if there is a checkpoint and the stream still holds it."""
     stores: Mapping[str, Coverage]
-    """Coverage of each subject of our events; empty if the stream is filled from other streams."""
+    """Coverage of each event subject; empty if the stream is filled from other streams."""
     unmatched: tuple[str, ...] = ()
-    """Those of our subject filters that match no message, if the stream has any."""
+    """Subject filters of the daemon that match no message, if the stream has messages."""
     transformed: tuple[str, ...] = ()
-    """Subjects of our events that the stream stores under others."""
+    """Event subjects that the stream stores under other subjects."""
     free_consumers: int | None = None
     """How many more consumers its own limit allows; None: any number."""
     sealed: bool = False
@@ -74,7 +74,7 @@ class BrokerInfo:
 
     version: tuple[int, ...]
     filters: tuple[str, ...]
-    """Our subject filters."""
+    """Subject filters of the daemon."""
     forbidden: tuple[str, ...] = ()
     """Subjects that the daemon needs and the user may not use."""
     forbidden_to_replay: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class BrokerInfo:
     consumer: ConsumerInfo | None = None
     """None: it is missing, or the user may not see it."""
     free_consumers: int | None = None
-    """How many more consumers the stream and the account allow; None: any number, as far as is seen."""
+    """How many more consumers the stream and the account allow; None: any number, as far as is known."""
     clock: tuple[float, float, float] | None = None
     """Unix s: local time of the request, the server's time, local time of the answer; None if the server gives none."""
     sync_every_s: float | None = None

@@ -23,7 +23,7 @@ class Failure(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """Three registers: a confirmation may arrive before its announcement, and A, B, A again works."""
+    """Three registers, so that a confirmation may arrive first, and a configuration may be announced again."""
 
     available: Register[str] | None = None
     applied: Register[str] | None = None
@@ -32,7 +32,7 @@ class Configuration(NamedTuple):
 
     @property
     def status(self) -> Status:
-        """`failed` while a failure is the last word on what is announced, else `pending` while that is not applied."""
+        """`failed` while the announced configuration has failed last, else `pending` while it is not applied."""
         available = self.available
         applied_id = ABSENT if self.applied is None else self.applied.value
         if self._failure_stands:
@@ -43,12 +43,12 @@ class Configuration(NamedTuple):
 
     @property
     def pending_id(self) -> str | None:
-        """The announced configuration while it is pending; empty while the endpoint is to have none."""
+        """The announced configuration while it is pending; empty while the endpoint should have none."""
         return self.available.value if self.available is not None and self.status == "pending" else None
 
     @property
     def _failure_stands(self) -> bool:
-        """Whether neither a confirmation nor another announcement came after the failure."""
+        """Whether neither a confirmation nor another announcement followed the failure."""
         failed, available = self.failed, self.available
         if failed is None or not supersedes(failed.stamp, self.applied and self.applied.stamp):
             return False
@@ -58,7 +58,7 @@ class Configuration(NamedTuple):
 
 
 def announce(state: Configuration, event: ConfigAvailable) -> Configuration | Rejection:
-    """Take the configuration that became available."""
+    """Set the configuration that became available."""
     available = take(state.available, event.config_id, event.stamp)
     if available is state.available:
         return LATE
@@ -66,7 +66,7 @@ def announce(state: Configuration, event: ConfigAvailable) -> Configuration | Re
 
 
 def apply(state: Configuration, event: ConfigApplied) -> Configuration | Rejection:
-    """Take the configuration that the endpoint confirmed."""
+    """Set the configuration that the endpoint confirmed."""
     applied = take(state.applied, event.config_id, event.stamp)
     if applied is state.applied:
         return LATE
@@ -74,7 +74,7 @@ def apply(state: Configuration, event: ConfigApplied) -> Configuration | Rejecti
 
 
 def fail(state: Configuration, event: ConfigFailed) -> Configuration | Rejection:
-    """Take the failure to apply a configuration."""
+    """Set the failure to apply a configuration."""
     failed = take(state.failed, Failure(event.config_id, event.code, event.reason), event.stamp)
     if failed is state.failed:
         return LATE

@@ -1,4 +1,4 @@
-"""Connectivity: is the endpoint in session, and which replica holds the session."""
+"""Connectivity: whether the endpoint is in session, and which replica holds the session."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -42,8 +42,8 @@ def connect(state: Connectivity, event: Connected) -> Connectivity | Rejection:
 def disconnect(state: Connectivity, event: Disconnected) -> Connectivity | Rejection:
     """Close the session, unless another replica is known to hold it.
 
-    A disconnect held from an earlier session is not in the way, even if its time is later:
-    else the clock of the replica that held that one could keep the endpoint connected for ever.
+    A stored disconnect of an earlier session does not make this one late, even if its time is later:
+    otherwise a fast clock of the replica of that session could keep the endpoint connected forever.
     """
     opened, closed = state.connected, state.disconnected
     if opened is not None:
@@ -74,9 +74,9 @@ def kept(state: Connectivity, trimmed: Trimmed) -> Connectivity:
 
 
 def _ends(closed: Stamp, opened: Stamp) -> bool:
-    """Tell whether a disconnect ends the session that a connect opened.
+    """Return whether a disconnect ends the session that a connect opened.
 
-    One that is known to come from another replica says nothing about this session.
+    A disconnect that is known to come from another replica says nothing about this session.
     """
     return not from_other_replica(closed, opened) and supersedes(closed, opened)
 

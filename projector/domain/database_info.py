@@ -7,9 +7,9 @@ from projector.domain.checkpoint import Checkpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendInfo:
-    """Server processes that two connections met while both were open.
+    """Server processes that served two connections while both were open.
 
-    A process serves one connection for as long as it lasts, unless a pooler stands between.
+    Without a pooler, a process serves one connection for its whole life.
     """
 
     announced: int
@@ -21,7 +21,7 @@ class BackendInfo:
     refusal: str | None = None
     """Why the second connection, which sets the daemon's parameters, was refused."""
     ignored: tuple[str, ...] = ()
-    """Those of the daemon's parameters that the second connection did not get."""
+    """Parameters of the daemon that the second connection did not get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class DatabaseInfo:
     checkpoint: Checkpoint | None = None
     """None: there is none, or the role may not see it."""
     led: bool = False
-    """Whether a leader works on this database."""
+    """Whether this database has a leader."""
 
     @property
     def migrated(self) -> bool:

@@ -1,4 +1,4 @@
-"""Dead letters as people see them."""
+"""Dead letters as users see them."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The facts that endpoint events state, whatever revision of the protocol carried them.
+"""Endpoint events, independent of the protocol revision.
 
 Each is a named tuple, for the same reason as `Stamp`,
 and names the endpoints it is about: at least one, in the order of the message, each once.
@@ -19,7 +19,7 @@ class Connected(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     app_version: str
-    """Empty where the event did not say."""
+    """Empty if the event names none."""
 
 
 class Disconnected(NamedTuple):
@@ -54,7 +54,7 @@ class AppVersionUpdated(NamedTuple):
 
 
 class MetadataUpdated(NamedTuple):
-    """Metadata keys of the endpoints appeared, changed or went."""
+    """Metadata keys of the endpoints were added, changed or removed."""
 
     stamp: Stamp
     endpoint_ids: tuple[str, ...]

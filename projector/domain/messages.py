@@ -1,4 +1,4 @@
-"""A message as the stream holds it, before anybody has looked inside."""
+"""Messages as the stream holds them, before decoding."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,13 +14,13 @@ class Message(NamedTuple):
     stored_at: int
     """Unix ms at which the broker stored it."""
     subject: str
-    """May hold surrogate escapes where the subject was not UTF-8."""
+    """Holds surrogate escapes if the subject was not UTF-8."""
     payload: bytes
     headers: Mapping[str, str] | None = None
 
 
 class Origin(NamedTuple):
-    """What a message says of where it came from, and when."""
+    """The origin and the time that a message claims."""
 
     originator: str
     replica: str | None
@@ -30,10 +30,10 @@ class Origin(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A message of a type this version does not know, since the protocol may grow, or one that states no event."""
+    """A message of a type that this version does not know, or one that states no event."""
 
     type: str
-    """What follows `endpoint.` in the subject; in parentheses, what else it is."""
+    """What follows `endpoint.` in the subject, or in parentheses a kind of message without an event."""
 
 
 class DeadLetter(NamedTuple):
@@ -42,11 +42,11 @@ class DeadLetter(NamedTuple):
     message: Message
     reason: PoisonReason
     detail: str
-    """For a person to act on."""
+    """What is wrong with the message, for an operator."""
 
 
 class StreamState(NamedTuple):
-    """What a stream holds at the moment."""
+    """What a stream holds now."""
 
     created_at: int
     """Unix ms; another creation time means another stream."""
@@ -65,13 +65,13 @@ class Delivery(NamedTuple):
 
     messages: Sequence[Message]
     pending: int
-    """Messages of ours that the stream held behind the last of these when it was sent."""
+    """Matching messages that the stream held after the last of these when it was sent."""
     acknowledge_to: str
     """Subject to acknowledge all of them at once; empty if that is done with a later part of the same delivery."""
 
 
 class Selection(NamedTuple):
-    """Which of the parked dead letters are meant; all of them if nothing is said."""
+    """Selects parked dead letters; all of them by default."""
 
     positions: Sequence[int] = ()
     reason: str | None = None

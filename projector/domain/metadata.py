@@ -11,7 +11,7 @@ from projector.domain.trimmed import Trimmed
 
 
 class Key(NamedTuple):
-    """One metadata key, or what is left of it: a key that went stays, so that a late event cannot bring it back."""
+    """A metadata key; a removed one stays as a tombstone, so that a late event cannot bring it back."""
 
     present: bool
     value: Json
@@ -19,7 +19,7 @@ class Key(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """Every key that was ever heard of, and the latest event about any of them."""
+    """Every key that an event has named, and the latest event about any of them."""
 
     keys: Mapping[str, Key]
     changed: Stamp | None
@@ -32,11 +32,11 @@ class Metadata(NamedTuple):
 
 
 def update(state: Metadata, event: MetadataUpdated) -> Metadata | Rejection:
-    """Take each key of the event on its own, and the time of the whole."""
+    """Set each key of the event on its own, and the stamp of the facet."""
     stamp = event.stamp
     keys = dict(state.keys)
     taken = False
-    # What is present comes first, since a stamp does not supersede itself: a key that is in both stays.
+    # Present keys come first: a stamp does not supersede itself, so a key that is in both stays.
     for name, value in event.present.items():
         held = keys.get(name)
         if held is None or supersedes(stamp, held.stamp):
@@ -53,7 +53,7 @@ def update(state: Metadata, event: MetadataUpdated) -> Metadata | Rejection:
 
 
 def unregister(state: Metadata, event: Unregistered) -> Metadata:
-    """Drop the keys of the life that ended, removed ones too: none of its late events can bring them back."""
+    """Drop the keys of the life that ended, tombstones too: none of its late events can bring them back."""
     end = event.stamp
     keys = {name: key for name, key in state.keys.items() if not supersedes(end, key.stamp)}
     return Metadata(keys, surviving(state.changed, end), end)

@@ -1,4 +1,4 @@
-"""Registration: is the endpoint registered, and since when."""
+"""Registration: whether the endpoint is registered, and since when."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ Status: TypeAlias = Literal["unknown", "registered", "unregistered"]
 
 
 class Registration(NamedTuple):
-    """The registration of the present life, and the unregistration that ended the one before."""
+    """The registration of the current life, and the unregistration that ended the previous one."""
 
     registered: Stamp | None = None
     unregistered: Stamp | None = None
@@ -26,7 +26,7 @@ class Registration(NamedTuple):
 
 
 def register(state: Registration, event: Registered) -> Registration | Rejection:
-    """Take the registration."""
+    """Set the registration."""
     if not supersedes(event.stamp, state.registered):
         return LATE
     return Registration(event.stamp, state.unregistered)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from projector.errors import RulesChangedError
 
 RULES_VERSION = 2
-"""Raise this when the same messages come to other rows, parked messages or skipped types.
+"""Increment this when the same messages lead to other rows, parked messages or skipped types.
 
-`tests/unit/test_rules_golden.py` fails where this is forgotten.
+`tests/unit/test_rules_golden.py` fails if this is forgotten.
 """
 
 BEFORE_NUMBERS = 0

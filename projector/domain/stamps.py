@@ -1,4 +1,4 @@
-"""Stamps, and the one rule by which a newer fact replaces an older one."""
+"""Stamps, and the one rule by which a newer event replaces an older one."""
 
 from typing import Generic, NamedTuple, TypeVar
 
@@ -35,17 +35,17 @@ def occurred_at(timestamp: int, stored_at: int) -> int:
     """Return the Unix ms at which an event counts as having happened.
 
     It is the event's own timestamp, but never later than the broker stored the message:
-    a clock that runs ahead must not freeze a value.
-    A timestamp of 0 or less says nothing, so the stored time stands in for it.
+    a fast clock must not freeze a value.
+    A timestamp of 0 or less is replaced by the stored time.
     """
     return timestamp if 0 < timestamp < stored_at else stored_at
 
 
 def supersedes(new: Stamp, held: Stamp | None) -> bool:
-    """Tell whether a fact stamped `new` replaces one stamped `held`.
+    """Return whether an event stamped `new` replaces one stamped `held`.
 
-    One replica's messages are stored in the order it sent them, whatever its clock did;
-    between replicas the time decides, and the position where the times are equal.
+    Messages of one replica are stored in the order in which it sent them, regardless of its clock.
+    Between replicas the time decides, and the position if the times are equal.
     """
     if held is None:
         return True
@@ -55,7 +55,7 @@ def supersedes(new: Stamp, held: Stamp | None) -> bool:
 
 
 def from_other_replica(one: Stamp, other: Stamp) -> bool:
-    """Tell whether two stamps are known to come from different replicas."""
+    """Return whether two stamps are known to come from different replicas."""
     return (
         one.replica is not None
         and other.replica is not None
@@ -84,7 +84,7 @@ def register_surviving(held: Register[T] | None, end: Stamp) -> Register[T] | No
 
 
 def take(held: Register[T] | None, value: T, stamp: Stamp) -> Register[T] | None:
-    """Return the register after an attempt to set it: a new one, or the very one held."""
+    """Return the register after an attempt to set it: a new one, or the one held."""
     if held is not None and not supersedes(stamp, held.stamp):
         return held
     return Register(value, stamp)

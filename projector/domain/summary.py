@@ -41,4 +41,4 @@ class Slice(NamedTuple):
     counts: Sequence[tuple[str, str, str, int]]
     """Connectivity status, version, configuration status, and number of endpoints."""
     seconds: float
-    """How long the database took to count them."""
+    """How long the database took to count the endpoints."""
