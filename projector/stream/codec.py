@@ -51,14 +51,14 @@ class Codec:
             name: _load(schemas / revision / f"{event_type.schema}.avsc", event_type)
             for name, event_type in self.revision.event_types.items()
         }
-        # Subjects are few and come again and again; the bound is for whoever makes up new ones.
+        # Subjects are few and repeat; the bound protects against a publisher that invents new ones.
         self._route = lru_cache(maxsize=_SUBJECTS_REMEMBERED)(self._find_route)
 
     def decode(self, message: Message) -> Sequence[Event] | Skipped:
-        """Return the events that a message states: none, one or several, or that it is of an unknown type or a marker.
+        """Return the events of a message: none, one or several, or that it is of an unknown type or a marker.
 
-        A message of a group that the revision does not know states none: where the server can filter by group,
-        it is not even delivered.
+        A message of a group that the revision does not know has none; a server that can filter by group
+        does not deliver it.
 
         Raises:
             PoisonError: the message is of a known type and cannot be folded.
@@ -80,7 +80,7 @@ class Codec:
             raise PoisonError(error.reason, with_hint(error.detail, other)) from error
 
     def reads(self, message: Message) -> bool:
-        """Tell whether a message is of a known type and can be folded."""
+        """Return whether a message is of a known type and can be folded."""
         try:
             route = self._route(message.subject)
             if not isinstance(route, _Route) or find_marker(message) is not None:
@@ -91,7 +91,7 @@ class Codec:
         return True
 
     def origin(self, message: Message) -> Origin | None:
-        """Return where a message says it came from and when, before its clock is mistrusted; None if it cannot."""
+        """Return the origin and the uncorrected time that a message claims; None if they cannot be read."""
         try:
             route = self._route(message.subject)
             if route is None or isinstance(route, Skipped):
@@ -102,7 +102,7 @@ class Codec:
         return Origin(route.originator, record["originatorReplicaId"] or None, record["timestamp"])
 
     def explain(self, subject: str, payload: bytes) -> Record:
-        """Return the fields of a payload that can be read, for a person; those behind a fault are missing."""
+        """Return the fields of a payload that can be read, for display; those after a fault are missing."""
         parsed = subjects.parse(subject)
         schema = None if parsed is None else self._schemas.get(parsed.type)
         record: Record = {}
@@ -112,23 +112,23 @@ class Codec:
                 value = fastavro.schemaless_reader(source, fastavro.parse_schema(field["type"]), None)
             except Exception:  # noqa: BLE001 - the reader raises whatever the bytes provoke
                 break
-            # Bytes become the text that they are in Avro's JSON encoding.
+            # Bytes become text as in Avro's JSON encoding.
             record[field["name"]] = value.decode("latin-1") if isinstance(value, bytes) else value
         return record
 
     def encode(self, event_type: str, record: Record) -> bytes:
-        """Return the payload of a record of an event type; what the record leaves out takes its default."""
+        """Return the payload of a record of an event type; missing fields take their defaults."""
         payload = BytesIO()
         fastavro.schemaless_writer(payload, self._schemas[event_type], record)
         return payload.getvalue()
 
     @cached_property
     def _other_codecs(self) -> Sequence["Codec"]:
-        """Those of the other revisions, which only explain what is parked: they never decide what is folded."""
+        """The codecs of the other revisions, which only explain parked messages and never decide what is folded."""
         codecs = []
         for name in REVISIONS:
             if name != self.revision.name:
-                with suppress(SettingError):  # without its schemas there is nothing to explain with
+                with suppress(SettingError):  # a revision whose schemas are missing explains nothing
                     codecs.append(Codec(name, self._folder))
         return codecs
 
@@ -160,7 +160,7 @@ def _translate(route: _Route, message: Message) -> Sequence[Event]:
     record = _read(route, message.payload)
     replica = record["originatorReplicaId"] or None
     if replica is not None:
-        # There are few replicas, and a stamp in every register: they share one text.
+        # There are few replicas, but a stamp in every register: interning saves memory.
         replica = intern(checked_text(replica, "originatorReplicaId"))
     stamp = Stamp(
         message.position,
@@ -175,7 +175,7 @@ def _read(route: _Route, payload: bytes) -> Record:
     source = BytesIO(payload)
     try:
         record: Record = fastavro.schemaless_reader(source, route.schema, None)  # type: ignore[assignment]
-    except Exception as error:  # the reader raises whatever the bytes provoke
+    except Exception as error:  # corrupt bytes can raise any error in the reader
         raise PoisonError(
             "malformed-payload",
             f"{len(payload)} bytes do not decode as {route.type}, stopped at byte {source.tell()}: "
@@ -190,5 +190,5 @@ def _read(route: _Route, payload: bytes) -> Record:
 
 
 def _printable(name: str) -> str:
-    """Return the name of a type that nobody knows, so that it can be kept and shown whatever it is made of."""
+    """Return the name of an unknown type with unprintable characters escaped, so that it can be stored and shown."""
     return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -31,17 +31,17 @@ from projector.errors import (
 from projector.stream.jetstream_errors import jetstream_error
 
 _CONNECT_TIMEOUT_S = 5  # to one server
-_CONNECT_WITHIN_S = 10  # to any: the client would try each of them twice, and whoever waits is not heard of meanwhile
-_ANSWERED_S = 3.0  # a cluster that is just choosing a leader never answers
-_PING_INTERVAL_S = 5  # two unanswered ones end a half-open connection
+_CONNECT_WITHIN_S = 10  # to any server: the client would try each of them twice
+_ANSWERED_S = 3.0  # a cluster that is electing a leader never answers
+_PING_INTERVAL_S = 5  # two unanswered pings end a half-open connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """Where NATS is and how to get in."""
+    """Where NATS is, and how to log in."""
 
     urls: tuple[str, ...]
-    """May hold a user and a password or a token: never to be shown."""
+    """May contain a user and a password, or a token: never show or log it."""
     credentials: Path | None = None
     """A user's JWT and seed."""
     nkey: Path | None = None
@@ -49,18 +49,18 @@ class Broker:
     tls_ca: Path | None = None
     """Certificates to trust, instead of the system's."""
     tls_certificate: Path | None = None
-    """Our own, for servers that ask for one, with its key."""
+    """Client certificate, for servers that require one, with its key."""
     tls_key: Path | None = None
     api_prefix: str = DEFAULT_PREFIX
-    """Where the JetStream API answers: another domain's, or one that the account imports, has another prefix."""
+    """Subject prefix of the JetStream API; another domain's, or one that the account imports, has another prefix."""
 
     def login(self) -> dict[str, Any]:
-        """Return what the client is to show, once it is sure that it is there.
+        """Return the login options of the client, after checking the files.
 
-        The client would read on for ever in a file that has no JWT.
+        The client would loop forever on a file that has no JWT.
 
         Raises:
-            SettingError: a file cannot be used; what it holds is not told.
+            SettingError: a file cannot be used; the text does not show its content.
         """
         login: dict[str, Any] = {}
         if self.credentials is not None:
@@ -77,13 +77,13 @@ class Broker:
 
     @property
     def requires_tls(self) -> bool:
-        """Whether nothing may be said before the connection is encrypted."""
+        """Whether the connection must be encrypted before anything is sent."""
         return any(url.startswith(("tls://", "wss://")) for url in self.urls) or any(
             (self.tls_ca, self.tls_certificate, self.tls_key)
         )
 
     def tls_context(self) -> ssl.SSLContext:
-        """Return how to encrypt.
+        """Return the TLS context.
 
         Raises:
             SettingError: a file cannot be used.
@@ -97,7 +97,7 @@ class Broker:
         return context
 
 
-# As the client looks for them.
+# The client searches with the same expressions.
 _JWT = re.compile(rb"BEGIN NATS USER JWT.*\n(.+)\n")
 _SEED = re.compile(rb"BEGIN USER NKEY SEED.*\n(.+)\n")
 
@@ -116,14 +116,14 @@ def _check_seed(seed: bytes, variable: str) -> None:
         raise SettingError(f"the file of {variable} does not hold the seed of an nkey") from None
 
 
-# A subject ends at a space or a tab. The client's own expressions end it at any white space,
-# and a message whose subject has a form feed would end the connection each time it is delivered.
+# A subject ends at a space or a tab. The client's expressions end it at any white space,
+# so a message whose subject has a form feed would end the connection on every delivery.
 _MSG = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)\r\n")
 _HMSG = re.compile(rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+(\S+)[ \t]+((\S+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n")
 
 
 class _Parser(nats.protocol.parser.Parser):
-    """The client's parser with these two expressions in place of its own, for our connections only."""
+    """The client's parser with these two expressions instead of its own, for this package's connections only."""
 
     parse = FunctionType(
         nats.protocol.parser.Parser.parse.__code__,
@@ -133,24 +133,24 @@ class _Parser(nats.protocol.parser.Parser):
 
 
 Receiver: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""Takes subject, reply subject, payload and headers of a message, as they came."""
+"""Takes subject, reply subject, payload and headers of a message, undecoded."""
 
 OnFailure: TypeAlias = Callable[[ProjectorError], None]
-"""Hears that the connection is lost, or that something is not permitted."""
+"""Called when the connection is lost, or a subject is not permitted."""
 
 _VIOLATION = re.compile(r"Permissions Violation for (Publish|Subscription) to \"(.*?)\"", re.IGNORECASE)
 _DOING = {"publish": "publish to", "subscription": "subscribe to"}
 
 
 class RawClient(Client):
-    """A client that can hand messages over as they came, and whose requests fail as soon as they can have no answer.
+    """A client that delivers messages undecoded, and whose requests fail as soon as an answer is impossible.
 
     The stock client decodes subjects and headers as it reads.
-    Anybody who may publish can store a subject that is not UTF-8, or headers that are none,
-    and its read loop ends on the first and stays connected, deaf.
-    It also builds an object for each message and passes it through a queue and a task,
-    which costs more than everything else on a message's way to us.
-    A request that is not permitted, or whose connection is lost, it lets wait for its timeout.
+    Any publisher can store a subject that is not UTF-8, or malformed headers:
+    the stock client's read loop ends at such a message, while the connection stays open.
+    The stock client also builds an object for each message and passes it through a queue and a task,
+    which costs more than the rest of the delivery.
+    Its requests wait for their timeout even if they are not permitted, or the connection is lost.
     """
 
     requires_tls = False
@@ -167,13 +167,13 @@ class RawClient(Client):
 
     @property
     def server_info(self) -> dict[str, Any]:
-        """What the server has said of itself when it was connected."""
+        """What the server reported about itself when the client connected."""
         return self._server_info
 
     async def ask(
         self, what: str, request: Mapping[str, Any] | None = None, *, timeout_s: float = _ANSWERED_S
     ) -> dict[str, Any]:
-        """Send a request to the JetStream API, and return the answer as it came: the client library drops fields.
+        """Send a request to the JetStream API, and return the whole answer: the client library drops fields.
 
         Raises:
             nats.js.errors.APIError: JetStream refuses the request, or does not answer at this prefix.
@@ -194,12 +194,12 @@ class RawClient(Client):
         return tuple(map(int, re.findall(r"\d+", self.server_info["version"])[:3]))
 
     def abandon(self) -> None:
-        """Close the socket of a connection that did not come about, which the stock client leaves open."""
+        """Close the socket of a failed connection attempt, which the stock client leaves open."""
         if self._transport:
             self._transport.close()  # type: ignore[no-untyped-call]
 
     async def on_closed(self) -> None:
-        """Take note that the connection is closed."""
+        """Report that the connection is closed."""
         self._fail(BrokerUnavailableError("the connection to NATS was lost"))
 
     def _fail(self, error: ProjectorError) -> None:
@@ -232,7 +232,7 @@ class RawClient(Client):
             receiver(subject, reply, data, headers)
 
     async def _process_err(self, err_msg: str) -> None:
-        # The parser hands the text over in lower case, and subjects are not the same in that.
+        # The parser passes the text in lower case, but subjects are case-sensitive.
         line = nats.protocol.parser.ERR_RE.match(self._ps.buf)
         said = err_msg if line is None else line[1].decode("utf-8", "replace")
         violation = _VIOLATION.search(said)
@@ -243,10 +243,10 @@ class RawClient(Client):
         self._fail(NotPermittedError(_DOING[what.lower()], subject))
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        # The stock client goes on in the clear, password and all, where a server, or who poses as it, offers no TLS.
+        # If the server, or an impostor, offers no TLS, the stock client sends even the password unencrypted.
         if initial_connection and self.requires_tls and not info.get("tls_required"):
             raise BrokerRefusedError(
-                "TLS is required by the settings, and the NATS server does not offer it; enable it there, "
+                "TLS is required by the settings, but the NATS server does not offer it; enable it there, "
                 "or correct PROJECTOR_NATS_URL and PROJECTOR_NATS_TLS_…"
             )
         await super()._process_info(info, initial_connection)
@@ -255,12 +255,12 @@ class RawClient(Client):
 async def connect(broker: Broker, *, name: str) -> RawClient:
     """Connect to NATS.
 
-    The client does not reconnect by itself: whoever uses it begins anew,
-    since nothing that was known of the stream before can be trusted after.
+    The client does not reconnect by itself: the caller starts over,
+    since nothing it knew about the stream can be trusted after a reconnect.
 
     Raises:
         BrokerUnavailableError: no server can be reached now.
-        BrokerRefusedError: they will not let us in.
+        BrokerRefusedError: the servers refuse the connection.
         SettingError: a file that the settings name cannot be used.
     """
     client = RawClient(broker.api_prefix)
@@ -271,7 +271,7 @@ async def connect(broker: Broker, *, name: str) -> RawClient:
     failures: list[Exception] = []
 
     async def remember(error: Exception) -> None:
-        # While connecting, only this says what was wrong with a server; later, the call that failed or on_failure does.
+        # While connecting, only this callback reports errors; later, the failed call or on_failure does.
         failures[:] = [error]
 
     try:
@@ -280,7 +280,7 @@ async def connect(broker: Broker, *, name: str) -> RawClient:
                 servers=list(broker.urls),
                 name=name,
                 allow_reconnect=False,
-                # Nor does it wait for a server: by default it would try each for two minutes, and with 0 for ever.
+                # One attempt per server: by default the client retries each for two minutes, and with 0 forever.
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=_CONNECT_TIMEOUT_S,
@@ -315,10 +315,10 @@ async def connected(broker: Broker, *, name: str) -> AsyncIterator[RawClient]:
 
 @asynccontextmanager
 async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
-    """Raise errors of the client as errors of the three families; the last of `failures` says more than theirs.
+    """Raise errors of the client as errors of the three families, preferring the last of `failures` as the cause.
 
-    It also keeps cancellations: the client uses `asyncio.wait_for`,
-    which in Python 3.11 drops a cancellation that arrives together with what is waited for.
+    It also preserves cancellations: the client uses `asyncio.wait_for`,
+    which in Python 3.11 drops a cancellation that arrives together with the result.
     """
     task = asyncio.current_task()
     cancellations = task.cancelling() if task is not None else 0
@@ -332,17 +332,17 @@ async def translated(failures: Sequence[Exception] = ()) -> AsyncIterator[None]:
         refused = isinstance(cause, nats.errors.AuthorizationError | nats.errors.InvalidUserCredentialsError)
         if refused or "authorization" in reason.lower():
             raise BrokerLoginError(
-                f"NATS will not let us in: {reason}; check user and password, or the token, in PROJECTOR_NATS_URL, "
+                f"NATS refuses the login: {reason}; check user and password, or the token, in PROJECTOR_NATS_URL, "
                 "or PROJECTOR_NATS_CREDENTIALS or PROJECTOR_NATS_NKEY"
             ) from error
         if isinstance(cause, ssl.SSLError):
             raise BrokerUnavailableError(
                 f"no TLS connection to NATS: {reason}; PROJECTOR_NATS_TLS_CA names the certificates to trust, "
-                "and the server's has to name the host of PROJECTOR_NATS_URL"
+                "and the server's certificate has to name the host of PROJECTOR_NATS_URL"
             ) from error
         if isinstance(cause, nats.js.errors.NoStreamResponseError):
             raise BrokerUnavailableError(
-                "no stream takes the events; create one with `projector init`, or connect to the server that has it"
+                "no stream stores the events; create one with `projector init`, or connect to the server that has it"
             ) from error
         if isinstance(cause, nats.js.errors.APIError):
             raise jetstream_error(cause) from error

@@ -1,4 +1,4 @@
-"""What NATS says of a consumer, with the fields that the client library drops."""
+"""The state of a consumer, with the fields that the client library drops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ class ConsumerState:
 
     name: str
     created: str
-    """As NATS writes it; another consumer of the same name has another time."""
+    """Creation time as NATS writes it, which differs for another consumer of the same name."""
     config: Mapping[str, Any]
     """In the units of the API: durations are nanoseconds."""
     delivered_position: int
     """Stream sequence of the last message delivered; 0 for none."""
     sent: int
-    """Consumer sequence of it."""
+    """Consumer sequence of that message."""
     unacknowledged: int
     pending: int
-    """Matching messages that were not delivered yet."""
+    """Matching messages that are not delivered yet."""
     paused: bool
 
     @classmethod
@@ -40,12 +40,12 @@ class ConsumerState:
 
     @property
     def filters(self) -> frozenset[str]:
-        """The subjects that it delivers; empty for all of the stream."""
+        """The subjects that the consumer delivers; empty for the whole stream."""
         return config_filters(self.config)
 
     @property
     def largest_request(self) -> int | None:
-        """The most messages that a pull may ask for; None for any number."""
+        """The most messages that one pull may request; None for any number."""
         return self.config.get("max_batch") or None
 
 

@@ -1,6 +1,6 @@
 """The two consumers of a stream: the daemon's durable one, and an ephemeral one for a replay.
 
-Postgres owns the position, so the durable consumer is placed where the checkpoint is, and never the other way round.
+Postgres owns the position, so the durable consumer is moved to the checkpoint, and never the other way round.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from projector.stream.units import NS_PER_S
 
 CONSUMER_DESCRIPTION = "Endpoint state projector; its place is that of the checkpoint in Postgres"
 
-_ACK_WAIT_S = 3600  # a redelivery is of no use: after an interruption the consumer is sought again
+_ACK_WAIT_S = 3600  # redeliveries are useless: after an interruption the reader seeks again
 _MAX_WAITING = 512  # the default of every server
 
 Config: TypeAlias = dict[str, Any]
@@ -39,9 +39,9 @@ class DurableConsumer(PullConsumer):
         self._confirmed = False
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Tell NATS that a delivery and everything before it is done; to be called after the commit.
+        """Acknowledge a delivery and everything before it; call this after the commit.
 
-        If that does not arrive nothing is lost: the consumer only lags behind.
+        A lost acknowledgement loses no message: the consumer only lags behind.
         """
         if delivery.acknowledge_to:
             async with translated():
@@ -55,7 +55,7 @@ class DurableConsumer(PullConsumer):
                 await self._client.api.delete_consumer(self._stream, self._durable)
 
     async def count_pending(self) -> int:
-        """See PullConsumer; the consumer itself knows, which takes no further permission."""
+        """See PullConsumer; the durable consumer counts, which needs no further permission."""
         info = await self._info()
         return info.pending + info.sent - self._received + len(self._buffer)
 
@@ -84,9 +84,9 @@ class DurableConsumer(PullConsumer):
         return await _create(self._client, self._stream, wanted)
 
     async def _find(self) -> ConsumerState:
-        """Return the consumer that has our name, whoever created it.
+        """Return the consumer of the configured name, even if another client created it.
 
-        A pause is the decision of a person: to replace the consumer would end it.
+        An operator may have paused it, and replacing the consumer would end the pause.
 
         Raises:
             ConsumerPausedError: it is paused.
@@ -102,12 +102,12 @@ class DurableConsumer(PullConsumer):
             self._confirmed = True
 
     async def _info(self) -> ConsumerState:
-        """Return what NATS says of the consumer.
+        """Return the state of the consumer.
 
-        Another consumer of the same name counts from 1 as well, wherever in the stream it stands.
+        Its sequences do not identify it: every consumer counts from 1, wherever it begins in the stream.
 
         Raises:
-            DeliveryInterruptedError: it is not the consumer that was placed, or it is paused.
+            DeliveryInterruptedError: it is not the consumer that `seek` placed, or it is paused.
         """
         async with translated():
             try:
@@ -144,15 +144,15 @@ class ReplayConsumer(PullConsumer):
         return delivery
 
     async def count_pending(self) -> int:
-        """See PullConsumer; another consumer is created to count."""
+        """See PullConsumer; a temporary consumer counts."""
         async with translated():
             return await count_after(self._client, self._stream, self._filters, self._position)
 
     async def discard(self) -> None:
-        """See PullConsumer; each `seek` creates another one."""
+        """See PullConsumer; each `seek` creates another consumer."""
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Do nothing: the consumer's policy is to acknowledge nothing."""
+        """Do nothing: the consumer needs no acknowledgements."""
 
     async def _confirm(self) -> None:
         # Its name is random, so no other client uses it.
@@ -163,7 +163,7 @@ class ReplayConsumer(PullConsumer):
 
 
 async def count_after(client: RawClient, stream: str, filters: Sequence[str], position: int) -> int:
-    """Return how many messages after a position match the filters; only a consumer knows, so one is made for it."""
+    """Return how many messages after a position match the filters, counted by a temporary consumer."""
     info = await _create_ephemeral(client, stream, filters, position)
     await client.api.delete_consumer(stream, info.name)
     return info.pending
@@ -184,7 +184,7 @@ async def _create_ephemeral(client: RawClient, stream: str, filters: Sequence[st
     except BadRequestError as error:
         if error.err_code != CONSUMER_IS_INACTIVE_TOO_LONG:
             raise
-    # The stream allows less. What is pulled from counts as active, so that any time will do.
+    # The stream limits the inactivity threshold. Pulls count as activity, so any value is long enough.
     limits = (await client.ask(f"STREAM.INFO.{stream}"))["config"]["consumer_limits"]
     return await _create(client, stream, config | {"inactive_threshold": limits["inactive_threshold"]})
 
@@ -203,7 +203,7 @@ async def _create(client: RawClient, stream: str, config: Config) -> ConsumerSta
     except NotFoundError as error:
         raise StreamMissingError(stream) from error
     if created.filters != config_filters(config):
-        # An older server ignores what it does not know, and would send every message of the stream.
+        # An older server ignores fields that it does not know, and would deliver every message of the stream.
         await client.api.delete_consumer(stream, created.name)
         raise BrokerRefusedError(
             "this NATS server filters by a single subject only; several PROJECTOR_ORIGINATORS need version 2.10"
@@ -212,7 +212,7 @@ async def _create(client: RawClient, stream: str, config: Config) -> ConsumerSta
 
 
 def _filter_config(filters: Sequence[str]) -> Config:
-    # Servers before 2.10 know a single filter only.
+    # Servers before 2.10 support a single filter only.
     return {"filter_subject": filters[0]} if len(filters) == 1 else {"filter_subjects": list(filters)}
 
 
@@ -221,9 +221,9 @@ def _stands_at(found: ConsumerState, position: int) -> bool:
 
 
 def _same_purpose(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Tell whether a consumer delivers what is wanted.
+    """Return whether a consumer delivers what is wanted.
 
-    A server may limit the messages of a request (`max_batch`) for every consumer: such a limit is kept to.
+    A server may limit the messages of a request (`max_batch`) for every consumer; such a limit is respected.
     """
 
     def purpose(config: Mapping[str, Any]) -> tuple[object, ...]:
@@ -243,4 +243,4 @@ _PURPOSE = (
     "priority_groups",
     "replay_policy",
 )
-"""The fields of a configuration without which a consumer is of no use, or of less."""
+"""The fields of a configuration that a consumer needs to work, or to work well."""

@@ -1,4 +1,4 @@
-"""NATS headers (ADR-4): what a message brought along, whoever wrote it."""
+"""NATS headers (ADR-4), of publishers and of the server."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ _VERSION = b"NATS/1.0"
 
 
 def parse_headers(raw: bytes) -> Mapping[str, str]:
-    """Return the headers of a message; lines that are none are left out, a later one of the same name wins."""
+    """Return the headers of a message; malformed lines are ignored, and the last of several values wins."""
     headers: dict[str, str] = {}
     for line in raw.decode("utf-8", "surrogateescape").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
@@ -16,7 +16,7 @@ def parse_headers(raw: bytes) -> Mapping[str, str]:
 
 
 def parse_status(raw: bytes) -> tuple[str, str, Mapping[str, str]]:
-    """Return the status, its description and the headers of a message that the server itself wrote."""
+    """Return the status, its description and the headers of a message from the server itself."""
     first, _, _ = raw.partition(b"\r\n")
     status, _, description = first.removeprefix(_VERSION).strip().decode("utf-8", "replace").partition(" ")
     return status, description.strip(), parse_headers(raw)

@@ -1,7 +1,7 @@
-"""Looks at a NATS server, the stream and the consumer, and changes nothing.
+"""Inspects a NATS server, the stream and the consumer, and changes nothing.
 
-The JetStream API says nothing about how often a server has its disks written:
-for that there is only the server's monitoring endpoint.
+The JetStream API does not report how often a server syncs its files;
+only the server's monitoring endpoint does.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ _TIMEOUT_S = 5.0
 _POLL_S = 0.2
 _KNOWS_SUBJECTS_FILTER = (2, 8)
 _KNOWS_LONG_ACKNOWLEDGEMENTS = (2, 14)
-_MALFORMED = b"{"  # the API answers such a request with an error and does nothing
-_ANY = "doctor"  # stands for the wildcard of a permission; nothing has this name, and nothing would come of it
+_MALFORMED = b"{"  # the API answers it with an error and does nothing else
+_ANY = "doctor"  # replaces the wildcard of a permission; a request to this name has no effect
 
 _STREAM_INFO = "$JS.API.STREAM.INFO.{stream}"
 _MESSAGE_GET = "$JS.API.STREAM.MSG.GET.{stream}"
@@ -56,13 +56,13 @@ REPLAY_NEEDS = (
     "$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
 )
 LONG_ACKNOWLEDGEMENT = "$JS.ACK.*.*.{stream}.{consumer}.>"
-"""By which servers with the feature flag js_ack_fc_v2 are acknowledged: it names domain and account."""
+"""Subject of acknowledgements on servers with the feature flag js_ack_fc_v2, with domain and account."""
 _ACCOUNT_INFO = "$JS.API.INFO"
 _INBOX = "_INBOX.>"
 
 
 class Wanted(NamedTuple):
-    """What the projector is going to follow."""
+    """What the projector follows."""
 
     stream: str
     consumer: str
@@ -75,7 +75,7 @@ class Wanted(NamedTuple):
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """The subjects of our events, one for each type of event and originator."""
+        """The event subjects, one for each event type and originator."""
         return tuple(
             subjects.build(originator, event_type)
             for originator in self.originators or ("*",)
@@ -84,12 +84,12 @@ class Wanted(NamedTuple):
 
 
 async def inspect(broker: Broker, wanted: Wanted, position: int, *, monitoring: str | None = None) -> BrokerInfo:
-    """Return what a server tells.
+    """Return what a server reports.
 
     `position` is that of the checkpoint, and `monitoring` the URL of the server's monitoring endpoint.
 
     Raises:
-        BrokerUnavailableError, BrokerRefusedError: as their names say.
+        BrokerUnavailableError, BrokerRefusedError: NATS cannot be reached, or refuses the connection.
     """
     complaints: list[ProjectorError] = []
     async with connected(broker, name="projector doctor") as client, translated():
@@ -98,7 +98,7 @@ async def inspect(broker: Broker, wanted: Wanted, position: int, *, monitoring: 
 
 
 class _Inspection:
-    """One visit to a server."""
+    """One inspection of a server."""
 
     def __init__(self, client: RawClient, wanted: Wanted, complaints: list[ProjectorError]) -> None:
         self._client = client
@@ -148,8 +148,8 @@ class _Inspection:
         return tuple(need for need, subject in named.items() if subject in refused)
 
     async def _heard(self) -> None:
-        """Wait until the server has complained about everything so far: it does so before it answers a ping."""
-        # The client may send a ping ahead of what waits to be sent; the second one is behind it.
+        """Wait for the server's errors about everything sent so far, which arrive before its answer to a ping."""
+        # The client may send the first ping ahead of its buffered data; the second one follows that data.
         await self._client.flush()
         await self._client.flush()
 
@@ -183,15 +183,15 @@ class _Inspection:
         else:
             account = await self._ask("INFO")
             _check(account)
-            # An account may have limits for each number of replicas.
+            # An account may have separate limits for each number of replicas.
             tier = account.get("tiers", {}).get(f"R{stream.replicas}", account)
             free += _free(tier["limits"].get("max_consumers", -1), tier["consumers"])
         return replace(seen, free_consumers=min(free, default=None), unseen=unseen)
 
     async def _settled_consumer(self, stream: StreamInfo) -> ConsumerInfo | None:
-        """Return the consumer without the requests of a client that has just gone.
+        """Return the consumer without the pull requests of a client that has just disconnected.
 
-        A server that is not the client's own takes note of that with the next heartbeat.
+        A server other than the one that client was connected to notices with the next heartbeat.
         """
         consumer = await self._consumer()
         if not stream.clustered and self._client.api_prefix == DEFAULT_PREFIX:
@@ -203,7 +203,7 @@ class _Inspection:
         return consumer
 
     async def _holds_any(self, name: str, filters: Iterable[str]) -> bool:
-        """Tell whether the stream holds a message that one of some filters selects."""
+        """Return whether the stream holds a message that matches any of some filters."""
         for subject_filter in filters:
             found = await self._ask(name, subjects_filter=subject_filter)
             _check(found)
@@ -246,7 +246,7 @@ class _Inspection:
 
 def _check(answer: dict[str, Any]) -> None:
     if "error" in answer:
-        raise BrokerUnavailableError(f"JetStream cannot say now: {answer['error'].get('description')}")
+        raise BrokerUnavailableError(f"JetStream cannot answer now: {answer['error'].get('description')}")
 
 
 def _free(limit: int, used: int) -> list[int]:
@@ -254,7 +254,7 @@ def _free(limit: int, used: int) -> list[int]:
 
 
 def _stored_as(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return which subjects a stream changes, and into what; None if it stores messages as they are published."""
+    """Return the subject transform of a stream as source and destination; None if it has none."""
     transform = config.get("subject_transform")
     if transform is None:
         return None
@@ -308,22 +308,22 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
 
 
 async def _sync_every_s(monitoring: str | None) -> tuple[float | None, tuple[str, ...]]:
-    """Return how often a server has its disks written; if that is not seen, why not."""
-    what = "how often NATS has its disks written (sync_interval)"
+    """Return how often a server syncs its files, or why that is unknown."""
+    what = "how often NATS syncs its files (sync_interval)"
     if monitoring is None:
-        return None, (f"{what}: only its monitoring endpoint tells; name it with --nats-monitoring",)
+        return None, (f"{what}: only its monitoring endpoint reports it; pass its URL with --nats-monitoring",)
 
     def read() -> dict[str, Any]:
-        with urlopen(f"{monitoring.rstrip('/')}/varz", timeout=_TIMEOUT_S) as answer:  # noqa: S310 - a person named it
+        with urlopen(f"{monitoring.rstrip('/')}/varz", timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the user chose the URL
             found: dict[str, Any] = json.load(answer)["jetstream"]["config"]
             return found
 
     try:
         config = await asyncio.to_thread(read)
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-        return None, (f"{what}: {monitoring} does not tell: {error}",)
+        return None, (f"{what}: {monitoring} does not report it: {error}",)
     if config.get("sync_always"):
         return 0, ()
     if "sync_interval" not in config:
-        return None, (f"{what}: {monitoring} does not tell, as servers before 2.10 do not",)
+        return None, (f"{what}: {monitoring} does not report it, like all servers before 2.10",)
     return config["sync_interval"] / NS_PER_S, ()

@@ -1,4 +1,4 @@
-"""What the errors mean that JetStream answers with, and what helps against them."""
+"""The meanings and remedies of JetStream errors."""
 
 from collections.abc import Mapping
 
@@ -12,22 +12,22 @@ SUBJECTS_OVERLAP = 10065
 JETSTREAM_OFF = (10039, 10076)
 """For the account, and on the server."""
 
-_MAY_PASS = frozenset(
+_TRANSIENT = frozenset(
     {
-        10002,  # the account's resources are used up
+        10002,  # the account's resources are exhausted
         10005,  # no server to place it on
-        10013,  # another client has just created a consumer of this name,
-        10105,  # which is active,
-        10148,  # and otherwise configured
-        10026,  # there are as many consumers as there may be
+        10013,  # another client has just created a consumer of this name
+        10105,  # the existing consumer is active
+        10148,  # the existing consumer has another configuration
+        10026,  # the maximum number of consumers is reached
     }
 )
-"""Codes of the errors that JetStream calls bad requests (status 400) though the same request may work the next time."""
+"""Codes of transient errors that JetStream reports as bad requests (status 400)."""
 
 _OFF = "enable JetStream there, or set PROJECTOR_NATS_API_PREFIX if it is in another domain or account"
 _STORAGE = "raise the storage limits of the account or the server, or free some"
 _WORK_QUEUE = (
-    "copy it into a stream with limits retention: a work queue deletes what is acknowledged, and has no replay"
+    "copy it into a stream with limits retention: a work queue deletes acknowledged messages and cannot be replayed"
 )
 _REMEDIES: Mapping[int | None, str] = {
     None: _OFF,
@@ -45,14 +45,14 @@ _REMEDIES: Mapping[int | None, str] = {
     10113: "the account requires a size limit: create the stream yourself, with max_bytes",
     10122: "the account limits the size of a stream: create the stream yourself, with a smaller max_bytes",
 }
-"""By code of the error; None: nothing answers."""
+"""By error code; None: no answer."""
 
 
 def jetstream_error(error: APIError) -> ProjectorError:
-    """Return an error of JetStream as one of the three families, with what helps against it."""
+    """Return an error of JetStream as one of the three families, with its remedy."""
     remedy = _REMEDIES.get(error.err_code)
     said = f"JetStream answered: {error.description}" if error.description else "no JetStream answers"
-    if isinstance(error, BadRequestError) and error.err_code not in _MAY_PASS:
+    if isinstance(error, BadRequestError) and error.err_code not in _TRANSIENT:
         remedy = remedy or "run `projector doctor`, which checks the stream and the consumer"
         return BrokerRefusedError(f"NATS refused a request: {said} (error {error.err_code}); {remedy}")
     code = f" (error {error.err_code})" if error.err_code else ""

@@ -1,6 +1,6 @@
-"""JSON texts as Postgres can hold them, found out before any SQL.
+"""Checks whether Postgres can store a JSON text, before any SQL.
 
-A value stays the text that the event had: no number is read, so none loses a digit.
+A value stays the text of the event: no number is parsed, so none loses a digit.
 """
 
 import json
@@ -11,29 +11,29 @@ from projector.domain.events import Json
 from projector.errors import PoisonError
 
 MAX_DEPTH = 512
-"""Levels of arrays and objects: Postgres holds more, and readers that recurse give up at about 1,000."""
+"""Levels of arrays and objects: Postgres stores more, but recursive parsers fail at about 1,000."""
 
 # The limits of `numeric`, in which `jsonb` holds a number.
 _MAX_SCALE = 16_383
 _MAX_WHOLE_DIGITS = 131_072
-_MAX_EXPONENT_DIGITS = 7  # beyond the limits, whatever digits come before it
+_MAX_EXPONENT_DIGITS = 7  # an exponent beyond the limits, regardless of the digits before it
 
 _SHOWN = 80
 
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|([][{}])', re.DOTALL)
 """A string, which may be open at the end, or a bracket outside of strings: the group."""
 _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\(?:u(....)|.)")
-"""A surrogate pair, else one escape; the group is the code of one that stands for itself."""
+"""A surrogate pair, else a single escape; the group is the code of a single one."""
 _NUMBER = re.compile(r"-?(\d+)(?:\.(\d+))?(?:[eE]([+-]?)0*(\d*))?")
 
 
 def checked_json(key: str, text: str | None) -> Json:
     """Return the value of a metadata key as a JSON text, None for null.
 
-    A text that is no JSON stands for itself as a string.
+    A text that is not JSON becomes a JSON string.
 
     Raises:
-        PoisonError: Postgres cannot hold it.
+        PoisonError: Postgres cannot store it.
     """
     if text is None:
         return None
@@ -99,11 +99,11 @@ def _short(text: str) -> str:
 
 
 class _NumberOutOfRangeError(Exception):
-    """A number that `numeric` does not hold."""
+    """A number that `numeric` cannot store."""
 
 
 def _check_number(text: str) -> int:
-    """Check a number; what it is read as does not matter, since the text is kept."""
+    """Check a number; the parsed value does not matter, since the text is kept."""
     found = _NUMBER.fullmatch(text)
     if found is None:
         raise AssertionError(text)
@@ -111,14 +111,14 @@ def _check_number(text: str) -> int:
     if len(exponent) > _MAX_EXPONENT_DIGITS:
         raise _NumberOutOfRangeError(_short(text))
     scale = len(fraction) - int(f"{sign}{exponent or 0}")
-    digits = len((whole + fraction).lstrip("0"))  # none in a zero, whose size is no matter
+    digits = len((whole + fraction).lstrip("0"))  # none in a zero, whose size does not matter
     if scale > _MAX_SCALE or (digits and digits - scale > _MAX_WHOLE_DIGITS):
         raise _NumberOutOfRangeError(_short(text))
     return 0
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(text)  # NaN and the infinities, which Python reads and JSON does not have
+    raise ValueError(text)  # NaN and the infinities, which Python accepts and JSON does not have
 
 
 _DECODER = json.JSONDecoder(parse_int=_check_number, parse_float=_check_number, parse_constant=_refuse_constant)

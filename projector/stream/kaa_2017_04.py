@@ -24,7 +24,7 @@ def _connected(record: Record, stamp: Stamp) -> Sequence[Event]:
 
 
 def _disconnected(record: Record, stamp: Stamp) -> Sequence[Event]:
-    # The list may name an endpoint twice, and an empty one is a valid event about nobody.
+    # The list may name an endpoint twice; an empty one is a valid event about no endpoint.
     endpoint_ids = tuple(dict.fromkeys(map(checked_endpoint_id, record["endpointIds"])))
     return (Disconnected(stamp, endpoint_ids),) if endpoint_ids else ()
 
@@ -41,12 +41,12 @@ def _app_version_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
 
 
 def _version(record: Record) -> str:
-    # There are few versions, and one in every endpoint: they share one text.
+    # There are few versions, but one in every endpoint: interning saves memory.
     return intern(checked_text(record["appVersionName"], "appVersionName"))
 
 
 def _metadata_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
-    # A key that one event both removes and adds or updates is there afterwards.
+    # A key that one event both removes and adds or updates is present afterwards.
     present = {checked_text(key, "metadata key"): None for key in (*record["added"], *record["updated"])}
     removed = tuple(dict.fromkeys(checked_text(key, "metadata key") for key in record["removed"] if key not in present))
     return (MetadataUpdated(stamp, (checked_endpoint_id(record["endpointId"]),), present, removed),)

@@ -24,7 +24,7 @@ _SUCCESS = range(200, 300)
 
 
 def _connected(record: Record, stamp: Stamp) -> Sequence[Event]:
-    # One event for each version: the endpoints of an event have all of its values in common.
+    # One event for each version, since all endpoints of an event share its values.
     by_version: dict[str, list[str]] = {}
     for endpoint_id, version in record["endpoints"].items():
         by_version.setdefault(version, []).append(checked_endpoint_id(endpoint_id))
@@ -53,7 +53,7 @@ def _app_version_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
 
 
 def _metadata_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
-    # A key that one event both removes and adds or updates is there afterwards; of two values the added one counts.
+    # A key that one event both removes and adds or updates is present afterwards; of two values the added one wins.
     values = {key: change["newValue"] for key, change in record["updated"].items()} | record["added"]
     present = {_checked_key(key): checked_json(key, value) for key, value in values.items()}
     removed = tuple(_checked_key(key) for key in record["removed"] if key not in present)
@@ -61,7 +61,7 @@ def _metadata_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
 
 
 def _config_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
-    # In this revision "updated" announces a configuration. Its content may hold secrets, and the stream has it.
+    # In this revision "updated" announces a configuration. Its content may hold secrets, so it stays in the stream.
     return (ConfigAvailable(stamp, _endpoint(record), checked_text(record["configId"], "configId")),)
 
 
@@ -79,7 +79,7 @@ def _endpoint(record: Record) -> tuple[str]:
 
 
 def _checked_version(version: str) -> str:
-    # There are few versions, and one in every endpoint: they share one text.
+    # There are few versions, but one in every endpoint: interning saves memory.
     return intern(checked_text(version, "appVersionName"))
 
 

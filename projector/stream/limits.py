@@ -1,18 +1,18 @@
-"""What an event may hold so that a row can hold it, found out before any SQL."""
+"""Checks whether Postgres can store the values of an event, before any SQL."""
 
 from projector.errors import PoisonError
 
 MAX_ENDPOINT_ID_BYTES = 2692
-"""The longest text that a Postgres B-tree indexes whatever its content.
+"""The longest text that a Postgres B-tree can index, regardless of its content.
 
-An index tuple may take 2,704 bytes on a page of 8 kB; its header takes 8, that of the text 4.
+An index tuple may take 2,704 bytes on a page of 8 kB; its header takes 8, the header of the text 4.
 """
 
 _SURELY_SHORT_ENOUGH = MAX_ENDPOINT_ID_BYTES // 4  # in characters: UTF-8 takes at most 4 bytes for each
 
 
 def checked_text(text: str, what: str) -> str:
-    """Return a text of a payload, which is UTF-8 or would not have decoded, if Postgres can hold it.
+    """Return a text of a decoded payload, which is valid UTF-8, if Postgres can store it.
 
     Raises:
         PoisonError: it has a NUL character.
@@ -23,7 +23,7 @@ def checked_text(text: str, what: str) -> str:
 
 
 def checked_token(token: str, what: str) -> str:
-    """Return a token of a subject, which may be anything but text, if Postgres can hold it.
+    """Return a token of a subject, which may be any bytes, if Postgres can store it.
 
     Raises:
         PoisonError: it has a NUL character, or came from bytes that are not UTF-8.
@@ -34,10 +34,10 @@ def checked_token(token: str, what: str) -> str:
 
 
 def checked_endpoint_id(endpoint_id: str) -> str:
-    """Return an endpoint id that a row can have.
+    """Return an endpoint id if a row can have it.
 
     Raises:
-        PoisonError: it is empty, too long to index, or not a text that Postgres can hold.
+        PoisonError: it is empty, too long to index, or not a text that Postgres can store.
     """
     if not endpoint_id:
         raise PoisonError("empty-endpoint-id", "an endpoint id is empty, so there is no row that the event is about")

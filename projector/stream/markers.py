@@ -1,4 +1,4 @@
-"""Messages that say only that earlier ones of their subject are gone (NATS ADR-43), and no event."""
+"""Marker messages (NATS ADR-43), which state no event, only that earlier messages of their subject are gone."""
 
 from projector.domain.messages import Message, Skipped
 
@@ -7,7 +7,7 @@ ROLLUP_MARKER = Skipped("(rollup marker)")
 
 
 def find_marker(message: Message) -> Skipped | None:
-    """Return what a message without a payload is counted as, if its headers say that it is a marker; else None."""
+    """Return the kind of marker that the headers of a message without a payload state, or None."""
     if message.payload or not message.headers:
         return None
     if "Nats-Marker-Reason" in message.headers:

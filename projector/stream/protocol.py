@@ -1,4 +1,4 @@
-"""The revisions of the protocol that this version speaks."""
+"""The protocol revisions that this version supports."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def find_revision(name: str) -> Revision:
     """Return a revision by its name.
 
     Raises:
-        SettingError: there is no such revision.
+        SettingError: the revision is unknown.
     """
     try:
         return REVISIONS[name]

@@ -1,4 +1,4 @@
-"""Creating the stream, for those who have none yet."""
+"""Creates the stream if it is missing."""
 
 from contextlib import suppress
 from typing import NoReturn
@@ -15,11 +15,11 @@ from projector.stream.jetstream_errors import SUBJECTS_OVERLAP
 async def create_stream(broker: Broker, stream: str) -> bool:
     """Create a stream for all endpoint events unless it exists; return whether it was created.
 
-    It keeps everything for ever: a projection is rebuilt from the first event on.
+    It keeps every message forever: a rebuild replays it from the first event.
 
     Raises:
-        BrokerUnavailableError, BrokerRefusedError: as their names say.
-        SettingError: the server belongs to a JetStream domain, and the settings do not name one.
+        BrokerUnavailableError, BrokerRefusedError: NATS cannot be reached, or refuses a request.
+        SettingError: the server belongs to a JetStream domain that the settings do not name.
     """
     config = StreamConfig(name=stream, subjects=list(subjects.filters()), storage=StorageType.FILE)
     async with connected(broker, name="projector init") as client, translated():
@@ -38,10 +38,10 @@ async def create_stream(broker: Broker, stream: str) -> bool:
 
 
 def _check_domain(client: RawClient, stream: str) -> None:
-    """Make sure that a stream is not created beside the one of the same name in another domain.
+    """Check that no stream is created next to one of the same name in another domain.
 
     Raises:
-        SettingError: the settings do not say in which domain it belongs.
+        SettingError: the settings do not name the domain.
     """
     domain = client.server_info.get("domain")
     if domain and client.api_prefix == DEFAULT_PREFIX:

@@ -1,4 +1,4 @@
-"""Publishing events into the stream, for the simulator."""
+"""Publishes events into the stream, for the simulator."""
 
 import asyncio
 from typing import Any
@@ -16,10 +16,10 @@ _STORED_WITHIN_S = 30.0
 
 
 class Publisher:
-    """Publishes wire records, in order, and knows that they are stored."""
+    """Publishes wire records in order, and confirms that they are stored."""
 
     def __init__(self, broker: Broker, codec: Codec) -> None:
-        """Remember where to publish: nothing is opened yet."""
+        """Take the settings of the connection; open nothing yet."""
         self._broker = broker
         self._codec = codec
         self._client: RawClient | None = None
@@ -30,7 +30,7 @@ class Publisher:
         """Connect.
 
         Raises:
-            BrokerUnavailableError, BrokerRefusedError: as their names say.
+            BrokerUnavailableError, BrokerRefusedError: NATS cannot be reached, or refuses the connection.
         """
         self._client = await connect(self._broker, name="projector simulate")
         self._client.on_failure(self._fail)
@@ -42,10 +42,10 @@ class Publisher:
             await self._client.close()
 
     async def publish(self, originator: str, event_type: str, record: dict[str, Any]) -> None:
-        """Publish one event; it is stored once `flush` has returned.
+        """Publish an event; it is stored once `flush` has returned.
 
         Raises:
-            BrokerUnavailableError, BrokerRefusedError: it, or one before it, was not stored.
+            BrokerUnavailableError, BrokerRefusedError: this event, or one before it, was not stored.
         """
         if self._jetstream is None:
             raise RuntimeError("open the publisher first")
@@ -58,10 +58,10 @@ class Publisher:
             await self.flush()
 
     async def flush(self) -> None:
-        """Wait until everything published is stored.
+        """Wait until every published event is stored.
 
         Raises:
-            BrokerUnavailableError, BrokerRefusedError: something was not.
+            BrokerUnavailableError, BrokerRefusedError: an event was not stored.
         """
         try:
             async with translated():

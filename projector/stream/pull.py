@@ -1,9 +1,9 @@
-"""Pulling the messages of a JetStream consumer, in order.
+"""Pulls the messages of a JetStream consumer, in order.
 
-Messages are pulled by hand (NATS ADR-37: overlapping requests, idle heartbeats, a watchdog for missed ones),
-which is several times as fast as the client library's `fetch`.
-Every delivery is checked for continuity by consumer sequence.
-After a hole, a redelivery or silence, the consumer refuses to go on until it is sought again.
+It implements the pull protocol itself (NATS ADR-37: overlapping requests, idle heartbeats, a watchdog for missed
+ones), several times as fast as the client library's `fetch`.
+Consumer sequences show whether deliveries are continuous.
+After a hole, a redelivery or silence, the consumer raises an error until the next `seek`.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ HEARTBEAT_S = 2.0
 _OVERDUE_S = 2.5 * HEARTBEAT_S
 _IDLE_S = 1.0
 PULL_EXPIRES_S = 30.0
-_PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be open, and as much again be buffered
-_MOST_REQUESTS = 100  # at a time, where the server limits their size; by default 512 may wait
+_PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be open, and as many messages again buffered
+_MOST_REQUESTS = 100  # open requests if the server limits their size; by default the server allows 512
 _ACK_PREFIX = b"$JS.ACK."
 _SHORT_ACK_TOKENS = 9
 
@@ -40,7 +40,7 @@ class _Received(NamedTuple):
 
 
 class PullConsumer(ABC):
-    """Delivers the messages of one consumer from a position on.
+    """Delivers the messages of one consumer after a position.
 
     Every method raises BrokerUnavailableError if the connection is lost.
     """
@@ -71,12 +71,12 @@ class PullConsumer(ABC):
         """Return how many matching messages `next` has not returned yet.
 
         Raises:
-            DeliveryInterruptedError: the consumer has to be sought again.
+            DeliveryInterruptedError: `seek` has to be called again.
         """
 
     @abstractmethod
     async def discard(self) -> None:
-        """Give the consumer up, so that the next `seek` of any client begins with another one."""
+        """Discard the consumer, so that the next `seek` of any client creates another one."""
 
     async def seek(self, after: int) -> int:
         """Continue after a position; return how many matching messages follow it.
@@ -91,19 +91,21 @@ class PullConsumer(ABC):
             self._received = info.sent
             self._fault = None
             if self._subscription is not None:
-                await self._client.unsubscribe_raw(self._subscription)  # what is still under way belongs to the past
+                await self._client.unsubscribe_raw(
+                    self._subscription
+                )  # messages still in flight belong to the previous position
             self._inbox = self._client.new_inbox()
             self._subscription = await self._client.subscribe_raw(self._inbox, self._receive)
             await self._pull()
         return info.pending
 
     async def next(self, linger_s: float) -> Delivery | None:
-        """Wait for messages and return a batch of them, not full if it is not within `linger_s` of its first message.
+        """Wait for messages and return a batch, which waits up to `linger_s` after its first message to fill.
 
-        Returns None if nothing arrives for about a second, so that the caller can tell waiting from being stuck.
+        Returns None if nothing arrives for about a second, so that the caller can tell an idle stream from a stuck one.
 
         Raises:
-            DeliveryInterruptedError: the consumer has to be sought again.
+            DeliveryInterruptedError: `seek` has to be called again.
         """
         idle_until = monotonic() + _IDLE_S
         deadline = None
@@ -130,7 +132,7 @@ class PullConsumer(ABC):
 
     @abstractmethod
     async def _confirm(self) -> None:
-        """Make sure, before the first delivery is used, that it comes from the consumer that was placed."""
+        """Check, before the first delivery is used, that it comes from the consumer that `seek` placed."""
 
     @property
     def _name(self) -> str:
@@ -141,7 +143,7 @@ class PullConsumer(ABC):
             raise self._fault
 
     async def _pull(self) -> None:
-        """Keep up to two batches requested or buffered, so that the next one is under way while one is folded."""
+        """Keep up to two batches requested or buffered, so that the next one arrives while one is folded."""
         largest = self._consumer.largest_request if self._consumer else None
         size = min(self._batch_size, largest or self._batch_size)
         request = {
@@ -196,7 +198,7 @@ class PullConsumer(ABC):
         if status == "100":
             return
         if status in ("404", "408") or description in ("Batch Completed", "Message Size Exceeds MaxBytes"):
-            # The request has ended; the header says how much of it is unanswered, and `next` sends another one.
+            # The request has ended; the header says how much of it is unanswered, and `next` sends another request.
             self._requested -= int(headers.get("Nats-Pending-Messages", self._requested))
             self._news.set()
             return
@@ -206,7 +208,7 @@ class PullConsumer(ABC):
         self._fail(DeliveryInterruptedError(what))
 
     def _fail(self, error: ProjectorError) -> None:
-        """Refuse to go on: what is buffered, and what is still under way, cannot be trusted."""
+        """Fail until the next `seek`: messages that are buffered or in flight cannot be trusted."""
         self._buffer.clear()
         if self._fault is None:
             self._fault = error

@@ -1,6 +1,6 @@
-"""Revisions of the protocol: what each event type is called on the wire and what it means.
+"""Protocol revisions: the name of each event type on the wire, and its meaning.
 
-A revision is chosen by setting and never guessed,
+The revision is a setting and never guessed,
 since a payload of one often decodes by accident with the schema of another.
 """
 
@@ -20,9 +20,9 @@ class EventType:
     """One event type of a revision."""
 
     schema: str
-    """Name of its file in `schemas/<revision>/`, without the ending."""
+    """Name of its file in `schemas/<revision>/`, without the extension."""
     translate: Translate
-    """From the wire record and its stamp to domain events; raises PoisonError."""
+    """Translates a wire record and its stamp into domain events; raises PoisonError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,5 +35,5 @@ class Revision:
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups of these types: those to subscribe to, and no others."""
+        """The groups of these types, which are the only ones to subscribe to."""
         return frozenset(event_type.partition(".")[0] for event_type in self.event_types)

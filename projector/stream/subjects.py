@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 SEVERAL_FILTERS_SINCE = (2, 10)
-"""The first version of the NATS server whose consumers have several filters."""
+"""The first version of the NATS server whose consumers support several filters."""
 
 _PREFIX = ("kaa", "v1", "events")
 _ORIGINATOR = 3
@@ -12,7 +12,7 @@ _ENDPOINT = 4
 
 
 class EventSubject(NamedTuple):
-    """What a subject says."""
+    """The parts of a subject."""
 
     originator: str
     """Name of the originating service instance."""
@@ -21,15 +21,14 @@ class EventSubject(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The group that the type is in."""
+        """The group of the event type."""
         return self.type.partition(".")[0]
 
 
 def parse(subject: str) -> EventSubject | None:
-    """Take a subject apart, or return None where it is not one of endpoint events.
+    """Parse a subject; return None if it is not a subject of endpoint events.
 
-    Any number of tokens may follow `endpoint.`, since what is not exactly a group and a type
-    is a type that nobody knows yet.
+    Any number of tokens may follow `endpoint.`: anything but a group and a type is an unknown event type.
     """
     tokens = subject.split(".")
     if tuple(tokens[:_ORIGINATOR]) != _PREFIX or tokens[_ENDPOINT : _ENDPOINT + 1] != ["endpoint"]:
@@ -54,8 +53,8 @@ def filters(
     The daemon names the groups of its revision (`Revision.groups`): other protocols of the platform share the prefix,
     send a hundred times as many messages, and must not be delivered.
 
-    A server that knows one filter only gets one for all groups; decoding passes over what is of none of ours.
-    Several originators are several filters there too, which such a server refuses.
+    A server that supports one filter only gets one for all groups, and decoding ignores the other groups.
+    Several originators take several filters, which such a server refuses.
     """
     tails = sorted({f"{group}.>" for group in groups}) if server_version >= SEVERAL_FILTERS_SINCE else []
     return tuple(build(originator, tail) for originator in sorted(set(originators)) or ["*"] for tail in tails or [">"])

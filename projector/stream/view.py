@@ -37,7 +37,7 @@ class StreamView:
             except NotFoundError as error:
                 raise StreamMissingError(self._stream) from error
         if info.created is None:
-            raise BrokerUnavailableError("NATS did not say when the stream was created")
+            raise BrokerUnavailableError("NATS did not report when the stream was created")
         return StreamState(
             created_at=unix_ms(info.created),
             first=max(info.state.first_seq, 1),
@@ -85,5 +85,5 @@ class StreamView:
 
 def _message(raw: RawStreamMsg) -> Message:
     if raw.time is None or raw.seq is None:
-        raise BrokerUnavailableError("NATS did not say where and when a message was stored")
+        raise BrokerUnavailableError("NATS did not report where and when a message was stored")
     return Message(raw.seq, unix_ms(raw.time), raw.subject or "", raw.data or b"", raw.headers)

@@ -146,7 +146,7 @@ async def test_events_after_a_rejected_message_build_on_committed_state(scene: S
 async def test_daemon_stops_when_a_dead_letter_cannot_be_written(scene: Scene, event: Event) -> None:
     await scene.query("ALTER TABLE dead_letter ADD CHECK (position < 2)")
     await scene.publish(event("connectivity.connected", "before", appVersionName=""), (MALFORMED, b"\xff"))
-    with pytest.raises(DatabaseRefusedError, match="does not let us park"):
+    with pytest.raises(DatabaseRefusedError, match="rejects a dead letter"):
         await scene.fold()
     assert (await scene.position(), await scene.dead_letters()) == (1, [])
 

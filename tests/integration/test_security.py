@@ -244,7 +244,7 @@ async def test_publishing_without_a_stream_is_not_reported_as_a_lost_connection(
 ) -> None:
     guest = settings({"nats_url": nats_url}, nats_url.removeprefix("nats://"), database_url)
     simulation = Simulation(endpoints=5, seed=1, events=20)
-    with pytest.raises(BrokerUnavailableError, match=r"no stream takes the events; create one with `projector init`"):
+    with pytest.raises(BrokerUnavailableError, match=r"no stream stores the events; create one with `projector init`"):
         await simulate(guest, simulation, asyncio.Event())
     await Projector(guest).init()
     await simulate(guest, simulation, asyncio.Event())
