@@ -261,7 +261,7 @@ class StreamTrimmedError(FatalError):
         )
         super().__init__(
             f"stream {stream!r} begins at position {first}, and {gone} of its messages are gone; "
-            f"with --accept-trimmed what is left is replayed, and {consequence}"
+            f"with --accept-trimmed the rest is replayed, and {consequence}"
         )
         self.stream = stream
         self.first = first

@@ -220,7 +220,7 @@ class Staging(Rows, Protocol):
         ...
 
     async def seed(self, trimmed: Trimmed) -> None:
-        """Begin with what the live table knows from messages that have left the stream."""
+        """Copy the state of the live table that came from messages that have left the stream."""
         ...
 
     async def clear(self) -> None:

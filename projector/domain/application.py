@@ -41,7 +41,7 @@ def unregister(state: Application, event: Unregistered) -> Application:
 
 
 def kept(state: Application, trimmed: Trimmed) -> Application:
-    """Keep what the stream can no longer say, and forget the rest."""
+    """Keep only what was set by messages that have left the stream."""
     return Application(
         register_kept(state.version, trimmed),
         register_kept(state.previous, trimmed),

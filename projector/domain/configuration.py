@@ -93,7 +93,7 @@ def unregister(state: Configuration, event: Unregistered) -> Configuration:
 
 
 def kept(state: Configuration, trimmed: Trimmed) -> Configuration:
-    """Keep what the stream can no longer say, and forget the rest."""
+    """Keep only what was set by messages that have left the stream."""
     return Configuration(
         register_kept(state.available, trimmed),
         register_kept(state.applied, trimmed),

@@ -65,7 +65,7 @@ def unregister(state: Connectivity, event: Unregistered) -> Connectivity:
 
 
 def kept(state: Connectivity, trimmed: Trimmed) -> Connectivity:
-    """Keep what the stream can no longer say, and forget the rest."""
+    """Keep only what was set by messages that have left the stream."""
     return Connectivity(
         stamps.kept(state.connected, trimmed),
         stamps.kept(state.disconnected, trimmed),

@@ -60,7 +60,7 @@ def unregister(state: Metadata, event: Unregistered) -> Metadata:
 
 
 def kept(state: Metadata, trimmed: Trimmed) -> Metadata:
-    """Keep what the stream can no longer say, and forget the rest."""
+    """Keep only what was set by messages that have left the stream."""
     keys = {name: key for name, key in state.keys.items() if key.stamp.position in trimmed}
     return Metadata(keys, stamps.kept(state.changed, trimmed), stamps.kept(state.unregistered, trimmed))
 

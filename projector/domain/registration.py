@@ -38,7 +38,7 @@ def unregister(state: Registration, event: Unregistered) -> Registration:
 
 
 def kept(state: Registration, trimmed: Trimmed) -> Registration:
-    """Keep what the stream can no longer say, and forget the rest."""
+    """Keep only what was set by messages that have left the stream."""
     return Registration(stamps.kept(state.registered, trimmed), stamps.kept(state.unregistered, trimmed))
 
 

@@ -1,4 +1,4 @@
-"""The sentence in the detail of a dead letter that names the revision in which its message can be read."""
+"""The hint in the detail of a dead letter: another revision that can decode the message."""
 
 import re
 
@@ -6,11 +6,11 @@ _HINT = re.compile(r"; it reads as a message of revision (\S+): see PROJECTOR_RE
 
 
 def with_hint(detail: str, revision: str) -> str:
-    """Return a detail that ends in the hint at a revision."""
+    """Return a detail with the hint appended."""
     return f"{detail}; it reads as a message of revision {revision}: see PROJECTOR_REVISION"
 
 
 def hinted_revision(detail: str) -> str | None:
-    """Return the revision that a detail hints at, or None."""
+    """Return the revision that the hint in a detail names, or None."""
     found = _HINT.search(detail)
     return found and found[1]

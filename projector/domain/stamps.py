@@ -64,12 +64,12 @@ def from_other_replica(one: Stamp, other: Stamp) -> bool:
 
 
 def kept(held: Stamp | None, trimmed: Trimmed) -> Stamp | None:
-    """Return a stamp if its message is gone from the stream, else None."""
+    """Return a stamp if its message has left the stream, else None."""
     return held if held is not None and held.position in trimmed else None
 
 
 def register_kept(held: Register[T] | None, trimmed: Trimmed) -> Register[T] | None:
-    """Return a register if the message that set it is gone from the stream, else None."""
+    """Return a register if the message that set it has left the stream, else None."""
     return held if held is not None and held.stamp.position in trimmed else None
 
 
