@@ -439,6 +439,7 @@ async def test_redelivered_batch_is_not_folded_again_after_a_clock_step(
     await store.close()
 
 
+@needs_nats(2, 10)
 async def test_messages_skipped_by_the_server_after_a_filtered_purge_are_folded(
     scene: Scene, jetstream: JetStreamContext, event: Event, eventually: Eventually
 ) -> None:
