@@ -20,6 +20,7 @@ from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
+from projector.stream.consumers import _filter_config
 from projector.stream.kaa_2017_04 import REVISION
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query
@@ -160,8 +161,8 @@ async def test_doctor_finds_originators_without_messages(scene: Scene, event: Ev
 async def test_doctor_finds_unsuitable_consumer_configurations(
     config: dict[str, Any], found: set[str], nats_client: Client, scene: Scene
 ) -> None:
-    ours = {} if "filter_subject" in config else {"filter_subjects": subjects.filters(groups=REVISION.groups)}
-    config = {"durable_name": CONSUMER, **ours, **config}
+    ours = _filter_config(subjects.filters(groups=REVISION.groups, server_version=NATS_VERSION))
+    config = {"durable_name": CONSUMER, **({} if "filter_subject" in config else ours), **config}
     await create(nats_client, f"CONSUMER.DURABLE.CREATE.{STREAM}", {"stream_name": STREAM, "config": config}, CONSUMER)
     assert await named(scene.nats_url, scene.database_url) == found
 
