@@ -48,7 +48,11 @@ def text(*paths: Path) -> str:
 
 def tables(path: Path) -> Iterator[list[Cells]]:
     """Yield the tables of a document, each as rows of cells, the first row being the heads."""
-    for block in re.findall(r"(?:^\|.*\|\n)+", text(path), flags=re.MULTILINE):
+    yield from tables_in(text(path))
+
+
+def tables_in(written: str) -> Iterator[list[Cells]]:
+    for block in re.findall(r"(?:^\|.*\|\n)+", written, flags=re.MULTILINE):
         heads, _, *rows = block.splitlines()
         yield [[cell.strip() for cell in line[1:-1].split("|")] for line in (heads, *rows)]
 
@@ -161,12 +165,15 @@ def test_semantics_says_which_events_set_every_column() -> None:
     assert all(f"`{name}`" in text(SEMANTICS) for name in registers)
 
 
-def test_semantics_names_every_event_type() -> None:
-    named = {name for row in table(SEMANTICS, "column", "set by") for name in names_in(row[1])}
-    assert named == {name for revision in REVISIONS.values() for name in revision.event_types}
+def test_semantics_says_which_event_types_of_each_revision_state_which_facts() -> None:
+    facts = table(SEMANTICS, "fact", *REVISIONS)
+    for column, revision in enumerate(REVISIONS.values(), start=1):
+        assert {name for row in facts for name in names_in(row[column])} == set(revision.event_types)
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+every_revision = pytest.mark.parametrize("revision", REVISIONS)
 
 
 def unix_ms(time: str) -> int:
@@ -175,18 +182,50 @@ def unix_ms(time: str) -> int:
     return int((midnight + timedelta(hours=hours, minutes=minutes, seconds=seconds)).timestamp() * 1000)
 
 
-def example() -> list[tuple[Message, str]]:
+def section(revision: str) -> str:
+    """Return the section with the worked example of a revision."""
+    _, _, rest = text(SEMANTICS).partition(f"## Example: {revision}\n")
+    assert rest
+    return rest.partition("\n## ")[0]
+
+
+def example_table(revision: str, *heads: str) -> list[Cells]:
+    (rows,) = [rows for head, *rows in tables_in(section(revision)) if tuple(head) == heads]
+    return rows
+
+
+def fields(says: str) -> dict[str, Any]:
+    """Return the fields of an event of the worked example, written as JSON or as name=value."""
+    if says.startswith("`"):
+        found: dict[str, Any] = json.loads(says.strip("`"))
+        return found
+    name, _, value = says.partition("=")
+    return {name: value.split(",") if name in ("removed", "added", "updated") else value} if name else {}
+
+
+# What an event of the example leaves out, and its schema has no default for.
+REST: dict[str, dict[str, Any]] = {
+    "kaa-2017-04": {"removed": [], "added": [], "updated": [], "endpointId": "meter-7", "endpointIds": ["meter-7"]},
+    "kaa-2020-05": {
+        "correlationId": "",
+        "appVersionName": "",
+        "removed": {},
+        "added": {},
+        "updated": {},
+        "content": b"",
+    },
+}
+
+
+def example(revision: str) -> list[tuple[Message, str]]:
     """Return the messages of the worked example, and what is said to have come of each."""
-    codec = Codec("kaa-2017-04", ROOT / "schemas")
+    codec = Codec(revision, ROOT / "schemas")
     found = []
     stored_at = 0
     heads = ("position", "type", "originator", "replica", "time", "fields", "verdict")
-    for position, type_, originator, replica, time, says, verdict in table(SEMANTICS, *heads):
+    for position, type_, originator, replica, time, says, verdict in example_table(revision, *heads):
         record: dict[str, Any] = {"timestamp": unix_ms(time), "originatorReplicaId": replica}
-        record |= {"removed": [], "added": [], "updated": [], "endpointId": "meter-7", "endpointIds": ["meter-7"]}
-        if says:
-            name, _, value = says.partition("=")
-            record[name] = value.split(",") if name in ("removed", "added", "updated") else value
+        record |= REST[revision] | fields(says)
         (event_type,) = names_in(type_)
         stored_at = max(stored_at, record["timestamp"]) + 5
         payload = codec.encode(event_type, record)
@@ -196,12 +235,12 @@ def example() -> list[tuple[Message, str]]:
 
 
 @cache
-def folded_example() -> tuple[Endpoint, tuple[str, ...]]:
+def folded_example(revision: str) -> tuple[Endpoint, tuple[str, ...]]:
     """Fold the worked example; return the endpoint, and what came of each message."""
-    codec = Codec("kaa-2017-04", ROOT / "schemas")
+    codec = Codec(revision, ROOT / "schemas")
     endpoints: dict[str, Endpoint] = defaultdict(Endpoint.unseen)
     verdicts = []
-    for message, _ in example():
+    for message, _ in example(revision):
         events = codec.decode(message)
         assert not isinstance(events, Skipped)
         ((_, verdict),) = fold(events, endpoints)
@@ -209,32 +248,44 @@ def folded_example() -> tuple[Endpoint, tuple[str, ...]]:
     return endpoints["meter-7"], tuple(verdicts)
 
 
-def test_what_comes_of_the_events_of_the_example_is_what_the_table_says() -> None:
-    _, verdicts = folded_example()
-    assert [said for _, said in example()] == list(verdicts)
+@every_revision
+def test_what_comes_of_the_events_of_the_example_is_what_the_table_says(revision: str) -> None:
+    _, verdicts = folded_example(revision)
+    assert [said for _, said in example(revision)] == list(verdicts)
 
 
-def test_the_row_of_the_example_is_what_its_events_imply() -> None:
-    endpoint, _ = folded_example()
+@every_revision
+def test_the_row_of_the_example_is_what_its_events_imply(revision: str) -> None:
+    endpoint, _ = folded_example(revision)
     row: dict[str, Any] = {"endpoint_id": "meter-7"}
     for state, facet in zip(endpoint.states, FACET_COLUMNS, strict=True):
         row |= zip((column.name for column in facet.columns), facet.values(state), strict=True)
     row |= {"last_event_seq": endpoint.last_event_seq, "last_event_at": endpoint.last_event_at}
 
-    def written(name: str, value: Any) -> str:
+    def written(name: str, value: Any) -> object:
         if value is None:
             return "null"
         if name.endswith("_at"):
             return f"{datetime.fromtimestamp(value / 1000, UTC):%H:%M:%S}"
-        return json.dumps(value) if isinstance(value, dict) else str(value)
+        return exact(encode_json(value)) if isinstance(value, dict) else str(value)
 
-    documented = table(SEMANTICS, "column", "value")
-    assert documented == [[f"`{name}`", written(name, value)] for name, value in row.items()]
+    documented = {
+        name.strip("`"): exact(value) if value.startswith("{") else value
+        for name, value in example_table(revision, "column", "value")
+    }
+    assert documented == {name: written(name, value) for name, value in row.items()}
+    assert list(documented) == list(row)
 
 
-def test_the_registers_that_are_shown_are_those_of_the_example() -> None:
-    endpoint, _ = folded_example()
-    (block,) = re.findall(r"^```json\n(.*?)^```$", text(SEMANTICS), flags=re.MULTILINE | re.DOTALL)
+def exact(written: str | bytes) -> object:
+    """Read JSON in which a number is the text that it is."""
+    return json.loads(written, parse_int=str, parse_float=str)
+
+
+@every_revision
+def test_the_registers_that_are_shown_are_those_of_the_example(revision: str) -> None:
+    endpoint, _ = folded_example(revision)
+    (block,) = re.findall(r"^```json\n(.*?)^```$", section(revision), flags=re.MULTILINE | re.DOTALL)
     by_name = {columns.registers.name: state for columns, state in zip(FACET_COLUMNS, endpoint.states, strict=True)}
     assert json.loads(block) == json.loads(encode_json(by_name["metadata_registers"]))
 
