@@ -37,9 +37,9 @@ def print_report(report: Report, *, applied: bool, asked: str | None = None) -> 
         typer.echo(f"\nendpoint {visible(row.endpoint_id)} ({row.kind})")
         tables.print_rows(("column", "found", "implied"), [(name, *pair) for name, pair in row.columns.items()])
     if asked is not None and not report.mentions and not found.shown:
-        typer.echo(f"no message that was replayed names endpoint {asked}, and no row of it differs")
+        typer.echo(f"no replayed message names endpoint {asked}, and its row does not differ")
     if report.mentions:
-        typer.echo("\nthe messages that made it so")
+        typer.echo("\nmessages that name the endpoint")
         columns = tuple(_mention(report.mentions[0]))
         tables.print_rows(columns, [tuple(_mention(mention).values()) for mention in report.mentions])
 
@@ -81,7 +81,7 @@ def print_status(status: Status) -> None:
 
 def leader(active: Mapping[str, Any] | None) -> str:
     """Return which projector leads, and since when."""
-    return f"{active['application']} since {active['since'] or 'unknown'}" if active else "nobody"
+    return f"{active['application']} since {active['since'] or 'unknown'}" if active else "none"
 
 
 def print_examination(examination: Examination) -> None:

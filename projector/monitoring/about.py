@@ -1,15 +1,15 @@
-"""Which projector is watched."""
+"""Identifies the monitored daemon."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What does not change while it runs."""
+    """Facts that do not change while the daemon runs."""
 
     version: str
     revision: str
-    """Of the protocol."""
+    """Protocol revision."""
     rules: int
-    """Version of the rules."""
+    """Rules version."""
     stream: str

@@ -1,4 +1,4 @@
-"""What the endpoints answer, as JSON."""
+"""The JSON answers of the HTTP endpoints."""
 
 import json
 from dataclasses import asdict
@@ -16,10 +16,10 @@ STATUS_KEYS = tuple(Status.__dataclass_fields__)
 
 
 class Answers:
-    """Answers from what is known at the moment: nobody is asked."""
+    """Answers from the latest samples, without a query."""
 
     def __init__(self, about: About, liveness: Liveness, sampler: Sampler, history: History, health: Health) -> None:
-        """Answer from these."""
+        """Take the parts to answer from."""
         self._about = about
         self._liveness = liveness
         self._sampler = sampler
@@ -27,13 +27,13 @@ class Answers:
         self._health = health
 
     def healthy(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the loop goes round, and the answer of `/healthz`."""
+        """Return whether the daemon is healthy, and the answer of `/healthz`."""
         healthy, reason = self._health.healthy()
         answer: dict[str, Any] = {"healthy": healthy, "heartbeat_age_s": round(self._liveness.age_s, 3)}
         return healthy, answer if healthy else {**answer, "reason": reason}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the table is fresh, and the answer of `/readyz`."""
+        """Return whether the daemon is ready, and the answer of `/readyz`."""
         ready, reason = self._health.ready()
         latest = self._sampler.latest
         answer: dict[str, Any] = {
@@ -76,7 +76,7 @@ class Answers:
             "started_at": self._liveness.started_at,
             "active_since": doing.active_since,
             "heartbeat_age_s": round(self._liveness.age_s, 3),
-            "healthy": self._health.healthy().yes,
+            "healthy": self._health.healthy().met,
             "ready": ready,
             "ready_reason": ready_reason,
             "events_per_second": self._history.events_per_second,
@@ -84,11 +84,11 @@ class Answers:
 
 
 def to_json(answer: object) -> str:
-    """Return an answer as JSON, its times as ISO 8601 with milliseconds."""
+    """Return an answer as JSON, with times in ISO 8601 with milliseconds."""
     return json.dumps(answer, default=_time)
 
 
 def _time(value: object) -> str:
     if not isinstance(value, datetime):
-        raise TypeError(f"{value!r} is nothing that an answer has")
+        raise TypeError(f"{value!r} has no form in JSON")
     return value.isoformat(timespec="milliseconds")

@@ -1,7 +1,7 @@
-"""How many endpoints there are of each kind, counted slice by slice, so that a large table is no burden.
+"""Counts the endpoints of each kind in slices, so that a large table does not load the database.
 
-A round goes through all pages of the table, and what it found is published when it is complete.
-Rows that move while it is under way may be counted twice or not at all: the next round knows better.
+A round visits all pages of the table, and its counts are published when it is complete.
+Rows that move during a round may be counted twice or not at all; the next round corrects that.
 """
 
 from collections import Counter
@@ -13,30 +13,30 @@ from time import monotonic
 from projector.monitoring.ports import Pages
 
 _TARGET_S = 0.03
-"""What a slice is to take the database."""
+"""Target duration of the query for one slice."""
 _FIRST_PAGES = 200
 _MOST_GROWTH = 2.0
 _REST_S = 5.0
 _VERSIONS_NAMED = 20
 _VERSIONS_COUNTED = 10_000
-"""Whoever makes up versions must not make us remember all of them."""
+"""Bounds the memory if publishers invent versions."""
 OTHER_VERSIONS = "(other)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a round found, the most frequent first."""
+    """The counts of a round, largest first."""
 
     endpoints: int
     by_status: Mapping[str, int]
     by_version: Mapping[str, int]
-    """The most frequent ones, and the rest together."""
+    """The most frequent versions; the others are counted together."""
     by_config_status: Mapping[str, int]
     counted_at: datetime
 
 
 class _Round:
-    """One way through the pages of the table."""
+    """One pass over the pages of the table."""
 
     def __init__(self, pages: int) -> None:
         self.began = monotonic()
@@ -48,10 +48,10 @@ class _Round:
 
 
 class Counting:
-    """Counts, a slice at each step, and rests between two rounds for at least as long as one took."""
+    """Counts one slice per step, and pauses between rounds for at least the length of a round."""
 
     def __init__(self, table: Pages) -> None:
-        """Begin with nothing counted."""
+        """Count nothing yet."""
         self.latest: Counts | None = None
         self._table = table
         self._slice_pages = _FIRST_PAGES
@@ -59,10 +59,10 @@ class Counting:
         self._round: _Round | None = None
 
     async def step(self) -> None:
-        """Count the next slice, unless it is time to rest.
+        """Count the next slice, unless a pause is due.
 
         Raises:
-            TransientError, FatalError: the round goes on where it was.
+            TransientError, FatalError: the query failed; the next step continues the round.
         """
         if monotonic() < self._rest_until:
             return
@@ -84,7 +84,7 @@ class Counting:
             self._publish(self._round)
 
     def _adapt(self, took_s: float, *, most: int) -> None:
-        """Make the next slice larger or smaller, so that it takes about as long as it may."""
+        """Size the next slice for the target duration."""
         factor = min(_TARGET_S / max(took_s, 0.001), _MOST_GROWTH)
         self._slice_pages = max(1, min(int(self._slice_pages * factor), max(most, _FIRST_PAGES)))
 

@@ -1,4 +1,4 @@
-"""What is right and what is wrong with a daemon, in words."""
+"""Judges whether the daemon is healthy and ready, and lists its problems."""
 
 from typing import NamedTuple
 
@@ -7,53 +7,53 @@ from projector.monitoring.liveness import Liveness
 from projector.monitoring.sampler import Sampler
 
 _GROWING_POINTS = 6
-"""Of the history, over which the lag is looked at: half a minute."""
+"""Number of points of the history that decide whether the lag grows: half a minute."""
 
 
-class Answer(NamedTuple):
-    """Yes, or no and why."""
+class Condition(NamedTuple):
+    """Whether a condition is met, and if not, the reason."""
 
-    yes: bool
-    why_not: str | None = None
+    met: bool
+    reason: str | None = None
 
 
 class Health:
-    """Judges by the heartbeat and the latest sample."""
+    """Judges by the heartbeats and the latest sample."""
 
     def __init__(self, liveness: Liveness, sampler: Sampler, history: History, *, ready_lag_s: float) -> None:
-        """Judge by these; a lag above `ready_lag_s` is too much."""
+        """Take the parts to judge by; the daemon is not ready if the lag exceeds `ready_lag_s`."""
         self._liveness = liveness
         self._sampler = sampler
         self._history = history
         self._ready_lag_s = ready_lag_s
 
-    def healthy(self) -> Answer:
-        """Tell whether the loop goes round, whatever the servers do."""
+    def healthy(self) -> Condition:
+        """Return whether the event loop is alive; the state of the servers does not matter."""
         if self._liveness.missed:
-            return Answer(yes=False, why_not=f"The loop has not gone round for {self._liveness.age_s:.0f} s")
-        return Answer(yes=True)
+            return Condition(met=False, reason=f"The event loop has been blocked for {self._liveness.age_s:.0f} s")
+        return Condition(met=True)
 
-    def ready(self) -> Answer:
-        """Tell whether the table is fresh, or this daemon stands by."""
+    def ready(self) -> Condition:
+        """Return whether the table is fresh, or this daemon stands by."""
         healthy = self.healthy()
-        if not healthy.yes:
+        if not healthy.met:
             return healthy
         doing = self._liveness.doing
         if doing.state == "standby":
-            return Answer(yes=True)
+            return Condition(met=True)
         if doing.state != "active":
-            return Answer(yes=False, why_not=": ".join(filter(None, (f"The daemon is {doing.state}", doing.reason))))
+            return Condition(met=False, reason=": ".join(filter(None, (f"The daemon is {doing.state}", doing.reason))))
         if not self._sampler.fresh:
-            return Answer(yes=False, why_not=f"The lag is not known: {self._sampler.error or 'not asked for yet'}")
+            return Condition(met=False, reason=f"The lag is unknown: {self._sampler.error or 'there is no sample yet'}")
         lag_s = self._lag_s
         if lag_s > self._ready_lag_s:
-            return Answer(yes=False, why_not=f"Lag is {lag_s:.0f} s, more than {self._ready_lag_s:g} s")
-        return Answer(yes=True)
+            return Condition(met=False, reason=f"Lag is {lag_s:.0f} s, more than {self._ready_lag_s:g} s")
+        return Condition(met=True)
 
     def problems(self) -> list[str]:
-        """Return what somebody should look at, the worst first."""
-        # What the daemon waits for, the sampler stumbles over as well.
-        found = [self.healthy().why_not, self._liveness.doing.reason or self._sampler.error]
+        """Return the problems that need attention, worst first."""
+        # The daemon and the sampler fail for the same reason; it is listed once.
+        found = [self.healthy().reason, self._liveness.doing.reason or self._sampler.error]
         if self._sampler.fresh and self._lag_s > self._ready_lag_s:
             found.append(f"Lag is {self._lag_s:.0f} s and {self._trend()}")
         if self._sampler.latest is not None:
@@ -61,7 +61,7 @@ class Health:
             if status.active is None:
                 found.append("No projector is active")
             if status.dead_letters:
-                found.append(_waiting(status.dead_letters))
+                found.append(_count(status.dead_letters))
         return [problem for problem in found if problem is not None]
 
     @property
@@ -74,5 +74,5 @@ class Health:
         return "growing" if len(known) > 1 and known[-1] > known[0] else "not growing"
 
 
-def _waiting(dead_letters: int) -> str:
-    return "1 dead letter waits for somebody" if dead_letters == 1 else f"{dead_letters} dead letters wait for somebody"
+def _count(dead_letters: int) -> str:
+    return "1 dead letter needs attention" if dead_letters == 1 else f"{dead_letters} dead letters need attention"

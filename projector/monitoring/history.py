@@ -1,4 +1,4 @@
-"""The last quarter of an hour, in memory: what the page draws."""
+"""The last 15 minutes, in memory, for the charts of the page."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ HISTORY_S = 900
 
 
 class Point(NamedTuple):
-    """One moment; None where nothing is known of it."""
+    """One sample; None: unknown."""
 
     at: float
     """Unix s."""
@@ -23,10 +23,10 @@ class Point(NamedTuple):
 
 
 class History(Observer):
-    """Counts what the daemon folds, and keeps a point for each sample."""
+    """Counts the events that the daemon folds, and keeps a point for each sample."""
 
     def __init__(self, every_s: float) -> None:
-        """Begin with nothing heard."""
+        """Start without points."""
         self.every_s = every_s
         self._points: deque[Point] = deque(maxlen=round(HISTORY_S / every_s))
         self._folded = 0
@@ -34,12 +34,12 @@ class History(Observer):
 
     @property
     def points(self) -> Sequence[Point]:
-        """The points, the oldest first."""
+        """The points, oldest first."""
         return tuple(self._points)
 
     @property
     def events_per_second(self) -> float:
-        """The rate up to the last point."""
+        """The rate before the last point."""
         return self._points[-1].events_per_second if self._points else 0.0
 
     def notify(self, notification: Notification) -> None:
@@ -48,7 +48,7 @@ class History(Observer):
             self._folded += notification.outcome.events
 
     def add(self, at: float, status: Status | None) -> None:
-        """Add a point; None: the sample failed."""
+        """Add a point; a status of None means that the sample failed."""
         (before, counted), now = self._counted, (monotonic(), self._folded)
         self._counted = now
         rate = (now[1] - counted) / max(now[0] - before, 0.001)

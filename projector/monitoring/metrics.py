@@ -1,4 +1,4 @@
-"""The metrics: counted where the daemon is heard, set where a sample is taken."""
+"""The Prometheus metrics: counters follow the notifications, gauges the samples."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ _BATCH_MESSAGES = (1, 10, 100, 500, 1000, 2000, 5000, 8000, 10_000, 20_000)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _UNKNOWN = "unknown"
 _VERDICTS_OF_MESSAGES = ("duplicate", "skipped", "parked")
-"""Of whole messages, whose events are not known or not counted again."""
+"""Verdicts on whole messages, whose events are unknown or counted before."""
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -51,10 +51,10 @@ class _Registry(CollectorRegistry):
 
 
 class Metrics(Observer):
-    """Listens to the daemon (`app.observers.Observer`) and is scraped by Prometheus."""
+    """Counts notifications and samples, for Prometheus to scrape."""
 
     def __init__(self, about: About, liveness: Liveness, health: Health) -> None:
-        """Begin with nothing heard; the process is the one that asks."""
+        """Start at zero; the process metrics are those of this process."""
         self._registry = registry = _Registry()
         ProcessCollector(registry=registry)
         self._failed = False
@@ -68,44 +68,44 @@ class Metrics(Observer):
         def histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"projector_{name}", what, labels, buckets=buckets, registry=registry)
 
-        self._events = counter("events_total", "Events by what came of them", "type", "verdict")
-        self._parked = counter("parked_total", "Messages parked", "reason")
-        self._batch_messages = histogram("batch_messages", "Messages in a batch", _BATCH_MESSAGES)
-        self._stage_seconds = histogram("stage_seconds", "What a batch spent in a stage", _STAGE_SECONDS, "stage")
-        self._last_commit = gauge("last_commit_timestamp_seconds", "Last commit of this process")
-        self._sessions = counter("sessions_total", "Sessions, begun and failed", "result")
+        self._events = counter("events_total", "Events by type and verdict", "type", "verdict")
+        self._parked = counter("parked_total", "Messages parked, by reason", "reason")
+        self._batch_messages = histogram("batch_messages", "Messages per batch", _BATCH_MESSAGES)
+        self._stage_seconds = histogram("stage_seconds", "Time that a batch spends in a stage", _STAGE_SECONDS, "stage")
+        self._last_commit = gauge("last_commit_timestamp_seconds", "Time of the last commit of this process")
+        self._sessions = counter("sessions_total", "Sessions begun and failed", "result")
         self._reconnects = counter("reconnects_total", "Sessions begun after a failed one")
         self._repositions = counter("repositions_total", "Sessions that failed because delivery was interrupted")
-        self._errors = counter("transient_errors_total", "What failed and was tried again", "kind")
+        self._errors = counter("transient_errors_total", "Transient errors, by kind", "kind")
         self._clock_skew = gauge(
             "clock_skew_seconds", "Stored time minus event time of the latest message", "originator", "replica"
         )
 
-        self._lag_messages = gauge("lag_messages", "Messages that are not folded")
-        self._lag_seconds = gauge("lag_seconds", "Age of the oldest of these")
+        self._lag_messages = gauge("lag_messages", "Matching messages that are not folded yet")
+        self._lag_seconds = gauge("lag_seconds", "Age of the oldest message that is not folded yet")
         self._checkpoint = gauge("checkpoint_position", "Position of the checkpoint")
         self._first = gauge("stream_first_position", "Position of the stream's oldest message")
         self._last = gauge("stream_last_position", "Position of the stream's newest message")
         self._dead_letters = gauge("dead_letters", "Dead letters neither resolved nor discarded", "reason")
         self._rebuild_position = gauge("rebuild_position", "Position that a rebuild or verification has reached")
-        self._rebuild_target = gauge("rebuild_target", "Position that it is to reach")
+        self._rebuild_target = gauge("rebuild_target", "Position at which a rebuild or verification ends")
         self._endpoints = gauge("endpoints", "Endpoints by connectivity status", "status")
         self._sample_errors = counter("sample_errors_total", "Samples of stream and database that failed")
         for unknown in (self._last_commit, self._lag_messages, self._lag_seconds):
             unknown.set(nan)
         self._begin_at_zero()
 
-        gauge("active", "Whether this daemon works").set_function(lambda: liveness.doing.state == "active")
-        gauge("standby", "Whether it stands by").set_function(lambda: liveness.doing.state == "standby")
-        gauge("healthy", "Whether its loop goes round").set_function(lambda: health.healthy().yes)
-        gauge("ready", "Whether the table is fresh, or it stands by").set_function(lambda: health.ready().yes)
-        gauge("heartbeat_timestamp_seconds", "Last beat of the loop").set_function(lambda: time() - liveness.age_s)
-        gauge("info", "Which projector this is", "version", "revision", "rules").labels(
+        gauge("active", "Whether this daemon leads").set_function(lambda: liveness.doing.state == "active")
+        gauge("standby", "Whether this daemon stands by").set_function(lambda: liveness.doing.state == "standby")
+        gauge("healthy", "Whether the event loop is alive").set_function(lambda: health.healthy().met)
+        gauge("ready", "Whether the table is fresh, or this daemon stands by").set_function(lambda: health.ready().met)
+        gauge("heartbeat_timestamp_seconds", "Time of the last heartbeat").set_function(lambda: time() - liveness.age_s)
+        gauge("info", "Version, protocol revision and rules version", "version", "revision", "rules").labels(
             about.version, about.revision, str(about.rules)
         ).set(1)
 
     def _begin_at_zero(self) -> None:
-        """Show the series that are known beforehand, so that a rate begins with their first event."""
+        """Create the series that are known beforehand at zero, so that a rate includes their first event."""
         for kind, verdict in product(EVENT_TYPES, Verdict):
             self._events.labels(snake_case(kind.__name__), verdict.value)
         for verdict_of_message in _VERDICTS_OF_MESSAGES:
@@ -120,12 +120,12 @@ class Metrics(Observer):
             self._errors.labels(error.__name__)
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return everything in the format that an `Accept` header asks for, and its content type."""
+        """Return the metrics in the format that an `Accept` header selects, and their content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
     def notify(self, notification: Notification) -> None:
-        """Count it."""
+        """Count a notification."""
         match notification:
             case Active():
                 self._count_session()
@@ -161,11 +161,11 @@ class Metrics(Observer):
             self._repositions.inc()
 
     def note_skew(self, originator: str, replica: str, seconds: float) -> None:
-        """Set how far a replica's clock is behind the broker's."""
+        """Set how far the clock of a replica is behind that of NATS."""
         self._clock_skew.labels(originator, replica).set(seconds)
 
     def sampled(self, sampler: Sampler) -> None:
-        """Set what a sample found; what is not known any more is no number."""
+        """Set the gauges from the latest sample; an unknown lag is NaN."""
         if sampler.error is not None or sampler.latest is None:
             self._sample_errors.inc()
             self._lag_messages.set(nan)
@@ -184,11 +184,11 @@ class Metrics(Observer):
         self._rebuild_target.set(rebuild["target"])
 
     def counted(self, counts: Counts) -> None:
-        """Set what a count of the table found."""
+        """Set the number of endpoints from a complete count."""
         for name in ("unknown", "connected", "disconnected"):
             self._endpoints.labels(name).set(counts.by_status.get(name, 0))
 
 
 def snake_case(name: str) -> str:
-    """Return the name of a class as the metrics write it."""
+    """Return the name of a class in snake case."""
     return _WORD.sub("_", name).lower()

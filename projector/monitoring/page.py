@@ -1,4 +1,4 @@
-"""The page at `/`, and the policy under which a browser runs what is in it and nothing else."""
+"""The page at `/`, and the Content-Security-Policy that allows its own script and style only."""
 
 import base64
 import hashlib
@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 
 class Page(NamedTuple):
-    """One file, with its script and its style inside."""
+    """A page in one file, with its script and style."""
 
     html: str
     policy: str
-    """Its Content-Security-Policy."""
+    """The Content-Security-Policy."""
 
 
 def load() -> Page:
-    """Return the page as it is installed."""
+    """Load the page from the package."""
     html = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     directives = (
         "default-src 'none'",
         f"script-src {_hash_of('script', html)}",
         f"style-src {_hash_of('style', html)}",
-        "img-src data:",  # the icon in the browser's tab
+        "img-src data:",  # the icon of the browser tab
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

@@ -1,4 +1,4 @@
-"""What the monitoring needs of the rooms below, so that it knows no driver."""
+"""What monitoring needs from storage and stream; it knows no driver."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,22 +9,22 @@ from projector.domain.summary import Slice, Summary
 
 
 class Pages(Protocol):
-    """The table in pages, to be counted slice by slice."""
+    """The pages of the table."""
 
     async def pages(self) -> int:
-        """Return how many there are."""
+        """Return the number of pages."""
         ...
 
     async def count(self, first: int, end: int) -> Slice | None:
-        """Count the endpoints on the pages from `first` up to, and without, `end`; None: that took too long."""
+        """Count the endpoints on the pages from `first` to before `end`; None: the query timed out."""
         ...
 
 
 class Database(Pages, Protocol):
-    """The tables, for who only looks; implemented by `storage.probe.Probe`."""
+    """Read access to the tables; implemented by `storage.probe.Probe`."""
 
     async def open(self) -> None:
-        """Connect, or connect anew."""
+        """Connect, or reconnect."""
         ...
 
     async def close(self) -> None:
@@ -36,13 +36,13 @@ class Database(Pages, Protocol):
         ...
 
     async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return the dead letters that wait for somebody, the newest first."""
+        """Return the dead letters that are neither resolved nor discarded, newest first."""
         ...
 
 
 class OpenStats(Protocol):
-    """Connects to the stream for the length of a block."""
+    """Opens a connection to the stream."""
 
     def __call__(self) -> AbstractAsyncContextManager[StreamStats]:
-        """Return the block."""
+        """Return a context manager that connects and disconnects."""
         ...

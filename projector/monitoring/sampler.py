@@ -1,4 +1,4 @@
-"""Asks the stream and the database every few seconds how things are, over connections that stay open."""
+"""Samples the stream and the database every few seconds, over connections that stay open."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ _DEAD_LETTERS_SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """How things were at one moment."""
+    """The state at one moment."""
 
     status: Status
     latest_dead_letters: Sequence[Mapping[str, Any]]
@@ -30,7 +30,7 @@ class Sample:
 
 
 class Sampler:
-    """Keeps the latest sample, or why there is none."""
+    """Keeps the latest sample, and why the last one failed."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Sampler:
         rules_version: int,
         period_s: float,
     ) -> None:
-        """Remember whom to ask about the stream of this name: nothing is opened yet."""
+        """Connect to nothing yet; `name` is the name of the stream."""
         self.latest: Sample | None = None
         self.error: str | None = None
-        """Why the last sample failed."""
+        """Why the last sample failed; None: it did not."""
         self.counting = Counting(database)
         self._open_stats = open_stats
         self._database = database
@@ -83,13 +83,13 @@ class Sampler:
             await self._close()
 
     async def _attempt(self, ask: Callable[[], Any]) -> None:
-        """Ask, and begin with new connections the next time if that failed."""
+        """Run a query, and reconnect before the next one if it failed."""
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await ask()
         except TimeoutError:
             await self._failed(f"the stream and the database did not answer within {_ANSWER_S:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on being answered
+        except Exception as error:  # noqa: BLE001 - the HTTP server must go on
             await self._failed(str(error) or type(error).__name__)
 
     async def _failed(self, why: str) -> None:
@@ -108,7 +108,7 @@ class Sampler:
         self.error = None
 
     async def _count(self) -> None:
-        """Count a slice, but no two within a second: what is left of a period may be short."""
+        """Count a slice, at most once per second."""
         if (now := monotonic()) >= self._count_from:
             self._count_from = now + _COUNT_EVERY_S
             await self.counting.step()

@@ -30,7 +30,7 @@ class Address(NamedTuple):
     """0: any free port."""
 
     def __str__(self) -> str:
-        """Return what a browser takes."""
+        """Return the URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 

@@ -1,4 +1,4 @@
-"""What a daemon tells the service manager that started it (sd_notify): ready, what it does, that it goes round."""
+"""Reports readiness, status and heartbeats to the service manager (sd_notify)."""
 
 import socket
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ _LONGEST_STATUS = 300
 
 
 class ServiceManager(Observer):
-    """Listens to the daemon (`app.observers.Observer`); where there is no service manager it says nothing."""
+    """Notifies the service manager; does nothing if there is none."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Take from the environment where to say it, and how often a watchdog wants to hear of the loop."""
+        """Read the socket and the watchdog timeout from the environment."""
         path = environment.get("NOTIFY_SOCKET", "")
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if path else None
@@ -28,8 +28,8 @@ class ServiceManager(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Say that it ends."""
-        self._say("STOPPING=1")
+        """Report that the daemon stops."""
+        self._send("STOPPING=1")
         if self._socket is not None:
             self._socket.close()
 
@@ -48,13 +48,13 @@ class ServiceManager(Observer):
         now = monotonic()
         if self._pause_s and now >= self._beat_due:
             self._beat_due = now + self._pause_s
-            self._say("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
     def _report(self, status: str) -> None:
         """Report readiness in every state: a daemon that waits for a server did start."""
-        self._say("READY=1", f"STATUS={' '.join(status.split())[:_LONGEST_STATUS]}")
+        self._send("READY=1", f"STATUS={' '.join(status.split())[:_LONGEST_STATUS]}")
 
-    def _say(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         if self._socket is not None:
-            with suppress(OSError):  # nobody listens any more, which is no reason to stop folding
+            with suppress(OSError):  # the service manager is gone; the daemon goes on
                 self._socket.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, self._address)

@@ -1,4 +1,4 @@
-"""How far the clocks of the replicas are from the broker's, by the few messages that are looked at."""
+"""Measures how far the clocks of replicas differ from that of NATS, on a sample of the messages."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -8,21 +8,21 @@ from projector.app.observers import Observer
 from projector.app.ports import Decoder
 from projector.domain.messages import Message
 
-_LOOKED_AT = 8
+_COMPARED = 8
 _PAIRS_NAMED = 50
 _LONGEST_NAMED = 200
-"""Characters of a pair: each scrape has all of them, and a replica may call itself anything."""
+"""Characters of originator and replica together; bounds the size of a scrape."""
 _OTHER = "(other)"
 
 Note: TypeAlias = Callable[[str, str, float], None]
-"""Takes originator, replica, and the stored time minus the event's own in seconds; negative: its clock is ahead."""
+"""Takes originator, replica, and stored time minus event time in seconds; negative: the replica's clock is ahead."""
 
 
 class ClockSkew(Observer):
-    """Looks at a handful of messages of each batch, evenly spread, so that it costs nothing."""
+    """Compares a few messages of each batch, evenly spread, so that the cost is negligible."""
 
     def __init__(self, decoder: Decoder, note: Note) -> None:
-        """Read with a decoder."""
+        """Read origins with a decoder."""
         self._decoder = decoder
         self._note = note
         self._named: set[tuple[str, str]] = set()
@@ -33,14 +33,14 @@ class ClockSkew(Observer):
             self._compare(notification.messages)
 
     def _compare(self, messages: Sequence[Message]) -> None:
-        for message in messages[:: -(-len(messages) // _LOOKED_AT)]:
+        for message in messages[:: -(-len(messages) // _COMPARED)]:
             origin = self._decoder.origin(message)
             if origin is not None and origin.timestamp > 0:
                 pair = self._name(origin.originator, origin.replica or "")
                 self._note(*pair, (message.stored_at - origin.timestamp) / 1000)
 
     def _name(self, originator: str, replica: str) -> tuple[str, str]:
-        """Return a pair as it is, or what stands for all others where it is long or there are many."""
+        """Return the pair, or `(other)` if it is too long or there are too many."""
         pair = (originator, replica)
         if pair not in self._named:
             if len(self._named) >= _PAIRS_NAMED or len(originator) + len(replica) > _LONGEST_NAMED:

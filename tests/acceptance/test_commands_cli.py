@@ -105,7 +105,7 @@ async def test_wait_timeout_names_checkpoint_and_leader(folded: CommandLine) -> 
 
 async def test_wait_timeout_says_that_no_daemon_leads(prepared: CommandLine) -> None:
     ended = await prepared("wait", "--seq", "1", "--timeout", "0")
-    assert (ended.code, ended.err) == (1, "the checkpoint is at 0, not yet at 1; active: nobody\n")
+    assert (ended.code, ended.err) == (1, "the checkpoint is at 0, not yet at 1; active: none\n")
 
 
 async def test_dead_letters_are_listed_as_json_and_as_text(folded: CommandLine) -> None:

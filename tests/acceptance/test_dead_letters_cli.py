@@ -118,4 +118,4 @@ async def test_missing_dead_letter_is_named_and_nothing_changes(
     assert await parked.succeeds("dead-letters", "retry", "--reason", "trailing-bytes") == "no dead letters\n"
     assert await states() == before
     unknown = await parked("verify", "--endpoint", "nobody")
-    assert "no message that was replayed names endpoint nobody" in unknown.out
+    assert "no replayed message names endpoint nobody" in unknown.out

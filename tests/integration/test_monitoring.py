@@ -82,7 +82,7 @@ async def test_blocked_loop_is_unhealthy_until_it_runs_again(soon_red: Watched) 
     answer = in_a_thread(lambda: soon_red.says_soon("/healthz", is_red))
     assert answer.json["healthy"] is False
     assert answer.json["heartbeat_age_s"] > 2 * PERIOD_S
-    assert answer.json["reason"].startswith("The loop has not gone round for")
+    assert answer.json["reason"].startswith("The event loop has been blocked for")
     await soon_red.says("/healthz", is_green)
 
 
@@ -93,7 +93,7 @@ async def test_blocked_loop_is_not_ready_and_the_first_problem(soon_red: Watched
 
     ready, status = in_a_thread(look)
     assert ready.code == 503
-    assert status.json["problems"][0].startswith("The loop has not gone round for")
+    assert status.json["problems"][0].startswith("The event loop has been blocked for")
     assert (status.json["daemon"]["healthy"], status.json["lag_messages"]) == (False, 0)
 
 
@@ -166,7 +166,7 @@ async def test_paused_broker_makes_the_lag_unknown(
     monkeypatch.setattr(sampler_module, "_ANSWER_S", 0.3)
     nats_server.pause()
     answer = await idle.says("/readyz", is_red)
-    assert "not known" in answer.json["reason"] or answer.json["state"] == "retrying"
+    assert "unknown" in answer.json["reason"] or answer.json["state"] == "retrying"
     monkeypatch.setattr(sampler_module, "_ANSWER_S", PATIENCE_S)
     nats_server.resume()
     await idle.says("/readyz", is_green)
@@ -248,7 +248,7 @@ async def test_status_answer_is_complete(eventful: Watched) -> None:
         {"applied": 1},
     )
     assert status["skipped"] == {"config.unheard": 1}
-    assert status["problems"] == ["1 dead letter waits for somebody"]
+    assert status["problems"] == ["1 dead letter needs attention"]
     (letter,) = status["latest_dead_letters"]
     assert set(letter) == {"position", "reason", "detail", "subject", "parked_at"}
     assert letter["reason"] == "malformed-payload"

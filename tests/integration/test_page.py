@@ -98,7 +98,7 @@ async def test_page_shows_a_healthy_daemon_at_once(scene: Scene, event: Event, l
     page = await look()
     await shows(page, "Healthy")
     await expect(page).to_have_title(f"Healthy · {scene.stream}")
-    await expect(page.locator("#lede")).to_contain_text("is in the table.")
+    await expect(page.locator("#lede")).to_contain_text("The table was up to date")
     await expect(page.locator("#figures")).to_contain_text("Checkpoint4of 4 in the stream")
     await expect(page.locator("#by-status tbody tr")).to_have_text(
         ["connected266.7 %", "disconnected00.0 %", "unknown133.3 %"]
@@ -166,7 +166,7 @@ async def test_page_of_a_standby_says_so(scene: Scene, event: Event, look: Look)
     await scene.follow().hears("active")
     page = await look()
     await shows(page, "Standing by")
-    await expect(page.locator("#lede")).to_contain_text("Another projector works")
+    await expect(page.locator("#lede")).to_contain_text("Another projector leads")
 
 
 async def test_page_escapes_hostile_texts_and_fits_any_width(scene: Scene, event: Event, look: Look) -> None:
@@ -176,7 +176,7 @@ async def test_page_escapes_hostile_texts_and_fits_any_width(scene: Scene, event
     await scene.fold()
     page = await look()
     await shows(page, "Needs attention")
-    await expect(page.locator("#problems")).to_have_text("1 dead letter waits for somebody")
+    await expect(page.locator("#problems")).to_have_text("1 dead letter needs attention")
     await expect(page.locator("#letters code").first).to_contain_text(f"kaa.v1.events.{MARKUP}\\u{{202E}}xxx")
     await expect(page.locator("#by-version th[scope=row]")).to_contain_text(f"{MARKUP}\\u{{202E}}yyy")
     assert await page.locator("main img").count() == 0
