@@ -13,7 +13,7 @@ from projector.domain.rules import RULES_VERSION, Rules
 from projector.resources import folder
 from projector.settings.urls import http_address, servers
 from projector.stream import subjects
-from projector.stream.protocol import find_revision
+from projector.stream.protocol import REVISIONS, find_revision
 from projector.version import __version__
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class Composition:
         from projector.stream.codec import Codec
 
         return Codec(self.revision.name, folder("schemas"))
+
+    def codecs(self) -> tuple[Codec, ...]:
+        """Return a codec for every revision: `doctor` tries them on samples."""
+        from projector.stream.codec import Codec
+
+        return tuple(Codec(name, folder("schemas")) for name in REVISIONS)
 
     @cached_property
     def broker(self) -> Broker:

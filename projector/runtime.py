@@ -207,8 +207,9 @@ class Projector:
             originators=self._originators,
             revision=self._parts.revision,
         )
+        codecs = self._parts.codecs()
         return await examine(
-            partial(inspect_broker, self._parts.broker, wanted, monitoring=nats_monitoring),
+            partial(inspect_broker, self._parts.broker, wanted, codecs, monitoring=nats_monitoring),
             partial(inspect_database, self._database_url),
             stream=self._stream,
             rules=self.rules,

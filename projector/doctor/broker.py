@@ -88,7 +88,11 @@ def _message_size(stream: StreamInfo) -> str | None:
 
 
 def _nothing_matches(stream: StreamInfo) -> str | None:
-    return _listed("the stream has messages, but none that matches", stream.unmatched)
+    traffic = stream.traffic
+    if traffic is None or not traffic.messages:
+        return None
+    silent = [f"kaa.v1.events.{originator}.endpoint.>" for originator, messages in traffic.ours.items() if not messages]
+    return _listed("the stream has messages, but none that matches", silent)
 
 
 def _retention(stream: StreamInfo) -> str | None:

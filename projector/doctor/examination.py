@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from projector.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
+from projector.doctor.contents import CONTENT_CHECKS
 from projector.doctor.database import DATABASE_CHECKS
 from projector.doctor.findings import Check, Finding, Inspection, found
 from projector.doctor.setup import SETUP_CHECKS
@@ -16,7 +17,14 @@ from projector.errors import ProjectorError, SettingError
 
 T = TypeVar("T")
 
-CHECKS: Sequence[Check[Any]] = (*SETUP_CHECKS, *BROKER_CHECKS, *STREAM_CHECKS, *CONSUMER_CHECKS, *DATABASE_CHECKS)
+CHECKS: Sequence[Check[Any]] = (
+    *SETUP_CHECKS,
+    *BROKER_CHECKS,
+    *STREAM_CHECKS,
+    *CONTENT_CHECKS,
+    *CONSUMER_CHECKS,
+    *DATABASE_CHECKS,
+)
 """Every check, in the order of the report."""
 
 
@@ -69,6 +77,7 @@ def _findings(inspection: Inspection) -> Iterator[Finding]:
     yield from found(SETUP_CHECKS, inspection)
     yield from found(BROKER_CHECKS, inspection.seen_broker)
     yield from found(STREAM_CHECKS, inspection.seen_stream)
+    yield from found(CONTENT_CHECKS, inspection)
     yield from found(CONSUMER_CHECKS, inspection.seen_consumer)
     yield from found(DATABASE_CHECKS, inspection.seen_database)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from projector.domain.messages import Message, StreamState
 
@@ -15,6 +16,25 @@ class Coverage(Enum):
     NOT_AT_ALL = "not at all"
 
 
+class Sample(NamedTuple):
+    """A message of an event type that some revision knows, tried with every revision."""
+
+    position: int
+    revisions: frozenset[str]
+    """Those in which it can be folded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """How many messages of the stream match the daemon's filters, and what the foreign ones are."""
+
+    messages: int
+    ours: Mapping[str, int]
+    """Messages that match, by originator of the settings (`*`: all of them)."""
+    foreign: Mapping[str, int]
+    """The others by a filter that groups them, largest first; empty if their subjects are too many to list."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
     """Configuration and state of the stream."""
@@ -24,8 +44,10 @@ class StreamInfo:
     """The message at the checkpoint, if there is a checkpoint and the stream still holds it."""
     stores: Mapping[str, Coverage]
     """Coverage of each event subject; empty if the stream is filled from other streams."""
-    unmatched: tuple[str, ...] = ()
-    """Subject filters of the daemon that match no message, if the stream has messages."""
+    traffic: Traffic | None = None
+    """None: the server cannot count by subject."""
+    samples: tuple[Sample, ...] = ()
+    """A few of the newest messages of each event type, in stream order."""
     transformed: tuple[str, ...] = ()
     """Event subjects that the stream stores under other subjects."""
     free_consumers: int | None = None

@@ -1,8 +1,4 @@
-"""Inspects a NATS server, the stream and the consumer, and changes nothing.
-
-The JetStream API does not report how often a server syncs its files;
-only the server's monitoring endpoint does.
-"""
+"""Inspects a NATS server, the stream and the consumer, and changes nothing."""
 
 import asyncio
 import json
@@ -10,24 +6,26 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from http.client import HTTPException
 from time import monotonic, time
 from typing import Any, NamedTuple
-from urllib.request import urlopen
 
 import nats.errors
 from nats.js.api import DEFAULT_PREFIX
 
-from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo, Traffic
 from projector.domain.messages import StreamState
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
+from projector.stream.codec import Codec
 from projector.stream.connection import Broker, RawClient, connected, translated
 from projector.stream.consumers import CONSUMER_DESCRIPTION
 from projector.stream.coverage import coverage
 from projector.stream.jetstream_errors import JETSTREAM_OFF, STREAM_NOT_FOUND
+from projector.stream.monitoring_endpoint import read_sync_interval
 from projector.stream.pull import HEARTBEAT_S
 from projector.stream.revisions import Revision
+from projector.stream.samples import read_samples
+from projector.stream.traffic import count_traffic
 from projector.stream.units import NS_PER_S, unix_ms
 from projector.stream.view import StreamView
 
@@ -83,10 +81,13 @@ class Wanted(NamedTuple):
         )
 
 
-async def inspect(broker: Broker, wanted: Wanted, position: int, *, monitoring: str | None = None) -> BrokerInfo:
+async def inspect(
+    broker: Broker, wanted: Wanted, codecs: Sequence[Codec], position: int, *, monitoring: str | None = None
+) -> BrokerInfo:
     """Return what a server reports.
 
-    `position` is that of the checkpoint, and `monitoring` the URL of the server's monitoring endpoint.
+    `codecs` are those of every revision, `position` is that of the checkpoint,
+    and `monitoring` the URL of the server's monitoring endpoint.
 
     Raises:
         BrokerUnavailableError, BrokerRefusedError: NATS cannot be reached, or refuses the connection.
@@ -94,7 +95,7 @@ async def inspect(broker: Broker, wanted: Wanted, position: int, *, monitoring: 
     complaints: list[ProjectorError] = []
     async with connected(broker, name="projector doctor") as client, translated():
         client.on_failure(complaints.append)
-        return await _Inspection(client, wanted, complaints).run(position, monitoring)
+        return await _Inspection(client, wanted, complaints).run(codecs, position, monitoring)
 
 
 class _Inspection:
@@ -107,8 +108,8 @@ class _Inspection:
         self._version = client.server_version
         self._clock: tuple[float, float, float] | None = None
 
-    async def run(self, position: int, monitoring: str | None) -> BrokerInfo:
-        sync_every_s, unseen = await _sync_every_s(monitoring)
+    async def run(self, codecs: Sequence[Codec], position: int, monitoring: str | None) -> BrokerInfo:
+        sync_every_s, unseen = await read_sync_interval(monitoring, timeout_s=_TIMEOUT_S)
         seen = BrokerInfo(
             version=self._version,
             filters=self._wanted.filters(self._version),
@@ -120,9 +121,8 @@ class _Inspection:
         )
         if not {_INBOX, self._named(_STREAM_INFO)}.intersection(seen.forbidden):
             seen = await self._with_stream(seen)
-        if seen.stream is not None and position > 0 and self._named(_MESSAGE_GET) not in seen.forbidden:
-            view = StreamView(self._client, self._wanted.stream, seen.filters)
-            seen = replace(seen, stream=replace(seen.stream, at_checkpoint=await view.message(position)))
+        if seen.stream is not None and self._named(_MESSAGE_GET) not in seen.forbidden:
+            seen = replace(seen, stream=await self._with_messages(seen.stream, codecs, position))
         if seen.stream is not None and self._named(_CONSUMER_INFO) not in seen.forbidden:
             seen = replace(seen, consumer=await self._settled_consumer(seen.stream))
         if seen.stream is not None:
@@ -165,14 +165,21 @@ class _Inspection:
         if error == STREAM_NOT_FOUND:
             return replace(seen, stream_missing=True)
         _check(info)
-        unmatched = []
-        if info["state"]["messages"] and self._version >= _KNOWS_SUBJECTS_FILTER:
-            unmatched = [
-                subjects.build(originator, ">")
-                for originator in self._wanted.originators or ("*",)
-                if not await self._holds_any(name, subjects.filters((originator,), self._wanted.revision.groups))
-            ]
-        return replace(seen, stream=_stream_info(info, self._wanted.subjects, unmatched))
+        traffic = None
+        if self._version >= _KNOWS_SUBJECTS_FILTER:
+            traffic = await count_traffic(
+                self._count, info["state"], self._wanted.originators, self._wanted.revision.groups
+            )
+        return replace(seen, stream=_stream_info(info, self._wanted.subjects, traffic))
+
+    async def _with_messages(self, stream: StreamInfo, codecs: Sequence[Codec], position: int) -> StreamInfo:
+        """Add the message at the checkpoint, and samples."""
+        name = self._wanted.stream
+        return replace(
+            stream,
+            at_checkpoint=await StreamView(self._client, name, ()).message(position) if position > 0 else None,
+            samples=await read_samples(self._client, name, codecs, self._wanted.originators, stream.state.first),
+        )
 
     async def _with_account(self, seen: BrokerInfo, stream: StreamInfo) -> BrokerInfo:
         """Add how many more consumers the stream and the account allow."""
@@ -202,14 +209,19 @@ class _Inspection:
             consumer = await self._consumer()
         return consumer
 
-    async def _holds_any(self, name: str, filters: Iterable[str]) -> bool:
-        """Return whether the stream holds a message that matches any of some filters."""
-        for subject_filter in filters:
-            found = await self._ask(name, subjects_filter=subject_filter)
+    async def _count(self, subject_filter: str) -> Mapping[str, int]:
+        """Return the number of messages of each subject that a filter selects."""
+        counts: dict[str, int] = {}
+        offset = 0
+        while True:
+            name = f"STREAM.INFO.{self._wanted.stream}"
+            found = await self._ask(name, subjects_filter=subject_filter, offset=offset)
             _check(found)
-            if found["state"].get("subjects"):
-                return True
-        return False
+            page = found["state"].get("subjects") or {}
+            counts |= page
+            offset += len(page)
+            if not page or offset >= found.get("total", 0):  # servers before 2.9 give all of them at once
+                return counts
 
     async def _consumer(self) -> ConsumerInfo | None:
         info = await self._ask(f"CONSUMER.INFO.{self._wanted.stream}.{self._wanted.consumer}")
@@ -229,7 +241,7 @@ class _Inspection:
             waiting=info.get("num_waiting", 0),
         )
 
-    async def _ask(self, subject: str, **request: str) -> dict[str, Any]:
+    async def _ask(self, subject: str, **request: str | int) -> dict[str, Any]:
         payload = json.dumps(request).encode() if request else b""
         asked_at = time()
         reply = await self._client.request(f"{self._client.api_prefix}.{subject}", payload, timeout=_TIMEOUT_S)
@@ -261,7 +273,7 @@ def _stored_as(config: Mapping[str, Any]) -> tuple[str, str] | None:
     return transform.get("src") or ">", re.sub(r"\$\d+|\{\{[^}]*\}\}", "*", transform["dest"])
 
 
-def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequence[str]) -> StreamInfo:
+def _stream_info(info: dict[str, Any], wanted: Sequence[str], traffic: Traffic | None) -> StreamInfo:
     config, state = info["config"], info["state"]
 
     def limit(name: str) -> int | None:
@@ -288,7 +300,7 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
             deleted=state.get("num_deleted", 0),
         ),
         stores={} if filled_from_others else {one: coverage(stores, one) for one in wanted},
-        unmatched=tuple(unmatched),
+        traffic=traffic,
         transformed=tuple(moved),
         free_consumers=min(_free(config.get("max_consumers", -1), state["consumer_count"]), default=None),
         sealed=config.get("sealed", False),
@@ -305,25 +317,3 @@ def _stream_info(info: dict[str, Any], wanted: Sequence[str], unmatched: Sequenc
         message_ttl=config.get("allow_msg_ttl", False),
         acknowledges_unwritten=config.get("persist_mode") == "async",
     )
-
-
-async def _sync_every_s(monitoring: str | None) -> tuple[float | None, tuple[str, ...]]:
-    """Return how often a server syncs its files, or why that is unknown."""
-    what = "how often NATS syncs its files (sync_interval)"
-    if monitoring is None:
-        return None, (f"{what}: only its monitoring endpoint reports it; pass its URL with --nats-monitoring",)
-
-    def read() -> dict[str, Any]:
-        with urlopen(f"{monitoring.rstrip('/')}/varz", timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the user chose the URL
-            found: dict[str, Any] = json.load(answer)["jetstream"]["config"]
-            return found
-
-    try:
-        config = await asyncio.to_thread(read)
-    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-        return None, (f"{what}: {monitoring} does not report it: {error}",)
-    if config.get("sync_always"):
-        return 0, ()
-    if "sync_interval" not in config:
-        return None, (f"{what}: {monitoring} does not report it, like all servers before 2.10",)
-    return config["sync_interval"] / NS_PER_S, ()

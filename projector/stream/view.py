@@ -72,6 +72,15 @@ class StreamView:
         async with translated():
             return await count_after(self._client, self._stream, self._filters, position)
 
+    async def last(self) -> Message | None:
+        """Return the newest matching message; None if there is none."""
+        found: list[Message] = []
+        async with translated():
+            for subject in self._filters:
+                with suppress(NotFoundError):
+                    found.append(_message(await self._client.api.get_last_msg(self._stream, subject)))
+        return max(found, default=None, key=lambda message: message.position)
+
     async def first_after(self, position: int) -> Message | None:
         """Return the first matching message after a position; None if there is none."""
         found: list[Message] = []

@@ -19,15 +19,16 @@ from projector.runtime import Projector
 from projector.settings import load
 from projector.storage import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
-from projector.stream import subjects
+from projector.stream import subjects, traffic
 from projector.stream.consumers import _filter_config
 from projector.stream.kaa_2017_04 import REVISION
 from tests.support import servers
-from tests.support.fixtures import Event, Eventually, Query
+from tests.support.fixtures import Event, Eventually, Query, Wire
 from tests.support.pooler import pooled
 from tests.support.ports import free_ports
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS, NATS_VERSION, needs_nats
+from tests.support.wire_samples import KINDS, Kind
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
@@ -142,6 +143,116 @@ async def test_doctor_finds_originators_without_messages(scene: Scene, event: Ev
     await scene.publish(event("connectivity.connected", "e", originator="kpc"))
     assert await named(scene.nats_url, scene.database_url, originators="kpc") == set()
     assert await named(scene.nats_url, scene.database_url, originators="kpc,epr") == {"no-message-matches"}
+
+
+REVISIONS = ("kaa-2017-04", "kaa-2020-05")
+each_revision = pytest.mark.parametrize(
+    ("spoken", "other"), [REVISIONS, REVISIONS[::-1]], ids=[f"{name} is spoken" for name in REVISIONS]
+)
+
+
+def samples(revision: str) -> list[Wire]:
+    """A message of each type of a revision."""
+    return [wire(kind) for kind in KINDS if kind.revision == revision]
+
+
+def wire(kind: Kind) -> Wire:
+    message = kind.message(kind.payload())
+    return message.subject, message.payload
+
+
+async def said(scene: Scene, name: str, **settings: str) -> str:
+    """Return what a finding says."""
+    found = (await examination(scene.nats_url, scene.database_url, **settings)).findings
+    (what,) = [finding.what for finding in found if finding.name == name]
+    return what
+
+
+@each_revision
+async def test_a_stream_of_another_revision_than_that_of_the_settings(scene: Scene, spoken: str, other: str) -> None:
+    await scene.publish(*samples(spoken))
+    assert await named(scene.nats_url, scene.database_url, revision=spoken) == set()
+    assert await named(scene.nats_url, scene.database_url, revision=other) == {"other-revision"}
+    assert f"of revision {spoken}, " in await said(scene, "other-revision", revision=other)
+
+
+@each_revision
+async def test_a_stream_of_a_single_type_of_event_tells_its_revision_too(scene: Scene, spoken: str, other: str) -> None:
+    await scene.publish(*[wire(Kind(spoken, "connectivity.connected"))] * 3)
+    assert await named(scene.nats_url, scene.database_url, revision=spoken) == set()
+    assert await named(scene.nats_url, scene.database_url, revision=other) == {"other-revision"}
+
+
+@each_revision
+async def test_two_messages_do_not_tell_the_revision_of_a_stream(scene: Scene, spoken: str, other: str) -> None:
+    await scene.publish(*samples(spoken)[:2])
+    assert await named(scene.nats_url, scene.database_url, revision=other) == set()
+
+
+@each_revision
+async def test_a_stream_whose_publishers_went_over_to_another_revision(scene: Scene, spoken: str, other: str) -> None:
+    await scene.publish(*samples(other) * 20, *samples(spoken) * 2)
+    assert await named(scene.nats_url, scene.database_url, revision=spoken) == set()
+    assert await named(scene.nats_url, scene.database_url, revision=other) == {"other-revision"}
+
+
+async def test_messages_that_no_revision_can_read_do_not_hide_the_revision(scene: Scene) -> None:
+    noise = [
+        (subjects.build("kpc", "config.updated"), b"\xff" * 40),
+        ("kaa.v1.events.kpc.endpoint.config.unheard", b""),
+    ]
+    await scene.publish(*samples("kaa-2020-05"), *noise)
+    assert await named(scene.nats_url, scene.database_url) == {"other-revision"}
+
+
+async def test_samples_are_of_the_originators_of_the_settings(scene: Scene) -> None:
+    await scene.publish(*samples("kaa-2020-05"))
+    theirs = {"originators": "epr", "consumer": "other"}
+    assert "other-revision" not in await named(scene.nats_url, scene.database_url, **theirs)
+    assert "other-revision" in await named(scene.nats_url, scene.database_url, originators="epr,kpc")
+
+
+MEASURED = (subjects.build("dcx", "data-collection.data-points-received.temperature"), b"")
+METRICS = (subjects.build("tsa", "data-collection.data-points-received.humidity"), b"")
+
+
+async def test_foreign_messages_are_named_where_they_are_the_larger_part(scene: Scene, event: Event) -> None:
+    await scene.publish(*[event("connectivity.connected", "e")] * 2, MEASURED, METRICS)
+    assert await named(scene.nats_url, scene.database_url) == set()
+    await scene.publish(*[METRICS] * 4)
+    assert await named(scene.nats_url, scene.database_url) == {"foreign-messages"}
+    assert await said(scene, "foreign-messages") == (
+        "2 of the 8 messages in the stream (25.0%) match the daemon's filters; "
+        "the others: 6 of kaa.v1.events.*.endpoint.data-collection.>"
+    )
+
+
+async def test_events_of_other_originators_are_foreign(scene: Scene, event: Event) -> None:
+    await scene.publish(
+        event("connectivity.connected", "e"), *[event("connectivity.connected", "e", originator="cmx")] * 2
+    )
+    assert (await said(scene, "foreign-messages", originators="kpc")).endswith("2 of kaa.v1.events.cmx.endpoint.>")
+
+
+async def test_subjects_of_other_programs_are_named_by_their_beginnings(
+    nats_client: Client, scene: Scene, event: Event
+) -> None:
+    jetstream = nats_client.jetstream()
+    await jetstream.update_stream(name=STREAM, subjects=[*subjects.filters(), "orders.>"])
+    others = ["orders.a", *(f"orders.eu.kyiv.{number}" for number in range(4))]
+    await scene.publish(event("connectivity.connected", "e"), *((subject, b"") for subject in others))
+    assert (await said(scene, "foreign-messages")).endswith("4 of orders.eu.kyiv.>, 1 of orders.a")
+
+
+async def test_a_stream_of_very_many_subjects_is_counted_without_listing_them(
+    scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "_SUBJECTS_LISTED", 2)
+    await scene.publish(event("connectivity.connected", "e"), MEASURED, METRICS)
+    assert await said(scene, "foreign-messages") == (
+        "1 of the 3 messages in the stream (33.3%) match the daemon's filters; "
+        "the others have too many subjects to list"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from projector.doctor.examination import CHECKS, examine
-from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, Sample, StreamInfo, Traffic
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.domain.messages import StreamState
@@ -89,6 +89,18 @@ def stores(*found: Coverage) -> dict[str, Any]:
     return stream(stores=dict(zip(SUBJECTS, found, strict=True)))
 
 
+def traffic(messages: int, ours: dict[str, int], foreign: dict[str, int]) -> dict[str, Any]:
+    return stream(traffic=Traffic(messages=messages, ours=ours, foreign=foreign))
+
+
+OLD, TODAY, BOTH, NONE = ({"kaa-2017-04"}, {"kaa-2020-05"}, {"kaa-2017-04", "kaa-2020-05"}, set[str]())
+"""The revisions that can read a sample; the settings name the old one."""
+
+
+def sampled(*readers: set[str]) -> dict[str, Any]:
+    return stream(samples=tuple(Sample(number, frozenset(one)) for number, one in enumerate(readers, 1)))
+
+
 BAD: list[tuple[dict[str, Any], set[str]]] = [
     ({"broker": BrokerUnavailableError("away")}, {"nats-unreachable"}),
     ({"broker": BrokerRefusedError("no")}, {"nats-refused"}),
@@ -122,7 +134,13 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (stores(Coverage.NOT_AT_ALL, Coverage.NOT_AT_ALL), {"subjects-missing"}),
     (stores(Coverage.NOT_AT_ALL, Coverage.WHOLLY), {"subjects-partly-missing"}),
     (stores(Coverage.PARTLY, Coverage.PARTLY), {"subjects-partly-missing"}),
-    (stream(unmatched=(FILTER,)), {"no-message-matches"}),
+    (traffic(9, {"kpc": 9, "epr": 0}, {}), {"no-message-matches"}),
+    (traffic(9, {"*": 0}, {"orders.>": 9}), {"no-message-matches", "foreign-messages"}),
+    (traffic(9, {"*": 4}, {"orders.>": 5}), {"foreign-messages"}),
+    (traffic(9, {"kpc": 2, "epr": 2}, {}), {"foreign-messages"}),
+    (sampled(TODAY, TODAY, TODAY), {"other-revision"}),
+    (sampled(TODAY, BOTH, TODAY, NONE, TODAY, BOTH), {"other-revision"}),
+    (sampled(OLD, OLD, TODAY, TODAY, TODAY, TODAY, TODAY), {"other-revision"}),
     (stream(transformed=(FILTER,)), {"subjects-transformed"}),
     (stream(sealed=True), {"sealed"}),
     (stream(max_message_bytes=1000), {"message-size-limit"}),
@@ -194,6 +212,15 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
         {**consumer(waiting=2), **database(led=True)},
         stream(clustered=True, replicas=3),
         stream(stores={}),  # filled from other streams
+        traffic(0, {"*": 0}, {}),
+        traffic(10, {"*": 5}, {"orders.>": 5}),
+        traffic(10, {"*": 11}, {}),  # one came while they were counted
+        sampled(OLD, OLD, OLD),
+        sampled(TODAY, TODAY),  # too few to tell
+        sampled(TODAY, TODAY, *[BOTH] * 9),
+        sampled(*[NONE] * 9),
+        sampled(TODAY, TODAY, TODAY, OLD),  # of both
+        sampled(*[TODAY] * 9, *[OLD] * 5),  # older ones of another revision
         stream(refuses_when_full=True),
         broker(sync_every_s=0.0),
         broker(clock=(10.0, 11.1, 15.0)),  # a slow answer is no skew
@@ -225,6 +252,41 @@ async def test_a_fault_of_clusters_is_not_found_in_a_single_server() -> None:
 
     assert "issue 6888" in await told(clustered=True)
     assert "issue 6888" not in await told(clustered=False)
+
+
+async def told(name: str, seen: dict[str, Any]) -> str:
+    """Return what a finding says."""
+
+    async def look(what: Any) -> Any:
+        return what
+
+    broker, database = seen.get("broker", BROKER), seen.get("database", DATABASE)
+    examination = await examine(lambda _: look(broker), lambda: look(database), stream="S", rules=RULES)
+    (finding,) = [finding for finding in examination.findings if finding.name == name]
+    return finding.what
+
+
+async def test_the_revision_that_the_stream_speaks_is_named() -> None:
+    said = await told("other-revision", sampled(TODAY, TODAY, TODAY))
+    assert said == "the newest events are of revision kaa-2020-05, but PROJECTOR_REVISION is kaa-2017-04"
+
+
+@pytest.mark.parametrize(
+    ("foreign", "said"),
+    [
+        ({"a.>": 6}, "the others: 6 of a.>"),
+        ({"a.>": 3, "b": 2, "c": 1}, "the others: 3 of a.>, 2 of b, 1 of c"),
+        ({"a.>": 2, "b": 1, "c": 1, "d": 1, "e": 1}, "the others: 2 of a.>, 1 of b, 1 of c, 2 of more subjects"),
+        ({}, "the others have too many subjects to list"),
+    ],
+    ids=["one", "three", "many", "too many"],
+)
+async def test_foreign_traffic_is_named_with_the_share_of_ours(foreign: dict[str, int], said: str) -> None:
+    seen = traffic(8, {"kpc": 1, "epr": 1}, foreign)
+    assert (
+        await told("foreign-messages", seen)
+        == f"2 of the 8 messages in the stream (25.0%) match the daemon's filters; {said}"
+    )
 
 
 async def test_forbidden_information_is_not_reported_as_missing() -> None:
