@@ -39,7 +39,7 @@ _COUNT_CHANGE = "UPDATE projector_checkpoint SET generation = generation + 1 WHE
 
 
 class Lag(NamedTuple):
-    """How many messages were not folded at some moment."""
+    """Number of messages that were not folded at a given time."""
 
     messages: int
     seen_at: int
@@ -53,7 +53,7 @@ async def read(connection: Connection, *, hold: bool = False) -> Checkpoint | No
 
 
 async def begin(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Write the first checkpoint, unless another projector was quicker."""
+    """Write the first checkpoint, unless another projector has written one."""
     await connection.execute(f"{_INSERT} NOTHING", *_to_row(checkpoint))
 
 
@@ -72,7 +72,7 @@ async def advance(connection: Connection, before: Checkpoint, after: Checkpoint)
 async def write_activity(
     connection: Connection, active_since: int, lag: Lag | None = None, timeout_s: float | None = None
 ) -> None:
-    """Write when the leader took the lead (Unix ms), and its lag, for people to read."""
+    """Write when the leader took the lead (Unix ms), and its lag, for users to read."""
     lag_or_null = lag or (None, None)
     await connection.execute(_WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *lag_or_null, timeout=timeout_s)
 

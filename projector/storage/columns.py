@@ -1,6 +1,6 @@
 """The columns of each facet in `endpoint_state`, and how they derive from its state.
 
-A facet has derived columns, which people query,
+A facet has derived columns, which users query,
 and one column of registers: its whole state as JSON, loaded to fold on.
 """
 
@@ -187,7 +187,7 @@ _ADDED = (
     "config_failure_code",
     "config_failure_reason",
 )
-"""Columns that were added to a table with rows, in that order: Postgres puts a new column behind all others."""
+"""Columns that were added to a table with rows, in that order: Postgres appends a new column to the others."""
 
 ENDPOINT_COLUMNS: tuple[Column[Any], ...] = tuple(
     sorted(

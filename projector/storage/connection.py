@@ -12,7 +12,7 @@ from projector.storage.failures import translated
 
 Connection: TypeAlias = asyncpg.Connection
 
-_CONNECT_TIMEOUT_S = 10.0  # for all hosts together
+_CONNECT_TIMEOUT_S = 10.0  # for all hosts
 _DISCONNECT_TIMEOUT_S = 5.0
 _TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
 """Errors of a host that is down, starting, stopping, or not the primary."""

@@ -60,7 +60,7 @@ async def discard(url: str, stream: str, selection: Selection, note: str) -> int
 
 
 class Retry:
-    """The end of the path for dead letters: rows change as live; the dead letter's state changes, not the position."""
+    """The database's side of a retry: rows change as for a live message, but the checkpoint's position does not."""
 
     def __init__(self, url: str, stream: str) -> None:
         """Open nothing yet."""
@@ -70,7 +70,7 @@ class Retry:
         self._opened = AsyncExitStack()
 
     async def open(self) -> None:
-        """Connect, and keep rebuilds out, which would not see what a retry changes; raises RebuildRunningError."""
+        """Connect, and block rebuilds, which would not see the changes of a retry; raises RebuildRunningError."""
         self._connection = connection = await connect(self._url, purpose="retry", settings=WRITER_SETTINGS)
         self._opened.push_async_callback(disconnect, connection)
         with translated():
@@ -104,7 +104,7 @@ class Retry:
 
 
 class _RetryUnitOfWork(UnitOfWork):
-    """The verbs for a single message that the checkpoint has passed."""
+    """The operations for a single message that the checkpoint has passed."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)

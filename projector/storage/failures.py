@@ -38,13 +38,13 @@ _REMEDIES = {
     "42": "the tables are not those of this version: run `projector init`",
     "": "correct the cause and start the projector again",
 }
-"""By beginning of the SQLSTATE; the first that fits."""
+"""By prefix of the SQLSTATE; the first match wins."""
 _PROTOCOL_VIOLATION = "08P01"
 _NO_SUCH_DATABASE = "3D000"
 
 
 def translate(error: BaseException) -> ProjectorError | None:
-    """Return the error of ours for one of the driver, or None if it is not from the driver."""
+    """Return the projector's error for an error of the driver, or None for any other error."""
     if isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
         return DatabaseUnavailableError(f"a table was altered while it was in use: {one_line(error)}")
     if isinstance(error, asyncpg.PostgresError):
@@ -60,7 +60,7 @@ def translate(error: BaseException) -> ProjectorError | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise errors of the driver as ours."""
+    """Raise errors of the driver as errors of the three families."""
     try:
         yield
     except Exception as error:

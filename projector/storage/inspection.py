@@ -62,7 +62,7 @@ async def inspect(url: str) -> DatabaseInfo:
 
 
 async def _look(connection: Connection) -> dict[str, Any]:
-    """Return the fields of DatabaseInfo but `backends`."""
+    """Return the fields of DatabaseInfo except `backends`."""
     await set_codecs(connection)
     (server,) = await connection.fetch(_SERVER)
     asked_at = time()

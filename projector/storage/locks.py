@@ -23,7 +23,7 @@ LIMIT 1
 
 
 async def lead(connection: Connection) -> bool:
-    """Try to become the leader; the lock is a courtesy, the compare-and-set on the checkpoint is the safety."""
+    """Try to become the leader; the lock avoids wasted work, the compare-and-set on the checkpoint ensures safety."""
     query = "SELECT pg_try_advisory_lock(hashtextextended($1, $2))"
     return bool(await connection.fetchval(query, LEADER_LOCK, SHARD))
 

@@ -37,12 +37,12 @@ async def upgrade(url: str) -> None:
 
 
 async def _check_encoding(connection: AsyncConnection) -> None:
-    """Refuse a database that cannot hold every text that an event may have."""
+    """Refuse a database that cannot store every text of an event."""
     encoding = (await connection.execute(text("SHOW server_encoding"))).scalar_one()
     await connection.rollback()
     if encoding != "UTF8":
         raise DatabaseRefusedError(
-            f"the database is encoded in {encoding}, which cannot hold every endpoint id; "
+            f"the database is encoded in {encoding}, which cannot store every endpoint id; "
             "create another one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, "
             "and correct PROJECTOR_DATABASE_URL"
         )

@@ -1,4 +1,4 @@
-"""What the tables say about the projection as a whole."""
+"""Queries about the projection as a whole."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from projector.storage.wire import decode_json
 
 _SETTINGS: Mapping[str, str] = {
     **version.READ_ONLY,
-    # Monitoring must not slow others down: a query that takes long is asked again later.
+    # Monitoring must not slow down other clients: a slow query is cancelled and retried later.
     "statement_timeout": "3s",
     "lock_timeout": "1s",
     "max_parallel_workers_per_gather": "0",
@@ -46,8 +46,8 @@ FROM pg_partition_tree('endpoint_state')
 
 _VERSION = "coalesce(app_version, '(unknown)')"
 _CENSUS = "SELECT {kind}, count(*) FROM endpoint_state GROUP BY 1 ORDER BY 2 DESC, 1"
-# Versions are cut to what can be shown: one may be as long as a message.
-# The server's clock tells the duration: a busy client would add its own delays.
+# Versions are truncated for display: one may be as long as a message.
+# The server measures the duration: a busy client would add its own delays.
 COUNT = f"""
 SELECT connectivity_status, left({_VERSION}, 100), config_status, count(*),
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8
@@ -59,7 +59,7 @@ _COUNT_TIMEOUT = "SET LOCAL statement_timeout = '80ms'"
 
 
 class Probe:
-    """A connection for monitoring, cheap to ask every few seconds; opened before use and again after an error."""
+    """A connection for monitoring, cheap to query every few seconds; opened before use and again after an error."""
 
     def __init__(self, url: str, stream: str, *, purpose: str) -> None:
         """Open nothing yet; `purpose` names the connection."""
@@ -157,6 +157,6 @@ async def _checkpoint(connection: Connection, stream: str) -> asyncpg.Record | N
 
 
 def _progress(rebuild: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how far a rebuild is, which the name of its connection tells."""
+    """Return the progress of a rebuild, which it publishes in the name of its connection."""
     position, target = _PROGRESS.findall(rebuild["application"])[0]
     return {"position": int(position or 0), "target": int(target or 0), "since": rebuild["since"]}

@@ -46,8 +46,8 @@ async def _answer(connection: Connection, sql: str) -> Answer:
     statement = await connection.prepare(sql, timeout=_TIMEOUT_S)
     columns = tuple(attribute.name for attribute in statement.get_attributes())
     if not columns:
-        # A read-only transaction does not keep a superuser from COPY … TO PROGRAM.
-        raise QueryRefusedError("only statements that return rows can be asked")
+        # A read-only transaction does not prevent a superuser from running COPY … TO PROGRAM.
+        raise QueryRefusedError("only statements that return rows are allowed")
     try:
         rows = await statement.fetch(timeout=_TIMEOUT_S)
     except (OverflowError, ValueError) as error:
@@ -63,14 +63,14 @@ _TIMES: Mapping[str, tuple[date, timedelta]] = {
     "timestamp": (_EPOCH.replace(tzinfo=None), _MICROSECOND),
     "timestamptz": (_EPOCH, _MICROSECOND),
 }
-"""From when Postgres counts dates and times, and in which unit."""
+"""Epoch and unit of dates and times in Postgres."""
 
 _BeyondPython: TypeAlias = dict[tuple[str, tuple[int]], UserString]
-"""Texts of dates and times that only Postgres can hold, such as infinity, by type and value."""
+"""Texts of dates and times that Python cannot represent, such as infinity, by type and value."""
 
 
 async def _read_times(connection: Connection) -> _BeyondPython:
-    """Let a connection read any date and time; return texts for those beyond Python, to be filled in."""
+    """Let a connection read any date and time; return placeholders for those that Python cannot represent."""
     beyond: _BeyondPython = {}
 
     def decode(name: str, value: tuple[int]) -> date | UserString:

@@ -1,4 +1,4 @@
-"""The staging tables, in which a rebuild builds the table anew.
+"""The staging tables, in which a rebuild builds the new rows.
 
 They are unlogged, but have the constraints and indexes of the live tables, so that they reject the same values.
 """
@@ -28,14 +28,14 @@ from projector.storage.wire import set_codecs
 _SEEDED_AT_ONCE = 5000
 _ALL_FACETS = (1 << len(FACETS)) - 1
 _SETTINGS = {**WRITER_SETTINGS, "synchronous_commit": "off"}
-_COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: comparing takes less for any table
+_COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: a comparison of any table is faster
 _SHOW_EVERY_S = 1.0
-_LOST = "the stream no longer says what they were: first restore them, or set them to null"
+_LOST = "the stream no longer holds their events: first restore them, or set them to null"
 
 _NO_TRANSACTION_TIMEOUT = """
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
 """
-"""Servers before 17 do not have it, and refuse a connection that asks for it."""
+"""Servers before 17 do not know this parameter, and reject a connection that sets it."""
 _DROP = f"DROP TABLE IF EXISTS {TABLE}, {DEAD_LETTER_TABLE};"
 _PREPARE = f"""
 {_DROP}
@@ -51,7 +51,7 @@ FROM endpoint_state
 
 
 class _StagingUnitOfWork(UnitOfWork):
-    """The verbs on the staging tables, which have no checkpoint to hold or move."""
+    """The operations on the staging tables, which have no checkpoint to hold or move."""
 
     _table = TABLE
     _dead_letter_table = DEAD_LETTER_TABLE
@@ -73,7 +73,7 @@ class _StagingUnitOfWork(UnitOfWork):
 
 
 class Staging:
-    """The staging tables of one rebuild; a database has them once."""
+    """The staging tables of one rebuild; a database has one set of them."""
 
     def __init__(self, url: str, purpose: str) -> None:
         """Open nothing yet; `purpose` names the connection."""
@@ -83,14 +83,14 @@ class Staging:
         self._reader: Connection
         self._opened = AsyncExitStack()
         self._turn = asyncio.Lock()
-        """The connection serves one at a time: a flush of what is loaded ahead, or the progress."""
+        """Serialises the use of the connection, by a flush and by the progress."""
         self._shown_at = 0.0
         self._compared = False
         self._saved: set[str] = set()
         """Endpoints saved since `compare`."""
 
     async def open(self) -> None:
-        """Connect, keep other rebuilds out, and create empty tables; raises RebuildRunningError."""
+        """Connect, block other rebuilds, and create empty tables; raises RebuildRunningError."""
         self._connection = connection = await connect(
             self._url, purpose=self._purpose, settings=_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
@@ -119,7 +119,7 @@ class Staging:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection, and with it the lock that keeps other rebuilds out, is still there."""
+        """Whether the connection, and with it the lock against other rebuilds, still exists."""
         return not self._connection.is_closed()
 
     async def lead(self) -> bool:
@@ -161,13 +161,13 @@ class Staging:
             try:
                 return await load(self._reader, TABLE, needed, uncommitted)
             except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError, OSError):
-                # While everything is in the cache this connection is idle, and a proxy may have cut it.
+                # While all rows fit in the cache this connection is idle, and a proxy may have closed it.
                 self._reader.terminate()
                 self._reader = await open_reader(self._url)
                 return await load(self._reader, TABLE, needed, uncommitted)
 
     async def seed(self, trimmed: Trimmed) -> None:
-        """Begin with what the live table knows from messages that have left the stream; raises DamagedRowError.
+        """Copy the state of the live table that came from messages that have left the stream; raises DamagedRowError.
 
         Values overwritten since then are lost here; the replay restores them.
         """
@@ -184,7 +184,7 @@ class Staging:
                 if len(seeds) >= _SEEDED_AT_ONCE:
                     await work.save(seeds)
                     seeds.clear()
-                    # Otherwise each part is found by a scan of all parts before it.
+                    # Otherwise each part would scan all parts before it.
                     await self._connection.execute("TRUNCATE endpoint_change")
             await work.save(seeds)
 
@@ -226,7 +226,7 @@ def _transaction(connection: Connection, saved: set[str]) -> AbstractAsyncContex
 
 
 class FinalTransaction:
-    """The verbs of the last transaction of a rebuild."""
+    """The operations of the last transaction of a rebuild."""
 
     def __init__(self, connection: Connection, saved: set[str]) -> None:
         """Use a connection; `saved` are the endpoints saved since `Staging.compare`."""
@@ -240,7 +240,7 @@ class FinalTransaction:
         return await checkpoints.read(self._connection, hold=True)
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
-        """Compare the live table with what the stream implies; show so many rows, or the row of one endpoint."""
+        """Compare the live table with what the stream implies; return up to `show` rows, or the row of one endpoint."""
         return await comparison.differences(self._connection, self._saved, show=show, endpoint_id=endpoint_id)
 
     async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:

@@ -1,7 +1,7 @@
 """The statements of the hot path, for the live table or a staging table.
 
-They reach endpoints by `endpoint_id` only, so that the table can be distributed by it,
-and one statement saves a batch, whatever it changes.
+They address endpoints by `endpoint_id` only, so that the table can be distributed by it,
+and one statement saves a whole batch.
 """
 
 from functools import cache

@@ -1,4 +1,4 @@
-"""The daemon's connections: one writes and leads, one loads endpoints beside it."""
+"""The daemon's connections: one writes and holds the lead, one loads endpoints."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
 WRITER_SETTINGS: Mapping[str, str] = {
-    # Plan the statements of the hot path once, and always reach rows by the primary key:
+    # Plan the statements of the hot path once, and always access rows by the primary key:
     # a plan made for one batch size must not scan the table for another.
     "plan_cache_mode": "force_generic_plan",
     "enable_hashjoin": "off",
@@ -27,12 +27,12 @@ WRITER_SETTINGS: Mapping[str, str] = {
     "jit": "off",
     # A policy must not hide rows: a hidden row would be taken for a missing one.
     "row_security": "off",
-    # What the role or the database sets otherwise must not end a long replay, or change what a transaction sees.
+    # Settings of the role or the database must not end a long replay, or change what a transaction sees.
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "statement_timeout": "0",
     "idle_session_timeout": "0",
-    # No session may hold the checkpoint for long, or wait for it forever.
+    # No connection may hold the checkpoint for long, or wait for it forever.
     "idle_in_transaction_session_timeout": "8s",
     "lock_timeout": "10s",
     # Detect a client that has vanished within seconds.
@@ -56,7 +56,7 @@ _SEEN_AGAIN_MS = 5000
 
 
 class Store:
-    """Where the daemon keeps the projection; opened before use and again after an error."""
+    """The daemon's access to the projection; opened before use and again after an error."""
 
     def __init__(self, url: str) -> None:
         """Open nothing yet."""
@@ -90,7 +90,7 @@ class Store:
             raise
 
     async def close(self) -> None:
-        """Disconnect at once; what was not committed is rolled back."""
+        """Disconnect at once; an open transaction is rolled back."""
         self._opened.close()
 
     async def lead(self) -> bool:
@@ -104,18 +104,18 @@ class Store:
         return leads
 
     def note_lag(self, messages: int) -> None:
-        """Remember how many matching messages are not folded; `watch` writes it."""
+        """Note how many matching messages are not folded; `watch` writes it."""
         self._lag = Lag(messages, now_ms())
 
     async def write_lag(self) -> None:
-        """Write the lag noted last, for people to read in `projector_status`."""
+        """Write the lag noted last, for users to read in `projector_status`."""
         async with self._turn:
             with translated():
                 await checkpoints.write_activity(self._connection, self._active_since, self._lag, _PING_TIMEOUT_S)
         self._written = self._lag
 
     async def watch(self) -> None:
-        """Keep the connection from being idle; this ends only by raising that it is lost, and the lead with it."""
+        """Keep the connection busy; this ends only with an error, when the connection and the lead are lost."""
         while True:
             if self._lag_is_news:
                 await self.write_lag()
@@ -149,7 +149,7 @@ class Store:
                 return await checkpoints.read(self._connection)
 
     async def begin(self, checkpoint: Checkpoint) -> None:
-        """Write the first checkpoint, unless another projector was quicker."""
+        """Write the first checkpoint, unless another projector has written one."""
         async with self._turn:
             with translated():
                 await checkpoints.begin(self._connection, checkpoint)
@@ -171,7 +171,7 @@ class Store:
 
 
 async def open_reader(url: str) -> Connection:
-    """Open a connection that loads endpoints beside the transactions of another."""
+    """Open a connection that loads endpoints outside the transactions of another."""
     reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
     try:
         with translated():

@@ -1,4 +1,4 @@
-"""The tables; views are in `views/`. Migrations must create the same; a test compares them."""
+"""The tables; views are in `views/`. Migrations must create the same tables; a test compares them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Text as Postgres can hold it."""
+"""Escapes text that Postgres cannot store."""
 
 import re
 
@@ -13,11 +13,11 @@ def storable(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Return a text that Postgres can hold and `unescape` turns back: as `storable`, and a backslash doubled."""
+    r"""Return a text that Postgres can store and `unescape` reverses: as `storable`, with backslashes doubled."""
     return storable(text.replace("\\", "\\\\"))
 
 
 def unescape(text: str) -> str:
-    """Return the text that `escape` was given."""
+    """Reverse `escape`."""
     raw = _ESCAPE.sub(lambda match: "\\" if match[1] is None else chr(0xDC00 + int(match[1], 16)), text)
     return raw.replace("\udc00", "\0")

@@ -21,7 +21,7 @@ from projector.storage.wire import encode_registers
 
 W = TypeVar("W")
 
-_PARTS = cycle(range(1_000_000))  # no transaction has so many
+_PARTS = cycle(range(1_000_000))  # more than any transaction has
 
 _WRITERS = tuple(
     (index, 1 << index, facet.values, (None,) * len(facet.all_columns)) for index, facet in enumerate(FACET_COLUMNS)
@@ -29,7 +29,7 @@ _WRITERS = tuple(
 
 
 class UnitOfWork:
-    """The verbs of one transaction."""
+    """The operations of one transaction."""
 
     _table = "endpoint_state"
     _dead_letter_table = "dead_letter"
@@ -61,7 +61,7 @@ class UnitOfWork:
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
         """Check that stored facets could be written again; raises DamagedRowError.
 
-        Registers that were changed by hand may be readable and still hold a time that no column can.
+        Registers that were changed by hand may be readable but hold a time that no column can store.
         """
         endpoints = await self.load(needed)
         for endpoint_id, endpoint in endpoints.items():
@@ -87,7 +87,7 @@ class UnitOfWork:
             raise CheckpointMovedError(expected=before.position, found=None)
 
     async def _unwritable(self, endpoints: Mapping[str, Endpoint]) -> Exception | None:
-        """Write endpoints and roll that back; return the error if their values cause one."""
+        """Write endpoints, roll back, and return the error if their values cause one."""
         savepoint = self._connection.transaction()
         await savepoint.start()
         try:
@@ -96,7 +96,7 @@ class UnitOfWork:
             return error
         except asyncpg.PostgresError as error:
             if isinstance(translate(error), PoisonError):
-                return None  # a constraint or trigger that users added refuses the change
+                return None  # a constraint or trigger added by a user rejects the change
             raise
         finally:
             await savepoint.rollback()

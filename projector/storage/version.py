@@ -11,7 +11,7 @@ VERSION_TABLE = "projector_migration"
 """Not Alembic's default name: the database may have migrations of its own."""
 
 MIGRATIONS = ("0001", "0002", "0003", "0004", "0005")
-"""In order. A test compares them with `migrations/versions`: reading these takes Alembic, which is slow to import."""
+"""In order. Importing Alembic to read `migrations/versions` would be slow; a test compares the two."""
 
 NEWEST = MIGRATIONS[-1]
 

@@ -1,4 +1,4 @@
-"""How values cross to Postgres and back on the hot path.
+"""How values are encoded for Postgres, and decoded, on the hot path.
 
 Times stay integers of Unix ms, and JSON stays text or bytes: no `datetime` and no dictionary is built per row.
 """
