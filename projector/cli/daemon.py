@@ -14,7 +14,7 @@ async def run_daemon(settings: Settings, *, until_caught_up: bool, accept_gap: b
     """Run until SIGTERM or SIGINT, or until the end of the stream, and log why it ended.
 
     Raises:
-        FatalError: going on would be wrong or pointless.
+        FatalError: continuing would be wrong or pointless.
     """
     log = DaemonLog()
     with ServiceManager(os.environ) as service:

@@ -1,9 +1,9 @@
 """Exit codes of the command line; 0 is success."""
 
 EXIT_DIFFERENCE = 1
-"""Something was found: rows that differ, an error of `doctor`, a timeout."""
+"""A check failed: rows differ, `doctor` found an error, or a timeout is over."""
 EXIT_USAGE = 2
 """The command line or a setting is wrong."""
 EXIT_FATAL = 3
 EXIT_INTERRUPTED = 130
-"""SIGINT or SIGTERM ended a command that has to finish to be of use."""
+"""SIGINT or SIGTERM ended a command before it finished."""

@@ -1,17 +1,17 @@
-"""When a command collects cyclic garbage."""
+"""Controls when a command collects cyclic garbage."""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _THRESHOLDS = (200_000, 50, 100)
-"""Allocations until a young collection, young ones until a middle one, middle ones until a full one."""
+"""Allocations per young collection, young per middle, and middle per full collections."""
 
 
 def collect_garbage_less_often() -> None:
     """Make cyclic garbage collection rare, for the daemon.
 
-    Folding makes many objects and hardly any cycles:
+    Folding creates many objects and hardly any cycles:
     with the default thresholds, the search for cycles took a third of the time.
     """
     gc.collect()
@@ -24,7 +24,7 @@ def no_garbage_collection() -> Iterator[None]:
     """Collect no cyclic garbage within the block, for a replay.
 
     A replay holds millions of objects, and each collection would visit most of them;
-    it ends before the few cycles add up.
+    it ends before its few cycles take much memory.
     """
     gc.collect()
     gc.freeze()

@@ -39,7 +39,7 @@ _PARKED_NAMED = 10
 _BRIEFLY_S = 10.0
 _REPEAT_AFTER_S = 60.0
 _ENOUGH_OF_ANOTHER_REVISION = 3
-"""Malformed messages with no event among them that are enough to name the revision they read as."""
+"""Malformed messages, without a valid event between them, after which the log names their revision."""
 
 log = structlog.stdlib.get_logger("projector")
 
@@ -98,7 +98,7 @@ class DaemonLog(Observer):
         )
 
     def notify(self, notification: Notification) -> None:
-        """Log a notification if it says something new."""
+        """Log a notification if it reports something new."""
         match notification:
             case StandingBy():
                 log.info("standing by", reason="another projector is active on this database")
@@ -139,21 +139,21 @@ class DaemonLog(Observer):
         if revision := self._other_revisions.recognized(batch.outcome):
             log.warning(
                 "other revision",
-                reason=f"the messages are malformed, and read as events of revision {revision}",
+                reason=f"the messages are malformed, but decode as events of revision {revision}",
                 revision=batch.checkpoint.rules.revision,
                 then=f"run `projector doctor`; if it agrees, set PROJECTOR_REVISION={revision}, "
                 "and run `projector rebuild`",
             )
 
     def _retrying(self, error: TransientError) -> None:
-        """Log the failure; the same one again at most once a minute."""
+        """Log the failure; repeat the same one at most once a minute."""
         if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
             self._failure, self._failure_due = reason, monotonic() + _REPEAT_AFTER_S
             log.warning("retrying", error=type(error).__name__, reason=reason)
 
     @contextmanager
     def errors_logged(self) -> Iterator[None]:
-        """Log an error that leaves the block; an unexpected one with its traceback, even without `--verbose`."""
+        """Log an error raised in the block; an unexpected one with its traceback, even without `--verbose`."""
         try:
             yield
         except FatalError as error:
@@ -169,14 +169,14 @@ class DaemonLog(Observer):
 
 
 class _OtherRevisions:
-    """Recognizes, once, that everything that comes is malformed and reads as events of another revision."""
+    """Detects, once, that all messages are malformed but decode as events of another revision."""
 
     def __init__(self) -> None:
         self._hints: Counter[str] = Counter()
         self._said = False
 
     def recognized(self, outcome: Outcome) -> str | None:
-        """Return that revision when enough messages without an event among them have named it."""
+        """Return that revision once enough messages, without a valid event between them, decode in it."""
         if self._said:
             return None
         if outcome.events:

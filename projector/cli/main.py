@@ -17,7 +17,7 @@ app = typer.Typer(
     name="projector",
     cls=Group,
     help="Keeps the current state of every IoT endpoint in Postgres, exactly as its event stream implies.\n\n"
-    "New here? `projector dev` starts everything on this machine and shows it at work.",
+    "New here? `projector dev` starts everything on this machine and shows it running.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

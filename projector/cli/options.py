@@ -68,5 +68,5 @@ def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
 
 def _help(setting: Setting) -> str:
     shown = "" if setting.default in (None, (), False) else f" Default: {setting.default}."
-    # Escaped, since Rich would take brackets for markup.
+    # Escaped, since Rich would interpret brackets as markup.
     return f"{setting.description}{shown} [{setting.variable}]".replace("[", r"\[")

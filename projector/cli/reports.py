@@ -69,7 +69,7 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def print_status(status: Status) -> None:
-    """Print how far the projection is, and which projector leads."""
+    """Print the progress of the projection, and the leader."""
     shown = asdict(status)
     for counts in ("skipped", "dead_letters_by_reason"):
         shown[counts] = ", ".join(f"{kind} {count}" for kind, count in shown[counts].items()) or "none"

@@ -1,6 +1,6 @@
 """How SIGTERM and SIGINT end a command.
 
-Both are handled even if the command was started with SIGINT ignored, as a script starts jobs in the background.
+Both are handled even if SIGINT was ignored at the start, as in the background jobs of a script.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ def stopped_by_signals(stop: Callable[[], object]) -> Iterator[list[signal.Signa
 
 
 async def interruptible(work: Awaitable[T]) -> T:
-    """Await work, and cancel it on SIGTERM or SIGINT; it cleans up, and the command exits as interrupted.
+    """Await a coroutine, and cancel it on SIGTERM or SIGINT: it cleans up, and the command exits as interrupted.
 
     Raises:
         typer.Exit: a signal arrived.

@@ -14,7 +14,7 @@ from rich.text import Text
 from projector.terminal import visible
 
 _FRAME = len("|  ")
-"""What surrounds the text of a cell; a row has one character more."""
+"""Width of the frame around a cell; a row has one more character."""
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

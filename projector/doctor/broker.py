@@ -124,7 +124,7 @@ def _beginning_gone(stream: StreamInfo) -> str | None:
 
 
 def _one_replica(stream: StreamInfo) -> str | None:
-    # A single server cannot keep a second one.
+    # A single server cannot store a second replica.
     if not stream.clustered or stream.replicas > 1:
         return None
     return "the stream has one replica in a cluster that could keep more"

@@ -56,7 +56,7 @@ async def examine(
     Raises:
         SettingError
     """
-    # The database first: beside a running daemon, the state of the stream is then not older than the checkpoint.
+    # The database first: while a daemon runs, the state of the stream is then not older than the checkpoint.
     database = await _attempt(inspect_database)
     checkpoint = database.checkpoint if isinstance(database, DatabaseInfo) else None
     broker = await _attempt(partial(inspect_broker, checkpoint.position if checkpoint else 0))

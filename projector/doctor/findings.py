@@ -74,7 +74,7 @@ class Check(NamedTuple, Generic[F]):
 
 
 def version_text(version: Version) -> str:
-    """Return a version as people write it."""
+    """Return a version as text."""
     return ".".join(map(str, version))
 
 

@@ -94,7 +94,7 @@ def _clock_skew(inspection: Inspection) -> str | None:
     for server, reading in readings.items():
         if reading is None:
             continue
-        # The server read its clock between our two readings: only a difference beyond these is skew.
+        # The server read its clock between the two local readings: only a difference beyond these is skew.
         asked_at, clock, answered_at = reading
         if clock - answered_at > _SKEW_S:
             apart.append(f"the clock of {server} is {clock - answered_at:.1f} s ahead of the local clock")

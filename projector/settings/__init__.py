@@ -23,10 +23,10 @@ class Setting:
     name: str
     description: str
     default: Any
-    """None if there is none."""
+    """None if the setting is required."""
     required: bool
     read: Callable[[object], Any]
-    """Returns the value that a text, or a value of a TOML file or an argument, stands for; raises ValueError."""
+    """Converts a text, a value of a TOML file or an argument to the value; raises ValueError."""
 
     @property
     def variable(self) -> str:
@@ -47,14 +47,14 @@ def _setting(description: str, *, read: Callable[[object], Any], default: Any = 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where the servers are, and how the projector works with them.
+    """Settings of the servers and of the projector.
 
     An argument that is not given is taken from the environment variable of its name, such as `PROJECTOR_BATCH_SIZE`,
     and otherwise from its default; `database_url` has no default.
-    No file is read: that is what the command line does.
+    No file is read: only the command line reads one.
 
     Raises:
-        SettingError: a setting is missing or invalid; the error names each, its value and what is allowed.
+        SettingError: a setting is missing or invalid; the error lists each, with its value and what is allowed.
     """
 
     nats_url: str = _setting(
@@ -119,7 +119,7 @@ class Settings:
         for setting in SETTINGS.values():
             value = getattr(self, setting.name)
             if value is _ABSENT:
-                # Compose files pass variables that are not set as empty ones.
+                # Compose files pass unset variables as empty ones.
                 value = os.environ.get(setting.variable) or setting.default
                 if value is None and setting.required:
                     problems.append(f"{setting.variable} is not set: {setting.description}")

@@ -1,6 +1,6 @@
-"""Readers of single settings: from a text, or from a value of the right type, to the value.
+"""Readers of single settings: each converts a text, or a value of the right type.
 
-Each raises ValueError, with a text that says what is allowed.
+Each raises ValueError with a text that says what is allowed.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 
-_NAME = re.compile(r"[^\s.*>/\\]+")  # what JetStream allows as the name of a stream or a consumer
+_NAME = re.compile(r"[^\s.*>/\\]+")  # names of streams and consumers that JetStream allows
 _TOKEN = re.compile(r"[^\s.*>]+")
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

@@ -42,10 +42,10 @@ def servers(nats_url: str) -> tuple[str, ...]:
 
 
 def http_address(http: str) -> tuple[str, int] | None:
-    """Return host and port of the HTTP server, or None if it is off.
+    """Return the host and port of the HTTP server, or None if it is off.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     if http == "off":
         return None
@@ -61,7 +61,7 @@ def masked(urls: str) -> str:
 
 
 def exposed_passwords(nats_url: str, database_url: str, *, nats_is_encrypted: bool) -> Iterator[str]:
-    """Yield a complaint for each password that would travel to another machine unencrypted."""
+    """Yield an error text for each password that would be sent to another machine unencrypted."""
     for url in servers(nats_url):
         parts = urlsplit(url)
         encrypted = nats_is_encrypted or parts.scheme in ("tls", "wss")
@@ -95,7 +95,7 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> None:
         for place in _places(url):
             place.port  # noqa: B018 - raises ValueError if it is not a number
     except ValueError:
-        # The original quotes what it took for the port, which may be a part of the password.
+        # The original text quotes the supposed port, which may be part of the password.
         raise ValueError("its port is not a number, or its password has characters that must be escaped") from None
 
 
@@ -117,6 +117,6 @@ def _is_local(host: str | None) -> bool:
 
 def _complaint(variable: str, host: str | None, remedy: str) -> str:
     return (
-        f"{variable}: the password would go to {host} unencrypted; use {remedy}, "
+        f"{variable}: the password would be sent to {host} unencrypted; use {remedy}, "
         "or set PROJECTOR_ALLOW_PLAINTEXT_PASSWORDS=true"
     )

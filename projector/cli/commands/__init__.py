@@ -1,1 +1,1 @@
-"""The commands, by theme. Each imports what it uses when it runs, so that the others start fast."""
+"""The commands, by topic. Each imports what it uses when it runs, so that the others start fast."""

@@ -28,12 +28,12 @@ def run(
     settings: Settings,
     until_caught_up: Annotated[bool, typer.Option(help="Stop at the end of the stream.")] = False,
     accept_gap: Annotated[
-        bool, typer.Option(help="Continue although events left the stream before they were folded.")
+        bool, typer.Option(help="Continue even if events left the stream before they were folded.")
     ] = False,
 ) -> None:
     """Follow the stream and keep endpoint_state up to date, until SIGTERM or Ctrl-C.
 
-    The batch in hand is finished first. The daemon waits for a server that is down, and retries.
+    The current batch is finished first. The daemon waits for a server that is down, and retries.
     """
     from projector.cli import log
     from projector.cli.daemon import run_daemon

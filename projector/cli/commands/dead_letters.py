@@ -58,7 +58,7 @@ def retry(
     settings: Settings,
     positions: Positions = None,
     everything: All = False,
-    reason: Annotated[str | None, typer.Option(help="Those parked for this reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Dead letters parked for this reason.")] = None,
 ) -> None:
     """Fold messages again, like live ones at their own position; exit 1 if one is parked again."""
     from projector.terminal import visible

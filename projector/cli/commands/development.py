@@ -1,4 +1,4 @@
-"""Trying the projector out on one machine."""
+"""Commands to try the projector out on one machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,10 +21,10 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option
     endpoints: Annotated[int, typer.Option(min=1, help="Size of the fleet.")] = 1000,
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: no limit.")] = 50,
     events: Annotated[int | None, typer.Option(min=0, help="Number of events.", show_default="no limit")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same fleet and the same life.")] = 1,
-    skip: Annotated[int, typer.Option(min=0, help="Skip this many events at the beginning of that life.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same fleet and the same events.")] = 1,
+    skip: Annotated[int, typer.Option(min=0, help="Skip this many events at the beginning.")] = 0,
 ) -> None:
-    """Publish the life of a simulated fleet into the stream, until Ctrl-C."""
+    """Publish the events of a simulated fleet into the stream, until Ctrl-C."""
     from projector.dev.simulation import Simulation
 
     simulation = Simulation(endpoints=endpoints, rate=rate, events=events, seed=seed, skip=skip)
@@ -40,7 +40,7 @@ def dev(
         Path | None, typer.Option(help="Folder for the data.", show_default="the data folder of this user")
     ] = None,
 ) -> None:
-    """Start NATS, Postgres, a simulated fleet and the daemon on this machine, and show them at work.
+    """Start NATS, Postgres, a simulated fleet and the daemon on this machine, and show them running.
 
     All data is in one folder, and the next start continues from there. Ctrl-C ends everything.
     """

@@ -1,4 +1,4 @@
-"""Asking the projector and its servers; nothing is changed."""
+"""Commands that inspect the projector and its servers, and change nothing."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from projector.settings import Settings
 
 @with_settings
 def status(settings: Settings, as_json: Json = False) -> None:
-    """Show how far the projection is, and what needs attention."""
+    """Show the progress of the projection, and what needs attention."""
     from dataclasses import asdict
 
     from projector.cli.reports import print_status
@@ -44,7 +44,7 @@ def doctor(
         if not nats_monitoring.startswith(("http://", "https://")):
             raise typer.BadParameter("it must begin with http:// or https://", param_hint="--nats-monitoring")
         if "@" in nats_monitoring:  # findings quote the URL
-            raise typer.BadParameter("it may have neither user nor password", param_hint="--nats-monitoring")
+            raise typer.BadParameter("it must not contain a user or a password", param_hint="--nats-monitoring")
     examination = event_loop.run(Projector(settings).doctor(nats_monitoring=nats_monitoring))
     if as_json:
         findings = [finding._asdict() for finding in examination.findings]

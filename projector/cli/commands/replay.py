@@ -1,4 +1,4 @@
-"""Replaying the stream: rebuild and verify."""
+"""Commands that replay the stream: rebuild and verify."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,7 @@ AcceptTrimmed = Annotated[
 def rebuild(settings: Settings, accept_trimmed: AcceptTrimmed = False) -> None:
     """Replay the stream, and change the rows of endpoint_state that differ from what it implies.
 
-    Readers are not disturbed, and a running daemon goes on folding.
+    Queries are not blocked, and a running daemon keeps folding.
     """
     from rich.console import Console
 
