@@ -20,12 +20,12 @@ from projector.settings.urls import http_address
 _SEED = 1
 _REFRESH_S = 1.0
 _PLAIN_REFRESH_S = 5.0
-_QUERY_SHARE = 0.1  # of the time, at most: queries for the view must not slow down a large fleet
+_QUERY_SHARE = 0.1  # largest share of the time: queries for the view must not slow down a large fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to show."""
+    """The options of the demo."""
 
     folder: Path
     endpoints: int
@@ -34,7 +34,7 @@ class Plan:
 
 
 async def run(plan: Plan, stop: asyncio.Event) -> None:
-    """Show it until `stop` is set or the duration is over; nothing is left running.
+    """Run the demo until `stop` is set or the duration is over, and end all servers.
 
     Raises:
         SettingError: the `embedded` extra is not installed.
@@ -47,16 +47,16 @@ async def run(plan: Plan, stop: asyncio.Event) -> None:
         await projector.init()
         status = await projector.status()
         if status.projection_version != projector.rules.version:
-            console.print("the data is of another version: rebuilding the table …", highlight=False)
+            console.print("the rows were built by another version: rebuilding the table …", highlight=False)
             await projector.rebuild()
         simulation = Simulation(endpoints=plan.endpoints, rate=plan.rate, seed=_SEED, skip=status.stream_last_seq)
         await _show(settings, simulation, View(console, config), stop, duration_s=plan.duration_s)
-    console.print("stopped; the data is kept, and the next start goes on from here", highlight=False)
+    console.print("stopped; the data is kept, and the next start continues from here", highlight=False)
 
 
 @contextlib.asynccontextmanager
 async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
-    """Start the servers, and write the settings with which other commands reach them."""
+    """Start the servers, and write the settings that other commands need to reach them."""
     from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres  # needs an extra
 
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
@@ -115,7 +115,7 @@ async def _view(projector: Projector, meter: Meter, view: View, stop: asyncio.Ev
             try:
                 known = await projector.status(), await projector.census()
             except ProjectorError as error:
-                stale = str(error)  # while a server is down, the view shows the last figures, and says so
+                stale = str(error)  # while a server is down, the view shows the last figures and their age
             if known is not None:
                 view.show(*known, meter, stale=stale)
             pause_s = max(_REFRESH_S if view.live else _PLAIN_REFRESH_S, (monotonic() - began) / _QUERY_SHARE)

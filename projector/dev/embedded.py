@@ -267,7 +267,7 @@ class EmbeddedPostgres(_Server):
                 server.ensure_pgdata_inited()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             raise FatalError(
-                f"the embedded Postgres could not be set up: {error}; to begin anew remove {self._folder}"
+                f"the embedded Postgres could not be set up: {error}; to start over, remove {self._folder}"
             ) from error
         self._user = server.system_user
         settings = {"listen_addresses": "", "unix_socket_directories": f'"{self._data}"', **self._settings}
@@ -278,7 +278,7 @@ class EmbeddedPostgres(_Server):
         if self._programs is None:
             return get_server(self._data, start=False, cleanup_mode=None)
         self._data.mkdir(exist_ok=True)
-        server = PostgresServer(self._data, cleanup_mode=None)  # the function above takes the wheel's versions only
+        server = PostgresServer(self._data, cleanup_mode=None)  # the function above finds the wheel's versions only
         server.bin_path = self._programs
         return server
 

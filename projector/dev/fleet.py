@@ -1,7 +1,7 @@
-"""A fleet's life as endpoint events, for demonstrations and benchmarks.
+"""The events of a simulated fleet, for demonstrations and benchmarks.
 
-Pure and seeded: the same fleet lives the same life, to the byte, on every machine.
-The endpoints come up in a rush, some newcomers trickle in later, and then the mix stays steady for ever.
+Pure and seeded: the same fleet produces the same bytes on every machine.
+Most endpoints start at once, the rest join over time, and from then on the mix of events is constant.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ DEFAULT_REVISION = "kaa-2017-04"
 _ORIGINATORS = {"connectivity": "kpc", "lifecycle": "epr", "metadata": "epr"}
 _CONFIG_ORIGINATORS = {"config-announced": "ecr", "config-applied": "cmx", "config-failed": "cmx"}
 
-_ANONYMOUS_EVERY = 97  # messages, of the originators that hold no sessions
+_ANONYMOUS_EVERY = 97  # messages of the originators that hold no sessions
 
 _SLOW_REPLICA = "kpc-3"
 _SLOW_BY_MS = 250
-_SLOW_SPELL = 2_000  # events of every so many, after which the clock is set right
+_SLOW_SPELL = 2_000  # events, after which the clock is corrected
 _SLOW_EVERY = 10_000
 
 _UUID_BITS = 128
@@ -34,16 +34,16 @@ class SimulatedEvent(NamedTuple):
     """What follows `endpoint.` in the subject."""
     originator: str
     record: dict[str, Any]
-    """Wire record of the revision; what it leaves out takes its default."""
+    """Wire record of the revision; missing fields take their defaults."""
 
 
 class Fleet:
-    """A simulated fleet whose whole life follows from its seed and the revision that tells of it."""
+    """A simulated fleet whose events depend only on its seed and the protocol revision."""
 
     def __init__(
         self, *, endpoints: int, seed: int, start_at: int, interval_ms: float, revision: str = DEFAULT_REVISION
     ) -> None:
-        """Describe a fleet of at least one endpoint.
+        """Configure a fleet of at least one endpoint.
 
         `start_at` is the Unix ms of the first event, `interval_ms` the simulated time between two events.
         """
@@ -54,7 +54,7 @@ class Fleet:
         self._records = RECORDS[revision]
 
     def events(self, *, skip: int = 0) -> Iterator[SimulatedEvent]:
-        """Begin the life anew, and return its endless events but for the first `skip`."""
+        """Restart the simulation, and return its endless events after the first `skip`."""
         random = Random(self._seed)  # noqa: S311  # a life that can be repeated is the point, and nothing is secret
         endpoint_key = random.getrandbits(_UUID_BITS)
         trace_key = random.getrandbits(_UUID_BITS)
@@ -80,6 +80,6 @@ class Fleet:
 
 
 def _uuid(key: int, number: int) -> str:
-    """Return a string in the shape of a UUID, another one for each number."""
+    """Return a string in the form of a UUID, unique for each number."""
     digits = f"{(key + number * _SPREAD) % 2**_UUID_BITS:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

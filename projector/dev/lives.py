@@ -1,4 +1,4 @@
-"""What happens in a simulated fleet, whatever revision of the protocol tells of it."""
+"""Simulates a fleet, independently of the protocol revision."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal[
     "config-failed",
 ]
 
-# What an endpoint's session holds: no replica, one of the four, or one that does not say which it is.
+# Replica of an endpoint's session: none, one of the four, or one that does not name itself.
 _OFFLINE = 0
 _REPLICAS = 4
 _ANONYMOUS = 5
@@ -29,16 +29,16 @@ _FIRST_RELEASES = 3
 _METADATA_KEYS = ("serial", "model", "fw", "site", "owner", "room", "tariff", "contact")
 _FIRST_KEYS = 5
 _LASTING_KEYS = 2
-_CONFIGS = 255  # numbered from 1 in a byte, 0 being none
+_CONFIGS = 255  # numbered from 1 in a byte; 0 is none
 _UUID_BITS = 128
 
-_CREW_SHARE = 0.9  # of the fleet comes up at the start, the rest are newcomers
+_CREW_SHARE = 0.9  # share of the fleet that starts at once; the rest join later
 _JOIN_CHANCE = 0.5
 _NEWCOMER_CHANCE = 0.04
 _ANONYMOUS_CHANCE = 0.01
 _REMOVAL_CHANCE = 0.25
 
-# What a visit brings, as upper bounds of one throw; above the last, the session opens or closes.
+# Outcomes of a visit, as upper bounds of one random number; above the last, the session opens or closes.
 # The figures give about 30 % connects, 25 % disconnects, 15 % metadata, 12 % announcements, 10 % confirmations,
 # 4 % upgrades.
 _METADATA_BELOW = 0.165
@@ -50,9 +50,9 @@ _MOVE_ONLINE_BELOW = 0.63
 _UNREGISTER_CHANCE = 0.01
 _FAILURE_CHANCE = 0.2
 _ABSENT_CHANCE = 0.05
-# By metadata key, a JSON text from a number below 1: values of every type that JSON has, and one that is no JSON.
+# By metadata key, a JSON text from a number below 1: one of every JSON type, and one that is not JSON.
 _VALUES: Mapping[str, Callable[[float], str | None]] = {
-    "serial": lambda throw: f"9{int(throw * 10**18):018d}",  # past what a float holds
+    "serial": lambda throw: f"9{int(throw * 10**18):018d}",  # beyond the precision of a float
     "model": lambda throw: f'"{_PRODUCTS[int(throw * len(_PRODUCTS))]} ☕"',
     "fw": lambda throw: f'{{"major": {int(throw * 9)}, "build": "b{int(throw * 1000)}"}}',
     "site": lambda throw: f"[{throw * 90:.6f}, {throw * 180:.6f}]",
@@ -66,30 +66,30 @@ _FAILURES = ((404, None), (409, "busy"), (500, "flash full"))
 
 
 class Fact(NamedTuple):
-    """An event before it is dressed as a record, which is all that skipping costs."""
+    """An event before its conversion to a record, so that skipping events is cheap."""
 
     kind: Kind
     endpoints: tuple[int, ...]
-    """Their numbers, in order of registration."""
+    """Numbers of the endpoints, in order of registration."""
     versions: tuple[str, ...]
-    """The application version of each."""
+    """The application version of each endpoint."""
     replica: str | None
-    """Replica id of the session, empty where unknown; None where the event is not about one."""
+    """Replica id of the session, empty if unknown; None if the event is not about a session."""
     fields: dict[str, Any]
-    """What else the event says."""
+    """Other fields of the event."""
 
 
 class Lives:
-    """What is true of every endpoint, a byte for each thing.
+    """The state of every endpoint, one byte per property.
 
-    Every fifth block of neighbours sits behind one gateway, whose single client drops them all.
+    Every fifth block of neighbours is behind one gateway, which disconnects them all at once.
     """
 
     _block = 4
     _gateway_every = 5
 
     def __init__(self, endpoints: int, random: Random) -> None:
-        """Begin with endpoints that nothing has happened to yet."""
+        """Start with endpoints that have no events yet."""
         self._endpoints = endpoints
         self._random = random.random
         self._configs = ("", *(f"{random.getrandbits(_UUID_BITS):032x}" for _ in range(_CONFIGS)))
@@ -99,13 +99,13 @@ class Lives:
         self._keys = bytearray(endpoints)  # a bit for each of _METADATA_KEYS
         self._announced = bytearray(endpoints)
         self._applied = bytearray(endpoints)
-        # Sessions that were left without a word, and the turn in which their replica will notice.
+        # Sessions that were abandoned silently, and the turn in which their replica will notice.
         self._orphans: deque[tuple[int, int, int]] = deque()
         self._patience = 2 + endpoints // 10
         self._turn = 0
 
     def facts(self) -> Iterator[Fact]:
-        """Live for ever."""
+        """Yield events endlessly."""
         yield from self._bring_up()
         while True:
             self._turn += 1
@@ -119,7 +119,7 @@ class Lives:
 
     def _bring_up(self) -> Iterator[Fact]:
         crew = max(1, int(self._endpoints * _CREW_SHARE))
-        queue = crew // 8  # endpoints are registered well before they are switched on
+        queue = crew // 8  # endpoints are registered long before they are switched on
         joined = 0
         while self._registered < crew:
             if self._registered - joined > queue and self._random() < _JOIN_CHANCE:
@@ -150,7 +150,7 @@ class Lives:
         return self._fact("registered", endpoint)
 
     def _connect(self, endpoint: int) -> Fact:
-        """Open a session, and leave the one that may still be open."""
+        """Open a session, and abandon one that is still open."""
         held = self._sessions[endpoint]
         gateway = self._gateway(endpoint)
         if gateway is not None:
@@ -176,7 +176,7 @@ class Lives:
 
     def _abandon_session(self, endpoint: int) -> None:
         replica = self._sessions[endpoint]
-        # A replica that does not say which it is cannot be fenced: its late word would end the next session.
+        # An unnamed replica cannot be fenced: its late disconnect would end the next session.
         if replica not in (_OFFLINE, _ANONYMOUS):
             self._orphans.append((self._turn + self._patience, endpoint, replica))
         self._sessions[endpoint] = _OFFLINE
@@ -184,13 +184,13 @@ class Lives:
     def _notice_orphan(self) -> Fact | None:
         while self._orphans and self._orphans[0][0] <= self._turn:
             _, endpoint, replica = self._orphans.popleft()
-            # Where the endpoint came back to the same replica, the new session has replaced the old one.
+            # If the endpoint returned to the same replica, the new session has replaced the old one.
             if self._sessions[endpoint] not in (replica, _ANONYMOUS):
                 return self._fact("disconnected", endpoint, replica=_REPLICA_IDS[replica])
         return None
 
     def _upgrade(self, endpoint: int) -> Fact:
-        """Change the release, for which the endpoint restarts."""
+        """Upgrade the release, which restarts the endpoint."""
         previous = self._app_version(endpoint)
         self._releases[endpoint] = (self._releases[endpoint] + 1) % len(_RELEASES)
         self._abandon_session(endpoint)
@@ -227,7 +227,7 @@ class Lives:
         return f"{_PRODUCTS[endpoint % len(_PRODUCTS)]}-{_RELEASES[self._releases[endpoint]]}"
 
     def _gateway(self, endpoint: int) -> int | None:
-        """Return the number of the gateway that an endpoint sits behind, if it does."""
+        """Return the number of the endpoint's gateway, if it has one."""
         turn, place = divmod(endpoint // self._block, self._gateway_every)
         return turn if place == self._gateway_every - 1 else None
 
@@ -238,12 +238,12 @@ class Lives:
 
 
 class TodaysLives(Lives):
-    """Lives that also end, with configurations that fail or are taken away, and gateways that connect all they have."""
+    """Adds unregistrations, failed and removed configurations, and gateways that connect all their endpoints."""
 
     _block = 20
 
     def __init__(self, endpoints: int, random: Random) -> None:
-        """Begin with endpoints that nothing has happened to yet."""
+        """Start with endpoints that have no events yet."""
         super().__init__(endpoints, random)
         self._gone = bytearray(endpoints)
 
@@ -256,7 +256,7 @@ class TodaysLives(Lives):
         return super()._visit(endpoint)
 
     def _unregister(self, endpoint: int) -> Fact:
-        """End a life; the replica of a session that was open notices later."""
+        """Unregister an endpoint; the replica of an open session notices later."""
         self._gone[endpoint] = True
         self._abandon_session(endpoint)
         self._keys[endpoint] = self._announced[endpoint] = self._applied[endpoint] = 0
@@ -282,7 +282,7 @@ class TodaysLives(Lives):
         return super()._announce(endpoint)
 
     def _apply(self, endpoint: int) -> Fact:
-        """Apply what is pending, or fail to: then it stays pending, and the endpoint will try again."""
+        """Apply the pending configuration, or fail: then it stays pending, and the endpoint retries later."""
         if self._random() >= _FAILURE_CHANCE:
             return super()._apply(endpoint)
         code, reason = _FAILURES[int(self._random() * len(_FAILURES))]

@@ -1,4 +1,4 @@
-"""Facts of a simulated fleet as wire records, for each revision of the protocol."""
+"""Converts the facts of a simulated fleet to wire records, for each protocol revision."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from projector.dev.lives import Fact, Kind, Lives, TodaysLives
 
 Record: TypeAlias = dict[str, Any]
 OwnFields: TypeAlias = Callable[[Fact, list[str]], Record]
-"""From a fact and the ids of its endpoints to the fields that its type of record has of its own."""
+"""Converts a fact and the ids of its endpoints to the fields specific to its record type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionRecords:
-    """What happens to a fleet in a revision, and the records that tell of it."""
+    """The simulation of a fleet in one revision, and its records."""
 
     lives: Callable[[int, Random], Lives]
     types: Mapping[Kind, tuple[str, OwnFields]]
-    """By kind of fact: the event type, and the fields of its record."""
+    """By kind of fact, the event type and the fields of its record."""
     nullable_replica: frozenset[str]
-    """Event types whose unknown replica is null and not empty."""
+    """Event types that encode an unknown replica as null, not as an empty text."""
 
 
 def _one(fact: Fact, ids: list[str]) -> Record:

@@ -1,4 +1,4 @@
-"""Publishes the life of a simulated fleet at a given rate."""
+"""Publishes the events of a simulated fleet at a given rate."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from projector.stream.publisher import Publisher
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """A simulated fleet, how much of its life to publish, and how fast."""
+    """A simulated fleet, how many of its events to publish, and how fast."""
 
     endpoints: int
     seed: int
@@ -22,11 +22,11 @@ class Simulation:
     rate: float = 0
     """Events per second; 0: no limit."""
     skip: int = 0
-    """Number of events of this life that were published before."""
+    """Number of events of this fleet that were published before."""
 
 
 async def simulate(settings: Settings, simulation: Simulation, stop: asyncio.Event) -> int:
-    """Publish a fleet's life until `stop` is set or the number of events is reached; return that number.
+    """Publish a fleet's events until `stop` is set or their number is reached; return how many were published.
 
     Raises:
         BrokerUnavailableError: NATS cannot be reached.

@@ -35,7 +35,7 @@ _QUESTION = "select connectivity_status, count(*) from endpoint_state group by 1
 
 
 class Meter(Observer):
-    """Measures the daemon's throughput, and knows what it is doing."""
+    """Measures the daemon's throughput, and keeps its state."""
 
     def __init__(self) -> None:
         """Start at zero."""
@@ -90,12 +90,12 @@ class View(Observer):
             self._picture.stop()
 
     def notify(self, notification: Notification) -> None:
-        """Show where the daemon's page is, or why there is none."""
+        """Show the URL of the daemon's page, or why there is none."""
         match notification:
             case Listening(url=page) | NotListening(reason=page):
                 self._page = page
                 if self._picture is None:
-                    self._console.print(f"see it in a browser:  {page}", highlight=False, soft_wrap=True)
+                    self._console.print(f"open it in a browser:  {page}", highlight=False, soft_wrap=True)
 
     def show(self, status: Status, census: Census, meter: Meter, *, stale: str | None = None) -> None:
         """Draw the latest figures; `stale` says why they are old."""
@@ -125,7 +125,7 @@ class View(Observer):
                 Text(f"\n{doing}", style="dim"),
                 Text("\nquery it from another terminal:", style="dim"),
                 Text(self._command, style="cyan"),
-                Text("\nsee it in a browser:", style="dim"),
+                Text("\nopen it in a browser:", style="dim"),
                 Text(self._page, style="cyan"),
                 Text("\nCtrl-C ends everything; the data is kept.", style="dim"),
             ),

@@ -1,6 +1,6 @@
 """Whether the daemon's event loop is alive, and what the daemon is doing.
 
-Written on the daemon's event loop and read from the monitoring thread: each value is replaced as a whole.
+Written on the daemon's event loop and read from the monitoring thread, so each value is replaced as a whole.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Doing:
 
 
 class Liveness(Observer):
-    """Takes every notification as a heartbeat."""
+    """Counts every notification as a heartbeat."""
 
     def __init__(self, period_s: float) -> None:
         """Count the start as the first heartbeat."""
@@ -49,7 +49,7 @@ class Liveness(Observer):
         return self.doing.state != "stopped" and self.age_s > self._limit_s
 
     def notify(self, notification: Notification) -> None:
-        """Note the time, and the daemon's state where it changed."""
+        """Note the time, and the daemon's state if it changed."""
         match notification:
             case StandingBy():
                 self.doing = Doing("standby")

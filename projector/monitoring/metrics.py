@@ -41,7 +41,7 @@ _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 class _Registry(CollectorRegistry):
     """A registry without the `_created` series, which would double the number of series.
 
-    The library can leave them out for a whole process only.
+    The library can disable them only for a whole process.
     """
 
     def collect(self) -> Iterator[Metric]:

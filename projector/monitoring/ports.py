@@ -32,7 +32,7 @@ class Database(Pages, Protocol):
         ...
 
     async def summary(self) -> Summary:
-        """Return how far the projection is."""
+        """Return the state of the projection."""
         ...
 
     async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:

@@ -65,7 +65,7 @@ class Sampler:
     async def run(self, heard: Callable[[Status | None], None], counted: Callable[[Counts], None]) -> None:
         """Sample until cancelled.
 
-        `heard` is called after each sample, with None if it failed, and `counted` when a count is complete.
+        Calls `heard` after each sample, with None if it failed, and `counted` after each complete count.
         """
         try:
             while True:
@@ -98,7 +98,7 @@ class Sampler:
 
     async def _sample(self) -> None:
         if self._stats is None:
-            self._connections.push_async_callback(self._database.close)  # first, since opening may be cancelled
+            self._connections.push_async_callback(self._database.close)  # added first, since opening may be cancelled
             await self._database.open()
             self._stats = await self._connections.enter_async_context(self._open_stats())
         found = await status(self._name, self._stats, self._database.summary, rules_version=self._rules_version)

@@ -27,7 +27,7 @@ class Address(NamedTuple):
 
     host: str
     port: int
-    """0: any free port."""
+    """0 picks a free port."""
 
     def __str__(self) -> str:
         """Return the URL."""
@@ -36,7 +36,7 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         return self.host == "localhost" or (_is_ip_address(self.host) and ip_address(self.host).is_loopback)
 
 
@@ -44,7 +44,7 @@ class Server:
     """Serves answers and metrics, read-only."""
 
     def __init__(self, answers: Answers, scrape: Callable[[str], tuple[bytes, str]]) -> None:
-        """Serve these; `scrape` returns the metrics and their content type for an `Accept` header."""
+        """Take what to serve; `scrape` returns the metrics and their content type for an `Accept` header."""
         self._answers = answers
         self._scrape = scrape
         self._page = page.load()
@@ -119,7 +119,7 @@ async def _refuse_foreign_names(
     """Refuse requests whose Host is neither an IP address nor localhost.
 
     This prevents DNS rebinding: a foreign page in a browser on this machine can point its own name at 127.0.0.1.
-    Only a loopback address is guarded, since other machines may know this one by any name.
+    Only a loopback address is protected, since other machines may reach this one by any name.
     """
     name = _PORT.sub("", request.host).strip("[]")
     if name != "localhost" and not _is_ip_address(name):

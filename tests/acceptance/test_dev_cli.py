@@ -44,7 +44,7 @@ async def test_demo_ends_its_servers_and_continues_at_the_next_start(
 
     second = await anywhere.start(*demonstration, PROJECTOR_HTTP="127.0.0.1:0")
     await second.prints("query it from another terminal")
-    page = (await second.prints("see it in a browser")).split()[-1]
+    page = (await second.prints("open it in a browser")).split()[-1]
     assert "<html" in await asyncio.to_thread(fetch, page)
 
     async def goes_on() -> bool:
