@@ -125,7 +125,7 @@ class DaemonLog(Observer):
             case Listening(url=url):
                 log.info("listening", http=url)
             case NotListening(reason=reason):
-                log.warning("not listening", reason=reason, then="the daemon goes on, and retries")
+                log.warning("not listening", reason=reason, then="the daemon keeps folding and retries")
 
     def _committed(self, batch: Committed) -> None:
         log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)

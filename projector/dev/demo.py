@@ -115,7 +115,7 @@ async def _view(projector: Projector, meter: Meter, view: View, stop: asyncio.Ev
             try:
                 known = await projector.status(), await projector.census()
             except ProjectorError as error:
-                stale = str(error)  # while a server is down, the view shows the last figures and their age
+                stale = str(error)  # while a server is down, the view shows the last figures and the error
             if known is not None:
                 view.show(*known, meter, stale=stale)
             pause_s = max(_REFRESH_S if view.live else _PLAIN_REFRESH_S, (monotonic() - began) / _QUERY_SHARE)

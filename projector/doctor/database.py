@@ -103,8 +103,8 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "synchronous-commit-off",
         "warning",
         _synchronous_commit,
-        "turn it on, unless the table may go back after a crash: "
-        "the daemon folds the lost messages again if the stream still holds them",
+        "turn it on, unless the table may lose its last commits in a crash: "
+        "the daemon folds those messages again if the stream still holds them",
     ),
     Check(
         "pooler",

@@ -74,7 +74,7 @@ class Metrics(Observer):
         self._stage_seconds = histogram("stage_seconds", "Time that a batch spends in a stage", _STAGE_SECONDS, "stage")
         self._last_commit = gauge("last_commit_timestamp_seconds", "Time of the last commit of this process")
         self._sessions = counter("sessions_total", "Sessions begun and failed", "result")
-        self._reconnects = counter("reconnects_total", "Sessions begun after a failed one")
+        self._reconnects = counter("reconnects_total", "Sessions that began after a failed one")
         self._repositions = counter("repositions_total", "Sessions that failed because delivery was interrupted")
         self._errors = counter("transient_errors_total", "Transient errors, by kind", "kind")
         self._clock_skew = gauge(

@@ -51,7 +51,7 @@ class ServiceManager(Observer):
             self._send("WATCHDOG=1")
 
     def _report(self, status: str) -> None:
-        """Report readiness in every state: a daemon that waits for a server did start."""
+        """Report readiness in every state: a daemon that waits for a server has started."""
         self._send("READY=1", f"STATUS={' '.join(status.split())[:_LONGEST_STATUS]}")
 
     def _send(self, *lines: str) -> None:

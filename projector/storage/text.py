@@ -6,7 +6,7 @@ _ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 
 
 def storable(text: str) -> str:
-    r"""Return a text for people, with what Postgres cannot hold written as escapes (`\x00`, `\xff`)."""
+    r"""Return a text for display, with what Postgres cannot store written as escapes (`\x00`, `\xff`)."""
     if "\0" not in text and text.isprintable():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", r"\x00")
