@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ def test_every_public_name_can_be_imported_and_is_typed() -> None:
     assert sorted(projector.__all__) == projector.__all__
     assert {getattr(projector, name) for name in projector.__all__}
     assert {*projector.__all__} - {"__version__"} == typed_names() == {*projector._MODULE_OF}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
+    documented = re.findall(r"^::: projector\.(\w+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted([*documented, "__version__"]) == projector.__all__
 
 
 def test_every_error_is_public() -> None:
