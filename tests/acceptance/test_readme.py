@@ -1,6 +1,7 @@
-"""What README.md and docs/how-to/connect.md give people to paste, run on real servers."""
+"""What README.md and the how-to guides give people to paste, run on real servers."""
 
 import asyncio
+import json
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,6 +26,7 @@ from tests.support.patience import PATIENCE_S
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONNECT = (ROOT / "docs" / "how-to" / "connect.md").read_text(encoding="utf-8")
+KAA = (ROOT / "docs" / "how-to" / "kaa.md").read_text(encoding="utf-8")
 MONITOR = (ROOT / "docs" / "how-to" / "monitor.md").read_text(encoding="utf-8")
 
 
@@ -183,3 +185,31 @@ async def test_documented_privileges_suffice_for_everything_but_init(
 ) -> None:
     async with asyncio.timeout(5 * PATIENCE_S):  # what NATS does not permit it does not answer
         await use_everything(guarded_nats_url, empty_database_url, grant, query, eventually)
+
+
+# The stream beside a Kaa installation.
+
+
+async def test_the_stream_beside_kaa_stores_what_core_nats_publishes_of_our_groups_and_no_time_series(
+    server_folder: Path, database_url: str
+) -> None:
+    (config,) = blocks(KAA, "json")
+    single = json.dumps(json.loads(config) | {"num_replicas": 1}).encode()
+    with servers.nats_in(server_folder / "nats") as server:
+        settings = settings_with(nats_url=server.url, database_url=database_url, revision="kaa-2020-05")
+        projector = Projector(settings)
+        async with await nats.connect(server.url) as client:
+            created = json.loads((await client.request("$JS.API.STREAM.CREATE.KAA_ENDPOINT_EVENTS", single)).data)
+            assert "error" not in created
+            codec = Codec("kaa-2020-05", ROOT / "schemas")
+            life = Fleet(endpoints=20, seed=1, start_at=1, interval_ms=1, revision="kaa-2020-05")
+            for event, _ in zip(life.events(), range(500), strict=False):
+                payload = codec.encode(event.event_type, event.record)
+                await client.publish(subjects.build(event.originator, event.event_type), payload)
+                await client.publish(subjects.build("dcx", "data-collection.data-points-received.t"), b"21.5")
+            await client.flush()
+        await fold(projector)
+        status = await projector.status()
+        assert (status.checkpoint_seq, status.dead_letters, status.skipped) == (500, 0, {})
+        findings = {finding.name for finding in (await projector.doctor()).findings}
+        assert not {name for name in findings if name.startswith(("subjects", "stream", "no-message"))}
