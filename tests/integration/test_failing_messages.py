@@ -1,7 +1,6 @@
-"""The first rows of the design's table of what goes wrong: messages that cannot be folded, or need not be."""
+"""Messages that Postgres rejects, and tables that were changed by hand."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,65 +11,6 @@ from tests.support.fixtures import Event
 from tests.support.scene import Scene
 
 MALFORMED = subjects.build("kpc", "connectivity.connected")
-
-
-@pytest.mark.parametrize(
-    ("change", "record", "reason"),
-    [
-        (lambda payload: payload[:-1], {}, "malformed-payload"),
-        (lambda _: b"", {}, "malformed-payload"),
-        (lambda _: b"\xff" * 40, {}, "malformed-payload"),
-        (lambda payload: payload + b"\x00", {}, "trailing-bytes"),
-        (None, {"endpointIds": [""]}, "empty-endpoint-id"),
-        (None, {"endpointIds": ["e1", "", "e2"]}, "empty-endpoint-id"),
-        (None, {"endpointIds": ["e1", "nul\0"]}, "unstorable-text"),
-        (None, {"originatorReplicaId": "nul\0"}, "unstorable-text"),
-        (None, {"endpointIds": ["e1", "x" * 2693]}, "endpoint-id-too-long"),
-    ],
-    ids=[
-        "cut short",
-        "empty",
-        "noise",
-        "bytes left over",
-        "empty id",
-        "empty id in a list",
-        "NUL in an id",
-        "NUL in the replica id",
-        "id too long to index",
-    ],
-)
-async def test_message_that_cannot_be_folded_is_parked_and_others_are_folded(
-    scene: Scene, event: Event, change: Callable[[bytes], bytes] | None, record: dict[str, Any], reason: str
-) -> None:
-    subject, payload = event("connectivity.disconnected", **({"endpointIds": ["e1"]} | record))
-    payload = change(payload) if change is not None else payload
-    before, after = (event("connectivity.connected", name, appVersionName="") for name in ("before", "after"))
-    await scene.publish(before, (subject, payload), after)
-    await scene.fold()
-    assert await scene.query("SELECT position, reason, subject, payload, attempts FROM dead_letter") == [
-        (2, reason, subject, payload, 1)
-    ]
-    assert [row[0] for row in await scene.table()] == ["after", "before"]
-    assert await scene.position() == 3
-
-
-async def test_the_longest_endpoint_id_that_is_accepted_gets_a_row(scene: Scene, event: Event) -> None:
-    # Random enough that Postgres cannot make it shorter, in characters of several bytes.
-    longest = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(897)) + "x"
-    assert len(longest.encode()) == 2692
-    await scene.publish(event("connectivity.disconnected", endpointIds=[longest]))
-    await scene.fold()
-    assert [row[0] for row in await scene.table()] == [longest]
-
-
-async def test_unknown_types_are_skipped_and_counted(scene: Scene, event: Event) -> None:
-    _, payload = event("connectivity.disconnected", endpointIds=["e1"])
-    kinds = ["connectivity.suspended", "lifecycle.unregistered", "connectivity.suspended", "config.a.b"]
-    await scene.publish(*((f"kaa.v1.events.kpc.endpoint.{kind}", payload) for kind in kinds))
-    await scene.fold(batch_size=2)
-    ((skipped,),) = await scene.query("SELECT skipped FROM projector_checkpoint")
-    assert skipped == '{"config.a.b": 1, "connectivity.suspended": 2, "lifecycle.unregistered": 1}'
-    assert (await scene.table(), await scene.dead_letters(), await scene.position()) == ([], [], 4)
 
 
 OBJECT = "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$"
