@@ -2,7 +2,7 @@
 
 | directory | tests | servers | run by |
 |---|---|---|---|
-| unit | domain, codec, settings, documents | none | `make test-fast` |
+| unit | domain, codec, settings, documents, and the application on ports in memory | none | `make test-fast` |
 | fuzz | the decoder on mutated messages | none | `make test-fast`; `make fuzz` for more messages |
 | conformance | the ports in memory and the real ones | none, or both | `make test-fast`, `make test` |
 | integration | the daemon's parts inside the test's process | NATS and Postgres | `make test` |

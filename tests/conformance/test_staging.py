@@ -207,6 +207,30 @@ async def test_applying_makes_the_live_table_what_the_staging_table_is_and_moves
             await work.hold(checkpoint(7))
 
 
+async def test_a_batch_that_waits_for_the_final_transaction_is_committed_after_it(
+    database: DatabaseUnderTest, store: Store, staging: Staging
+) -> None:
+    async def commit() -> None:
+        async with store.transaction() as work:
+            await work.hold(checkpoint(5))
+            await work.save({"e": after(connected(6))})
+            await work.advance(checkpoint(5), checkpoint(6))
+
+    await save(staging, {"missing": after(connected(2))})
+    await staging.compare()
+    async with staging.finish() as final:
+        await final.hold()
+        committing = asyncio.create_task(commit())
+        for _ in range(10):
+            await store.load({"e": EVERY_FACET}, {})  # the other comes to the lock meanwhile
+        assert not committing.done()
+        await final.differences(show=0, endpoint_id=None)
+        await final.apply(checkpoint(5), [])
+    await committing
+    assert await database.endpoints() == {"e": 6, "missing": 2}
+    assert await store.checkpoint() == checkpoint(6)
+
+
 async def test_the_first_checkpoint_may_be_that_of_a_rebuild(database: DatabaseUnderTest) -> None:
     staging = await database.open_staging()
     assert await staging.checkpoint() is None

@@ -1,6 +1,7 @@
 """Connections to a server in memory."""
 
 import asyncio
+from collections.abc import Callable
 
 from projector.errors import FatalError, TransientError
 
@@ -8,14 +9,16 @@ from projector.errors import FatalError, TransientError
 class Connection:
     """One connection. Once it is lost, whatever uses it fails."""
 
-    def __init__(self, error: type[TransientError]) -> None:
-        """Take what a lost connection raises."""
+    def __init__(self, error: type[TransientError], turns: Callable[[], int] = lambda: 1) -> None:
+        """Take what a lost connection raises, and how many turns of the loop each wait takes."""
         self._error = error
+        self._turns = turns
         self.lost = asyncio.Event()
 
     async def turn(self) -> None:
         """Give other tasks a turn, as waiting for a server does."""
-        await asyncio.sleep(0)
+        for _ in range(self._turns()):
+            await asyncio.sleep(0)
         if self.lost.is_set():
             raise self._error("the connection is lost")
 
@@ -26,6 +29,8 @@ class Connections:
     def __init__(self, error: type[TransientError]) -> None:
         self._error = error
         self._open: set[Connection] = set()
+        self.turns: Callable[[], int] = lambda: 1
+        """How many turns of the loop a wait takes."""
         self.reachable = True
         self.refusal: FatalError | None = None
         """What a new connection is refused with."""
@@ -36,7 +41,7 @@ class Connections:
             raise self._error("the server is not reachable")
         if self.refusal is not None:
             raise self.refusal
-        connection = Connection(self._error)
+        connection = Connection(self._error, self.turns)
         self._open.add(connection)
         return connection
 

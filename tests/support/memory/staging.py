@@ -187,7 +187,7 @@ class MemoryFinalTransaction:
     def commit(self) -> None:
         self._database.staging.take(self._staging)
         if self._after is not None:
-            self._database.live = self._live
+            self._database.live.become(self._live)
             self._database.checkpoint = self._after
 
     def end(self) -> None:

@@ -42,6 +42,12 @@ class Tables:
             assert isinstance(theirs, ChainMap)
             mine.update(theirs.maps[0])
 
+    def become(self, other: "Tables") -> None:
+        """Take over the contents of other tables; transactions under way stay transactions on these."""
+        self.clear()
+        self.endpoints.update(other.endpoints)
+        self.dead_letters.update(other.dead_letters)
+
     def clear(self) -> None:
         self.endpoints.clear()
         self.dead_letters.clear()
