@@ -101,7 +101,7 @@ async def test_signal_lets_the_daemon_finish_its_batch(
 ) -> None:
     async with database.locked():
         await connect("e")
-        await eventually(database.somebody_waits)
+        await eventually(database.a_statement_waits)
         idle_daemon.send(number)
     assert (await idle_daemon.end()).code == 0
     assert await database.endpoints() == ["e"]

@@ -15,7 +15,7 @@ from tests.support.scene import Scene
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
-async def test_database_that_cannot_hold_every_text_is_refused_by_init(
+async def test_init_refuses_a_database_that_cannot_store_every_text(
     postgres_server: EmbeddedPostgres, query: Query, encoding: str
 ) -> None:
     name = f"test_{secrets.token_hex(4)}"
@@ -31,9 +31,7 @@ async def test_database_that_cannot_hold_every_text_is_refused_by_init(
         await query(postgres_server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_column_that_is_added_to_the_table_while_a_daemon_works_does_not_end_it(
-    scene: Scene, event: Event
-) -> None:
+async def test_column_added_to_the_table_does_not_end_a_running_daemon(scene: Scene, event: Event) -> None:
     daemon = scene.follow()
     await scene.publish(event("connectivity.connected", "a"))
     await daemon.hears("committed")
@@ -70,7 +68,7 @@ async def restricted(scene: Scene, event: Event) -> AsyncIterator[str]:
     await connection.close()
 
 
-async def test_role_from_which_rows_are_hidden_is_told_so_instead_of_taking_them_for_missing(
+async def test_hidden_rows_are_reported_instead_of_being_treated_as_missing(
     scene: Scene, restricted: str, event: Event
 ) -> None:
     with pytest.raises(DatabaseRefusedError, match="BYPASSRLS"):

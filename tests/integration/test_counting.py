@@ -69,9 +69,7 @@ async def test_long_version_is_truncated(database_url: str, query: Query, probe:
     assert counting.latest.by_version == {"v" * 100: 1}
 
 
-async def test_an_empty_table_and_a_small_one_are_counted_in_one_slice_again_and_again(
-    database_url: str, query: Query, probe: Probe
-) -> None:
+async def test_small_table_is_counted_in_one_slice_every_round(database_url: str, query: Query, probe: Probe) -> None:
     counting = Counting(probe)
     assert [await steps(counting) for _ in range(60)] == [1] * 60
     assert counting.latest is not None
@@ -91,7 +89,7 @@ async def test_a_slice_that_takes_too_long_is_followed_by_a_smaller_one(
     assert counting._slice_pages < counting_module._FIRST_PAGES / 2
 
 
-async def test_a_slice_that_would_take_too_long_is_given_up_and_counted_in_smaller_ones(
+async def test_slow_slice_is_cancelled_and_counted_in_smaller_ones(
     database_url: str, query: Query, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await query(database_url, FILL, ENDPOINTS)
@@ -116,7 +114,7 @@ ALTER TABLE endpoint_state ADD COLUMN owner text;
 """
 
 
-async def test_table_that_its_owner_has_partitioned_and_widened_is_counted_whole(
+async def test_partitioned_table_with_extra_columns_is_counted_completely(
     database_url: str, query: Query, probe: Probe
 ) -> None:
     for statement in filter(str.strip, PARTITION.split(";")):

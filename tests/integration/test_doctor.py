@@ -169,7 +169,7 @@ async def said(scene: Scene, name: str, **settings: str) -> str:
 
 
 @each_revision
-async def test_a_stream_of_another_revision_than_that_of_the_settings(scene: Scene, spoken: str, other: str) -> None:
+async def test_doctor_finds_a_stream_of_another_revision(scene: Scene, spoken: str, other: str) -> None:
     await scene.publish(*samples(spoken))
     assert await named(scene.nats_url, scene.database_url, revision=spoken) == set()
     assert await named(scene.nats_url, scene.database_url, revision=other) == {"other-revision"}
@@ -177,26 +177,26 @@ async def test_a_stream_of_another_revision_than_that_of_the_settings(scene: Sce
 
 
 @each_revision
-async def test_a_stream_of_a_single_type_of_event_tells_its_revision_too(scene: Scene, spoken: str, other: str) -> None:
+async def test_stream_with_a_single_event_type_reveals_its_revision(scene: Scene, spoken: str, other: str) -> None:
     await scene.publish(*[wire(Kind(spoken, "connectivity.connected"))] * 3)
     assert await named(scene.nats_url, scene.database_url, revision=spoken) == set()
     assert await named(scene.nats_url, scene.database_url, revision=other) == {"other-revision"}
 
 
 @each_revision
-async def test_two_messages_do_not_tell_the_revision_of_a_stream(scene: Scene, spoken: str, other: str) -> None:
+async def test_two_messages_do_not_reveal_the_revision_of_a_stream(scene: Scene, spoken: str, other: str) -> None:
     await scene.publish(*samples(spoken)[:2])
     assert await named(scene.nats_url, scene.database_url, revision=other) == set()
 
 
 @each_revision
-async def test_a_stream_whose_publishers_went_over_to_another_revision(scene: Scene, spoken: str, other: str) -> None:
+async def test_doctor_finds_publishers_that_switched_to_another_revision(scene: Scene, spoken: str, other: str) -> None:
     await scene.publish(*samples(other) * 20, *samples(spoken) * 2)
     assert await named(scene.nats_url, scene.database_url, revision=spoken) == set()
     assert await named(scene.nats_url, scene.database_url, revision=other) == {"other-revision"}
 
 
-async def test_messages_that_no_revision_can_read_do_not_hide_the_revision(scene: Scene) -> None:
+async def test_malformed_messages_do_not_hide_the_revision(scene: Scene) -> None:
     noise = [
         (subjects.build("kpc", "config.updated"), b"\xff" * 40),
         ("kaa.v1.events.kpc.endpoint.config.unheard", b""),
@@ -216,7 +216,7 @@ MEASURED = (subjects.build("dcx", "data-collection.data-points-received.temperat
 METRICS = (subjects.build("tsa", "data-collection.data-points-received.humidity"), b"")
 
 
-async def test_foreign_messages_are_named_where_they_are_the_larger_part(scene: Scene, event: Event) -> None:
+async def test_foreign_messages_are_reported_if_they_are_the_majority(scene: Scene, event: Event) -> None:
     await scene.publish(*[event("connectivity.connected", "e")] * 2, MEASURED, METRICS)
     assert await named(scene.nats_url, scene.database_url) == set()
     await scene.publish(*[METRICS] * 4)
@@ -234,9 +234,7 @@ async def test_events_of_other_originators_are_foreign(scene: Scene, event: Even
     assert (await said(scene, "foreign-messages", originators="kpc")).endswith("2 of kaa.v1.events.cmx.endpoint.>")
 
 
-async def test_subjects_of_other_programs_are_named_by_their_beginnings(
-    nats_client: Client, scene: Scene, event: Event
-) -> None:
+async def test_foreign_subjects_are_named_by_their_prefixes(nats_client: Client, scene: Scene, event: Event) -> None:
     jetstream = nats_client.jetstream()
     await jetstream.update_stream(name=STREAM, subjects=[*subjects.filters(), "orders.>"])
     others = ["orders.a", *(f"orders.eu.kyiv.{number}" for number in range(4))]

@@ -100,7 +100,7 @@ async def test_leaf_node_uses_the_configured_jetstream_domain(
     assert await streams(topology.leaf) == []
 
 
-async def test_init_creates_no_stream_beside_one_of_another_domain(topology: Topology, database_url: str) -> None:
+async def test_init_creates_no_stream_if_another_domain_has_one(topology: Topology, database_url: str) -> None:
     await Projector(settings(topology.hub, database_url, nats_api_prefix=HUB)).init()
     projector = Projector(settings(topology.leaf, database_url))
     with pytest.raises(StreamMissingError, match="PROJECTOR_NATS_API_PREFIX"):
@@ -149,7 +149,7 @@ async def test_an_imported_api_is_used_at_the_prefix_of_the_settings(server_fold
         assert await streams(server.url.replace("//", "//owner:p@")) == [STREAM]
 
 
-async def test_a_stream_whose_subjects_another_one_stores_is_not_created_and_that_one_is_named(
+async def test_overlapping_stream_is_not_created_and_the_existing_one_is_named(
     nats_url: str, nats_client: Client, database_url: str
 ) -> None:
     await nats_client.jetstream().add_stream(name="OTHER", subjects=["kaa.>"])
@@ -190,7 +190,7 @@ async def test_a_mirror_can_be_followed_and_replayed_and_the_doctor_finds_nothin
         ("max_file: 0", "raise the storage limits of the account"),
     ],
 )
-async def test_a_limit_that_keeps_init_from_creating_the_stream_is_named_with_what_helps(
+async def test_limit_that_prevents_init_from_creating_the_stream_is_named_with_its_remedy(
     limit: str, said: str, server_folder: Path, database_url: str
 ) -> None:
     account = f"accounts {{fleet {{jetstream {{{limit}}}, users: [{{user: u, password: p}}]}}}}"
@@ -200,7 +200,7 @@ async def test_a_limit_that_keeps_init_from_creating_the_stream_is_named_with_wh
             await projector.init()
 
 
-async def test_a_work_queue_is_refused_with_what_helps(nats_url: str, nats_client: Client, database_url: str) -> None:
+async def test_work_queue_is_refused_with_its_remedy(nats_url: str, nats_client: Client, database_url: str) -> None:
     jetstream = nats_client.jetstream()
     await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()), retention="workqueue")
     projector = Projector(settings(nats_url, database_url))

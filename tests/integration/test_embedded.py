@@ -104,7 +104,7 @@ async def test_nats_takes_further_configuration(server_folder: Path) -> None:
             assert client.max_payload == 4096
 
 
-def test_a_nats_that_cannot_start_says_why_and_leaves_the_folder_free(server_folder: Path) -> None:
+def test_nats_that_cannot_start_reports_why_and_unlocks_the_folder(server_folder: Path) -> None:
     broken = EmbeddedNats(server_folder, config="no_such_option: 1")
     with pytest.raises(FatalError, match="no_such_option"):
         broken.start()
@@ -121,7 +121,7 @@ async def test_orphaned_nats_is_ended_before_its_store_is_reopened(server_folder
         assert await published(server.url) == b"kept"
 
 
-def test_another_process_with_the_id_of_a_former_server_is_left_alone(server_folder: Path) -> None:
+def test_unrelated_process_with_the_id_of_a_former_server_is_not_killed(server_folder: Path) -> None:
     (server_folder / "nats.pid").write_text(str(os.getpid()))
     with EmbeddedNats(server_folder):
         pass
@@ -147,7 +147,7 @@ async def test_postgres_restarts_at_its_url_with_its_rows(own_postgres: Embedded
         assert await execute(url, "TABLE t") == [("kept",)]
 
 
-async def test_settings_hold_for_the_start_they_were_given_to(server_folder: Path) -> None:
+async def test_settings_apply_to_one_start_only(server_folder: Path) -> None:
     for given, found in (({"max_connections": "17"}, "17"), ({}, "100")):
         with EmbeddedPostgres(server_folder, QUICK | given) as server:
             assert await execute(server.url, "SHOW max_connections") == [(found,)]

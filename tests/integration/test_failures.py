@@ -99,7 +99,7 @@ async def test_a_value_that_copy_cannot_send_is_poison(connection: Any) -> None:
     ],
     ids=["statement timeout", "terminated while it works", "read-only, as a standby is", "transaction timeout"],
 )
-async def test_errors_that_may_pass_are_transient(connection: Any, statements: tuple[str, ...]) -> None:
+async def test_temporary_errors_are_transient(connection: Any, statements: tuple[str, ...]) -> None:
     *preparations, statement = statements
     for preparation in preparations:
         await connection.execute(preparation)
@@ -140,12 +140,12 @@ async def test_missing_server_is_transient(tmp_path: Path) -> None:
         await connect(f"postgresql://postgres@/postgres?host={tmp_path}", purpose="test")
 
 
-async def test_a_missing_database_is_fatal_and_says_to_create_it(postgres_server: EmbeddedPostgres) -> None:
+async def test_missing_database_is_fatal_and_names_the_remedy(postgres_server: EmbeddedPostgres) -> None:
     with pytest.raises(DatabaseRefusedError, match=r"no_such_database.*create the database"):
         await connect(postgres_server.url_of("no_such_database"), purpose="test")
 
 
-async def test_an_unknown_role_is_fatal_and_says_where_to_correct_it(database_url: str) -> None:
+async def test_unknown_role_is_fatal_and_names_the_setting(database_url: str) -> None:
     with pytest.raises(DatabaseRefusedError, match=r"no_such_role.*PROJECTOR_DATABASE_URL"):
         await connect(database_url.replace("postgres@", "no_such_role@"), purpose="test")
 
@@ -163,13 +163,13 @@ async def test_a_wrong_password_is_fatal_and_is_not_shown(spare_postgres: Embedd
     assert "s3cret" not in str(refused.value)
 
 
-async def test_a_missing_table_is_fatal_and_says_to_migrate(connection: Any) -> None:
+async def test_missing_table_is_fatal_and_names_the_remedy(connection: Any) -> None:
     await connection.execute("DROP TABLE endpoint_state")
     with pytest.raises(DatabaseRefusedError, match=r"endpoint_state.*projector init"), translated():
         await connection.execute("SELECT 1 FROM endpoint_state")
 
 
-async def test_a_missing_privilege_is_fatal_and_says_to_grant_it(guest: str, database_url: str) -> None:
+async def test_missing_privilege_is_fatal_and_names_the_remedy(guest: str, database_url: str) -> None:
     connection = await connect(database_url.replace("postgres@", f"{guest}@"), purpose="test")
     with pytest.raises(DatabaseRefusedError, match=r"endpoint_state.*grant"), translated():
         await connection.execute("SELECT 1 FROM endpoint_state")
@@ -184,7 +184,7 @@ async def test_a_missing_privilege_is_fatal_and_says_to_grant_it(guest: str, dat
         ("SELECT 1 FROM no_such_table", DatabaseRefusedError),
     ],
 )
-async def test_error_wrapped_by_sqlalchemy_is_translated_alike(
+async def test_error_wrapped_by_sqlalchemy_is_translated_the_same_way(
     database_url: str, statement: str, family: type[Exception]
 ) -> None:
     with pytest.raises(family):

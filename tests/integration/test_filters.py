@@ -35,7 +35,7 @@ async def test_messages_of_other_groups_are_not_delivered(
     assert await scene.dead_letters() == []
 
 
-async def test_a_consumer_that_was_made_for_every_group_is_replaced_and_keeps_its_place(
+async def test_consumer_for_every_group_is_replaced_at_the_same_position(
     scene: Scene, event: Event, nats_client: Client
 ) -> None:
     await scene.publish(event("connectivity.connected", "before"))
@@ -52,7 +52,7 @@ async def test_a_consumer_that_was_made_for_every_group_is_replaced_and_keeps_it
     assert [row[0] for row in await scene.table()] == ["after", "before"]
 
 
-async def test_a_verification_and_the_status_see_our_groups_only(scene: Scene, event: Event) -> None:
+async def test_verification_and_status_read_only_the_groups_of_the_revision(scene: Scene, event: Event) -> None:
     await scene.publish(MEASURED, event("connectivity.connected", "e"), MEASURED)
     await scene.fold()
     await scene.publish(MEASURED, MEASURED)

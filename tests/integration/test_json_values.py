@@ -46,7 +46,7 @@ def candidates() -> list[str]:
     return [random.choice(shapes).format(text) for text in (*made, *numbers)] + deep
 
 
-async def test_postgres_holds_what_is_taken_and_refuses_what_is_parked(database_url: str) -> None:
+async def test_postgres_accepts_exactly_what_is_not_parked(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     taken = refused = 0
     try:

@@ -96,9 +96,7 @@ async def test_any_textual_id_is_stored_unchanged(scene: Scene, event: Event) ->
     ],
     ids=["empty", "NUL", "one byte too long", "too long in bytes only", "half a megabyte"],
 )
-async def test_an_id_that_no_row_can_have_is_parked_with_the_reason(
-    name: str, reason: str, scene: Scene, event: Event
-) -> None:
+async def test_unstorable_id_is_parked_with_the_reason(name: str, reason: str, scene: Scene, event: Event) -> None:
     await scene.publish(event(CONNECTED, name), event(CONNECTED, "next"))
     await scene.fold()
     assert await scene.dead_letters() == [(1, reason)]
@@ -106,9 +104,7 @@ async def test_an_id_that_no_row_can_have_is_parked_with_the_reason(
 
 
 @pytest.mark.parametrize("timestamp", [-(2**63), -(2**53), -1, 0, 2**53, 2**62, 2**63 - 1])
-async def test_a_timestamp_at_the_ends_of_what_a_long_holds_counts_as_the_stored_time(
-    timestamp: int, scene: Scene, event: Event
-) -> None:
+async def test_extreme_timestamps_count_as_the_stored_time(timestamp: int, scene: Scene, event: Event) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     await scene.publish(event(CONNECTED, "e", timestamp=timestamp, timeout=-timestamp - 1))
     recorder = await scene.fold()

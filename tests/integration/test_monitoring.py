@@ -172,7 +172,7 @@ async def test_paused_broker_makes_the_lag_unknown(
     await idle.says("/readyz", is_green)
 
 
-async def test_standby_reports_itself_and_takes_over(idle: Watched, scene: Scene) -> None:
+async def test_standby_reports_its_state_and_takes_over(idle: Watched, scene: Scene) -> None:
     async with watched(scene) as standby:
         await standby.daemon.hears("standing by")
         answer = await standby.says("/readyz", is_green)

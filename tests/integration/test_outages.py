@@ -112,7 +112,7 @@ async def test_daemon_waits_for_a_locked_table(
     assert await scene.dead_letters() == []
 
 
-async def test_a_daemon_that_starts_before_its_servers_waits_for_them(
+async def test_daemon_waits_for_servers_that_start_later(
     scene: Scene, undisturbed: object, nats_server: EmbeddedNats
 ) -> None:
     nats_server.stop()
@@ -169,7 +169,7 @@ async def test_standby_takes_over_from_the_leader(scene: Scene, event: Event, mo
     assert first.recorder.errors == second.recorder.errors == []
 
 
-async def test_two_daemons_that_both_lead_fold_every_event_once(
+async def test_two_leaders_fold_every_event_once(
     scene: Scene, undisturbed: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock is the courtesy; what keeps a second projector from doing harm is the checkpoint."""

@@ -161,7 +161,7 @@ async def test_page_names_a_stopped_database_and_recovers(
     await shows(page, "Healthy")
 
 
-async def test_page_of_a_standby_says_so(scene: Scene, event: Event, look: Look) -> None:
+async def test_page_shows_a_standby(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("connectivity.connected", "e1"))
     await scene.follow().hears("active")
     page = await look()
@@ -185,7 +185,7 @@ async def test_page_escapes_hostile_texts_and_fits_any_width(scene: Scene, event
         assert await page.evaluate("document.documentElement.scrollWidth") == width
 
 
-async def test_page_says_that_the_daemon_is_gone_and_how_old_its_figures_are(
+async def test_page_shows_that_the_daemon_is_gone_and_the_age_of_its_figures(
     scene: Scene, event: Event, look: Look
 ) -> None:
     await scene.publish(event("connectivity.connected", "e1"))

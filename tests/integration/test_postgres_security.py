@@ -80,7 +80,7 @@ async def test_password_is_sent_only_to_a_verified_postgres(postgres_server: Emb
         assert set(heard) == {TLS_REQUEST}
 
 
-async def test_a_postgres_that_offers_no_tls_is_refused_before_anything_is_sent_to_it() -> None:
+async def test_postgres_without_tls_is_refused_before_anything_is_sent() -> None:
     async with encrypted("", None) as (address, heard):
         with pytest.raises(DatabaseUnavailableError, match="SSL"):
             await connect(f"postgresql://postgres:{SECRET}@{address}/x?sslmode=require", purpose="test")
@@ -143,7 +143,7 @@ def settings(**flags: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "url"), PLAIN)
-def test_a_password_is_not_sent_to_another_machine_in_the_clear_unless_that_is_allowed(name: str, url: str) -> None:
+def test_password_is_not_sent_unencrypted_to_another_machine_unless_allowed(name: str, url: str) -> None:
     with pytest.raises(SettingError, match=f"PROJECTOR_{name.upper()}.*unencrypted") as refused:
         settings(**{name: url})
     assert SECRET not in str(refused.value)

@@ -73,7 +73,7 @@ def one_by_one(grants: str) -> list[str]:
     ]
 
 
-def test_the_documents_name_these_privileges() -> None:
+def test_docs_list_these_privileges() -> None:
     assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + ONLY_FOR_REBUILD))
     block = re.search(r"permissions: \{.*?\n\}", CONNECT, re.DOTALL)
     assert block
@@ -88,7 +88,7 @@ def test_the_documents_name_these_privileges() -> None:
     assert 'subscribe: ["_INBOX.>"]' in block[0]
 
 
-def test_the_doctor_looks_for_these_privileges() -> None:
+def test_doctor_checks_these_privileges() -> None:
     def granted(needs: Mapping[str, Iterable[str]]) -> set[str]:
         return {
             f"GRANT {privilege} ON {table} TO projector"

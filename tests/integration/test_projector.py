@@ -25,7 +25,7 @@ async def until(recorder: Recorder, what: str) -> None:
         await recorder.hears(what)
 
 
-async def test_a_program_queries_rebuilds_and_waits_beside_a_running_projector(scene: Scene, event: Event) -> None:
+async def test_program_queries_rebuilds_and_waits_during_a_run(scene: Scene, event: Event) -> None:
     async with Projector(scene.settings()) as projector:
         running = asyncio.create_task(projector.run())
         position = await scene.publish(event("connectivity.connected", "e"))
@@ -108,7 +108,7 @@ async def test_an_observer_is_called_on_the_event_loop_of_the_projector(scene: S
     assert threads == {threading.get_ident()}
 
 
-async def test_nothing_that_the_process_shares_is_changed(scene: Scene, event: Event) -> None:
+async def test_no_process_wide_state_is_changed(scene: Scene, event: Event) -> None:
     def shared() -> object:
         return (
             [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],

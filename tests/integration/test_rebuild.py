@@ -351,7 +351,7 @@ async def test_indexes_and_views_survive_and_triggers_fire_only_for_different_ro
     assert await world.sql("SELECT * FROM versions WHERE app_version = 'kettle-2' ORDER BY 1") == right
 
 
-async def test_rebuild_beside_a_daemon_loses_nothing_and_readers_never_see_fewer_rows(
+async def test_rebuild_during_a_daemon_loses_nothing_and_queries_never_see_fewer_rows(
     world: World, publish: Publish, event: Event, fleet: Any, undisturbed: Any
 ) -> None:
     life = fleet(30_000, endpoints=3000)
@@ -618,9 +618,7 @@ async def test_rebuild_recounts_skipped_messages(world: World, publish: Publish,
     assert await world.skipped() == '{"config.future": 3}'
 
 
-async def test_skipped_messages_are_counted_once_beside_a_working_daemon(
-    world: World, publish: Publish, life: Any
-) -> None:
+async def test_skipped_messages_are_counted_once_while_a_daemon_runs(world: World, publish: Publish, life: Any) -> None:
     position = await publish(UNKNOWN, *life("a"))
     world.scene.follow()
     await world.reached(position)
@@ -692,7 +690,7 @@ async def test_unreadable_register_is_named_when_the_stream_is_trimmed(
         await world.rebuild(accept_trimmed=True)
 
 
-async def test_moved_creation_time_does_not_make_a_trimmed_stream_another_one(
+async def test_changed_creation_time_does_not_replace_a_trimmed_stream(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "both"))
@@ -728,7 +726,7 @@ async def test_stream_that_begins_high_is_not_trimmed(world: World, publish: Pub
     assert (await world.verify()).clean
 
 
-async def test_deleted_messages_count_as_trimmed_and_what_only_they_said_is_kept(
+async def test_deleted_messages_count_as_trimmed_and_their_state_is_kept(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("a", "b", "c"))
@@ -759,7 +757,7 @@ async def test_recreated_trimmed_stream_keeps_no_earlier_values(
     assert (await world.verify(accept_trimmed=True)).clean
 
 
-async def test_row_keeps_its_latest_event_although_that_was_deleted(
+async def test_row_keeps_its_latest_event_after_its_message_was_deleted(
     world: World, publish: Publish, stream: str, life: Any
 ) -> None:
     await publish(*life("old", "other"))

@@ -158,7 +158,7 @@ async def test_invalid_credentials_file_is_a_setting_error_that_does_not_quote_t
     assert not [secret for secret in (SECRET, "SUA", "eyJ") if secret in told]
 
 
-async def test_a_server_that_offers_no_tls_is_refused_before_anything_is_sent_to_it(files: Path) -> None:
+async def test_server_without_tls_is_refused_before_anything_is_sent(files: Path) -> None:
     heard = asyncio.get_running_loop().create_future()
 
     async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -111,7 +111,7 @@ async def test_consumer_delivers_after_its_request_limits_change(
     assert await scene.position() == 601
 
 
-async def test_a_stream_that_limits_inactivity_can_be_counted_and_replayed(
+async def test_stream_with_an_inactivity_limit_can_be_counted_and_replayed(
     scene: Scene, event: Event, nats_client: Client
 ) -> None:
     limits = {"inactive_threshold": 2 * 10**9, "max_ack_pending": 10}
@@ -163,7 +163,7 @@ def unready(url: str) -> str:
 
 @needs_nats(2, 11)
 @pytest.mark.parametrize("when", ["before the daemon starts", "while it is idle", "while it folds"])
-async def test_a_paused_consumer_is_waited_for_and_named(
+async def test_daemon_waits_for_a_paused_consumer_and_names_it(
     when: str, scene: Scene, event: Event, nats_client: Client, publish: Publish
 ) -> None:
     """To delete it would end the pause, which is the decision of a person."""
@@ -196,7 +196,7 @@ async def test_a_paused_consumer_is_waited_for_and_named(
 
 
 @needs_nats(2, 12)
-async def test_markers_that_a_server_writes_are_counted_and_no_dead_letters(
+async def test_server_markers_are_skipped_and_not_parked(
     scene: Scene, event: Event, nats_client: Client, publish: Publish, eventually: Eventually
 ) -> None:
     """When the last message of a subject expires, the server stores a marker in its place."""

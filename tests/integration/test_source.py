@@ -358,7 +358,7 @@ async def test_consumer_limit_is_transient(
     assert await source.consumer.seek(0) == 9
 
 
-async def test_the_state_of_a_stream_says_what_it_holds(
+async def test_stream_state_matches_its_content(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, stream: str
 ) -> None:
     source = await open_source()
@@ -372,7 +372,7 @@ async def test_the_state_of_a_stream_says_what_it_holds(
     assert await source.view.state() == empty._replace(first=6, last=5)
 
 
-async def test_a_stream_that_does_not_exist_is_fatal_and_says_how_to_create_it(
+async def test_missing_stream_is_fatal_and_names_the_remedy(
     open_source: OpenSource, jetstream: JetStreamContext, stream: str
 ) -> None:
     source = await open_source()
@@ -450,7 +450,7 @@ async def test_source_notices_a_killed_broker_and_continues_after_its_restart(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_missing_heartbeats_reveal_a_broker_that_hangs(
+async def test_missing_heartbeats_reveal_a_hanging_broker(
     open_source: OpenSource, nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_module, "_OVERDUE_S", 0.3)
@@ -562,7 +562,7 @@ async def test_no_stored_message_stops_the_source(
     assert (fetched.stored_at, fetched.payload) == (odd.stored_at, odd.payload)
 
 
-async def test_bytes_of_a_subject_that_are_not_text_survive(open_source: OpenSource, raw_publish: RawPublish) -> None:
+async def test_subject_bytes_that_are_not_utf_8_are_preserved(open_source: OpenSource, raw_publish: RawPublish) -> None:
     source = await open_source()
     await source.consumer.seek(0)
     await raw_publish(b"PUB kaa.v1.events.k\xffpc.endpoint.a.b 1\r\nx")

@@ -112,7 +112,7 @@ async def test_a_database_of_another_version_is_refused(folded: Scene) -> None:
         ("originators", "'{kpc,epr}'"),
     ],
 )
-async def test_rows_that_other_rules_built_are_refused(folded: Scene, column: str, value: str) -> None:
+async def test_rows_built_with_other_rules_are_refused(folded: Scene, column: str, value: str) -> None:
     await folded.query(f"UPDATE projector_checkpoint SET {column} = {value}")
     await refuses(folded, RulesChangedError, "projector rebuild")
 
@@ -163,7 +163,7 @@ async def test_stream_restored_from_another_one_is_refused(folded: Scene, change
     await refuses(folded, StreamReplacedError, evidence)
 
 
-async def test_moved_creation_time_is_adopted_while_the_message_at_the_checkpoint_is_the_one_folded(
+async def test_changed_creation_time_is_adopted_if_the_message_at_the_checkpoint_is_the_folded_one(
     folded: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     created = (await jetstream.stream_info(folded.stream)).created
@@ -197,7 +197,7 @@ async def test_stream_edited_between_server_restarts_is_followed(
     assert await folded.position() == 12
 
 
-async def test_moved_creation_time_is_refused_once_the_message_at_the_checkpoint_is_gone(
+async def test_changed_creation_time_is_refused_if_the_message_at_the_checkpoint_is_gone(
     folded: Scene, jetstream: JetStreamContext
 ) -> None:
     await folded.query(f"UPDATE projector_checkpoint SET {MOVED}")

@@ -19,7 +19,7 @@ async def other(scene: Scene, event: Event) -> Projector:
     return Projector(scene.settings(stream=OTHER))
 
 
-async def test_another_stream_is_refused_by_every_command(scene: Scene, other: Projector) -> None:
+async def test_every_command_refuses_another_stream(scene: Scene, other: Projector) -> None:
     await scene.fold()
     for command in (other.run(), other.status(), other.wait(1, timeout_s=0), other.verify()):
         with pytest.raises(OtherStreamError, match=f"{scene.stream}.*{OTHER}.*replaces its rows"):

@@ -149,7 +149,7 @@ async def test_changing_some_facets_leaves_the_others_as_they_were(save: Save, l
     assert facts((await load("e"))["e"]) == facts(expected)
 
 
-async def test_facets_that_were_not_asked_for_are_not_loaded(save: Save, load: Load) -> None:
+async def test_only_requested_facets_are_loaded(save: Save, load: Load) -> None:
     await save({"e": endpoint()})
     assert (await load("e", facets=0b01001))["e"].states == [states(1)[0], None, None, states(1)[3], None]
 
@@ -363,14 +363,14 @@ async def contest(
         await decided.wait()
         await work.advance(CHECKPOINT, replace(CHECKPOINT, position=5))
 
-    async def somebody_waits() -> object:
+    async def a_statement_waits() -> object:
         sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         return await query(database_url, sql)
 
     holding = asyncio.create_task(transact(first, hold, advance))
     await held.wait()
     waiting = asyncio.create_task(transact(second, lambda work: work.hold(CHECKPOINT)))
-    await eventually(somebody_waits)
+    await eventually(a_statement_waits)
     return holding, decided, waiting
 
 

@@ -36,7 +36,7 @@ class Database:
             await self.rows("SELECT position, anchor_stored_at, anchor_hash, skipped FROM projector_checkpoint"),
         ]
 
-    async def somebody_waits(self) -> bool:
+    async def a_statement_waits(self) -> bool:
         """Whether a statement waits for a lock."""
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         return await self.rows(waiting) != []

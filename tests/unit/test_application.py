@@ -18,12 +18,12 @@ def naming(version: str, at: Stamp) -> list[Event]:
 
 
 @pytest.mark.parametrize("event", naming("v1", FIRST), ids=lambda event: type(event).__name__)
-def test_the_version_is_taken_by_every_event_that_names_one(event: Event) -> None:
+def test_every_event_that_names_a_version_sets_it(event: Event) -> None:
     assert given_events(FACET, event).version == Register("v1", FIRST)
 
 
 @pytest.mark.parametrize("event", naming("", SECOND), ids=lambda event: type(event).__name__)
-def test_the_version_is_not_taken_by_an_event_with_an_empty_name(event: Event) -> None:
+def test_empty_version_does_not_replace_the_version(event: Event) -> None:
     assert given_events(FACET, Registered(FIRST, E, "v1"), event).version == Register("v1", FIRST)
 
 
@@ -32,22 +32,22 @@ def test_a_late_event_changes_no_version_and_no_time(event: Event) -> None:
     assert when(FACET, HELD, event) == (HELD, Verdict.LATE)
 
 
-def test_a_version_that_is_named_again_takes_the_newer_stamp() -> None:
+def test_repeated_version_takes_the_newer_stamp() -> None:
     assert given_events(FACET, Registered(FIRST, E, "v1"), Connected(SECOND, E, "v1")).version == Register("v1", SECOND)
 
 
-def test_the_previous_version_is_taken_by_an_update_and_by_nothing_else() -> None:
+def test_only_an_update_sets_the_previous_version() -> None:
     assert HELD.previous == Register("v1", SECOND)
     assert given_events(FACET, Registered(FIRST, E, "v1"), Connected(SECOND, E, "v2")).previous is None
 
 
-def test_an_empty_previous_version_is_none_known() -> None:
+def test_empty_previous_version_is_unknown() -> None:
     latest = stamp(3, at=300)
     state, verdict = when(FACET, HELD, AppVersionUpdated(latest, E, "v3", ""))
     assert (state.previous, verdict) == (Register(None, latest), Verdict.APPLIED)
 
 
-def test_the_previous_version_is_a_register_of_its_own() -> None:
+def test_previous_version_is_an_independent_register() -> None:
     late_for_the_version = stamp(2, at=150, replica="z")
     state = given_events(
         FACET, Connected(stamp(1, at=200), E, "v2"), AppVersionUpdated(late_for_the_version, E, "v1", "v0")
@@ -56,7 +56,7 @@ def test_the_previous_version_is_a_register_of_its_own() -> None:
     assert state.previous == Register("v0", late_for_the_version)
 
 
-def test_an_unregistration_drops_the_versions_that_it_supersedes_and_makes_what_is_older_late() -> None:
+def test_unregistration_drops_superseded_versions_and_makes_older_events_late() -> None:
     ended = stamp(3, at=150, replica="z")
     state, verdict = when(FACET, HELD, Unregistered(ended, E))
     assert (state, verdict) == (HELD._replace(unregistered=ended), Verdict.APPLIED)

@@ -30,12 +30,12 @@ async def cancelled_with(answer: Any) -> asyncio.Task[None]:
 
 
 @pytest.mark.parametrize("answer", [None, OSError("the connection was lost")])
-async def test_a_cancellation_that_arrives_with_the_answer_is_not_lost(answer: Any) -> None:
+async def test_cancellation_that_arrives_with_the_answer_is_not_lost(answer: Any) -> None:
     task = await cancelled_with(answer)
     assert task.cancelled()
 
 
-async def test_a_timeout_is_no_cancellation() -> None:
+async def test_timeout_is_not_a_cancellation() -> None:
     async def ask() -> None:
         async with translated(), asyncio.timeout(0):
             await asyncio.Event().wait()

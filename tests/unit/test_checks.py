@@ -184,7 +184,7 @@ async def test_sound_setup_has_no_findings() -> None:
     assert await names() == set()
 
 
-def test_a_database_is_migrated_if_its_migration_reads_as_the_wanted_one() -> None:
+def test_database_is_migrated_if_its_migration_is_the_expected_one() -> None:
     read_back = str(b"0001", "ascii")
     assert read_back is not DATABASE.migration_wanted
     assert replace(DATABASE, migration=read_back).migrated
@@ -237,7 +237,7 @@ async def test_harmless_setup_has_no_findings(seen: dict[str, Any]) -> None:
     assert await names(**seen) == set()
 
 
-async def test_a_fault_of_clusters_is_not_found_in_a_single_server() -> None:
+async def test_cluster_fault_is_not_reported_for_a_single_server() -> None:
     async def told(clustered: bool) -> str:
         seen = replace(BROKER, version=(2, 10, 22), stream=replace(STREAM, clustered=clustered, replicas=3))
 
@@ -266,7 +266,7 @@ async def told(name: str, seen: dict[str, Any]) -> str:
     return finding.what
 
 
-async def test_the_revision_that_the_stream_speaks_is_named() -> None:
+async def test_revision_of_the_stream_is_named() -> None:
     said = await told("other-revision", sampled(TODAY, TODAY, TODAY))
     assert said == "the newest events are of revision kaa-2020-05, but PROJECTOR_REVISION is kaa-2017-04"
 
@@ -295,11 +295,11 @@ async def test_forbidden_information_is_not_reported_as_missing() -> None:
     assert await names(**unseen) == {"privileges"}
 
 
-async def test_a_daemon_that_works_looks_for_lost_events_by_itself() -> None:
+async def test_lost_events_are_left_to_a_running_daemon() -> None:
     assert await names(**state(first=7), **database(led=True)) == {"beginning-gone"}
 
 
-async def test_the_stream_is_looked_at_after_the_checkpoint() -> None:
+async def test_checkpoint_is_read_before_the_stream() -> None:
     """Beside a working daemon it would otherwise seem to have lost its tail."""
     looked = []
 
@@ -311,7 +311,7 @@ async def test_the_stream_is_looked_at_after_the_checkpoint() -> None:
     assert looked == [DATABASE, BROKER]
 
 
-async def test_a_stream_whose_beginning_is_gone_stops_the_first_run() -> None:
+async def test_trimmed_stream_stops_the_first_run() -> None:
     first_run = {**state(first=4), **database(checkpoint=None)}
     assert await names(**first_run) == {"beginning-gone", "events-lost"}
     assert await names(**first_run | database(migration=None, checkpoint=None)) == {"beginning-gone", "not-migrated"}

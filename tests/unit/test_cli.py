@@ -10,7 +10,7 @@ from projector.cli.verbosity import Verbosity
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_an_unexpected_error_is_one_line_and_no_difference(
+def test_unexpected_error_is_one_line_and_not_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, verbose: bool
 ) -> None:
     broken = typer.Typer(pretty_exceptions_enable=False)

@@ -44,20 +44,20 @@ def restamped(kind: Kind, **changes: Any) -> tuple[Event, ...]:
 # What a message says.
 
 
-def test_there_is_a_sample_of_every_type() -> None:
+def test_every_type_has_a_sample() -> None:
     assert {name: set(samples) for name, samples in SAMPLES.items()} == {
         name: set(revision.event_types) for name, revision in REVISIONS.items()
     }
 
 
 @each_kind
-def test_a_message_states_the_events_of_its_type_with_its_position_time_and_origin(kind: Kind) -> None:
+def test_message_decodes_to_its_events_with_position_time_and_origin(kind: Kind) -> None:
     assert tuple(kind.decode()) == kind.events
 
 
 @each_kind
 @pytest.mark.parametrize("timestamp", [0, -1, -(2**63), STORED_AT + 1, 2**63 - 1])
-def test_a_timestamp_that_says_nothing_or_lies_ahead_gives_way_to_the_stored_time(kind: Kind, timestamp: int) -> None:
+def test_stored_time_replaces_a_zero_or_future_timestamp(kind: Kind, timestamp: int) -> None:
     assert tuple(kind.decode(timestamp=timestamp)) == restamped(kind, occurred_at=STORED_AT)
 
 
@@ -122,7 +122,7 @@ def test_a_payload_that_does_not_decode_is_malformed(kind: Kind, payload: bytes)
 
 
 @each_kind
-def test_a_payload_with_bytes_left_over_is_parked_and_says_how_many(kind: Kind) -> None:
+def test_payload_with_trailing_bytes_is_parked_with_their_number(kind: Kind) -> None:
     payload = kind.payload()
     with pytest.raises(PoisonError, match=f"3 of {len(payload) + 3} bytes are left over") as caught:
         kind.codec.decode(kind.message(payload + bytes(3)))
@@ -160,7 +160,7 @@ def test_one_bad_id_among_several_parks_the_message_for_all_of_its_endpoints(
     ["e" * 2692, "é" * 1346, "€" * 897 + "e", "😀" * 673],
     ids=["1-byte", "2-byte", "3-byte", "4-byte"],
 )
-def test_an_endpoint_id_may_take_2692_bytes_and_not_one_more(kind: Kind, longest: str) -> None:
+def test_endpoint_id_is_limited_to_2692_bytes(kind: Kind, longest: str) -> None:
     def wire(endpoint_id: str) -> dict[str, Any]:
         return {"endpointId": endpoint_id} if "endpointId" in kind.record() else among_others(kind, endpoint_id, 0)
 
@@ -201,7 +201,7 @@ bad_originators = pytest.mark.parametrize("originator", ["k\0pc", "k\udcffpc"], 
 
 @bad_originators
 @each_revision
-def test_an_originator_that_postgres_cannot_hold_is_parked_each_time_it_comes(revision: str, originator: str) -> None:
+def test_every_message_of_an_unstorable_originator_is_parked(revision: str, originator: str) -> None:
     kind = Kind(revision, "config.updated")
     for _ in range(2):
         with pytest.raises(PoisonError, match="originator") as caught:
@@ -241,7 +241,7 @@ def test_a_message_that_no_revision_can_read_names_none(kind: Kind) -> None:
     assert "PROJECTOR_REVISION" not in caught.value.detail
 
 
-def test_without_the_schemas_of_another_revision_a_message_of_it_is_parked_all_the_same(tmp_path: Path) -> None:
+def test_message_of_a_revision_without_schemas_is_parked(tmp_path: Path) -> None:
     (tmp_path / "kaa-2017-04").symlink_to(SCHEMAS / "kaa-2017-04")
     kind = Kind("kaa-2020-05", "connectivity.connected")
     with pytest.raises(PoisonError) as caught:
@@ -263,9 +263,7 @@ def test_without_the_schemas_of_another_revision_a_message_of_it_is_parked_all_t
         "metadata.a.b.c.d",
     ],
 )
-def test_an_unknown_type_of_a_known_group_is_skipped_by_its_name_without_a_look_at_its_payload(
-    revision: str, event_type: str
-) -> None:
+def test_unknown_type_of_a_known_group_is_skipped_without_reading_its_payload(revision: str, event_type: str) -> None:
     assert CODECS[revision].decode(Kind(revision, event_type).message(b"anything")) == Skipped(event_type)
 
 
@@ -279,9 +277,7 @@ def test_a_type_of_another_revision_is_unknown(kind: Kind) -> None:
     "event_type",
     ["data-collection.data-points-received.temperature", "traffic-reporting.payload", "Config.updated", "config", ""],
 )
-def test_a_message_that_no_filter_of_the_revision_selects_states_nothing_and_is_not_counted(
-    revision: str, event_type: str
-) -> None:
+def test_message_outside_the_filters_has_no_events_and_is_not_counted(revision: str, event_type: str) -> None:
     assert CODECS[revision].decode(Kind(revision, event_type).message(b"anything")) == ()
 
 
@@ -295,12 +291,12 @@ def test_a_foreign_subject_is_skipped(revision: str, subject: str) -> None:
 
 @each_revision
 @pytest.mark.parametrize("subject", ["kaa.v1.events.kpc.endpoint", "kaa.v1.events.kpc.endpoint."])
-def test_a_subject_that_ends_before_the_type_states_nothing(revision: str, subject: str) -> None:
+def test_subject_without_a_type_has_no_events(revision: str, subject: str) -> None:
     assert CODECS[revision].decode(Message(POSITION, STORED_AT, subject, b"anything")) == ()
 
 
 @each_revision
-def test_a_type_that_cannot_be_printed_is_skipped_under_its_escapes(revision: str) -> None:
+def test_unprintable_type_is_skipped_under_its_escaped_name(revision: str) -> None:
     message = Kind(revision, "config.\n\udcff").message(b"anything")
     assert CODECS[revision].decode(message) == Skipped("config.\\n\\udcff")
 
@@ -310,22 +306,20 @@ def test_a_type_that_cannot_be_printed_is_skipped_under_its_escapes(revision: st
 
 @each_kind
 @pytest.mark.parametrize("timestamp", [STORED_AT + 1, -1])
-def test_the_origin_of_a_message_has_the_timestamp_of_its_replica_although_it_lies_ahead_or_says_nothing(
-    kind: Kind, timestamp: int
-) -> None:
+def test_origin_has_the_uncorrected_timestamp(kind: Kind, timestamp: int) -> None:
     message = kind.message(kind.payload(timestamp=timestamp), "epr")
     assert kind.codec.origin(message) == Origin("epr", "x", timestamp)
 
 
 @pytest.mark.parametrize("kind", NULLABLE_REPLICA, ids=str)
 @pytest.mark.parametrize("replica", ["", None])
-def test_the_origin_of_a_message_without_a_replica_id_is_of_an_unknown_replica(kind: Kind, replica: str | None) -> None:
+def test_origin_without_a_replica_id_has_an_unknown_replica(kind: Kind, replica: str | None) -> None:
     message = kind.message(kind.payload(originatorReplicaId=replica))
     assert kind.codec.origin(message) == Origin("kpc", None, SENT_AT)
 
 
 @each_revision
-def test_a_message_that_cannot_be_read_has_no_origin(revision: str) -> None:
+def test_malformed_message_has_no_origin(revision: str) -> None:
     kind = Kind(revision, "config.updated")
     payload = kind.payload()
     for unreadable in (
@@ -397,7 +391,7 @@ def as_shown(record: dict[str, Any]) -> dict[str, Any]:
 @each_kind
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_any_record_reads_as_it_was_written(kind: Kind, data: st.DataObject) -> None:
+def test_any_record_decodes_to_what_was_encoded(kind: Kind, data: st.DataObject) -> None:
     written = data.draw(records(kind))
     assert explained(kind, kind.message(kind.codec.encode(kind.type, written))) == as_shown(written)
 
@@ -424,9 +418,7 @@ def storable(text: str) -> bool:
 @each_kind
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_bytes_are_events_that_a_row_can_hold_or_parked_for_a_reason_that_one_can(
-    kind: Kind, data: st.DataObject
-) -> None:
+def test_any_bytes_decode_to_storable_events_or_a_storable_reason(kind: Kind, data: st.DataObject) -> None:
     payload = data.draw(st.binary(max_size=64) | payloads(kind) | damaged(kind))
     result = outcome(kind.codec, kind.message(payload))
     assert not isinstance(result, Skipped)
@@ -450,12 +442,12 @@ any_type = st.sampled_from(sorted({kind.type for kind in KINDS}))
 @each_revision
 @settings(deadline=None)
 @given(any_text | st.builds(subjects.build, any_text, any_text | any_type), st.binary(max_size=32))
-def test_any_subject_is_events_or_skipped_or_parked(revision: str, subject: str, payload: bytes) -> None:
+def test_any_subject_is_folded_skipped_or_parked(revision: str, subject: str, payload: bytes) -> None:
     result = outcome(CODECS[revision], Message(POSITION, STORED_AT, subject, payload))
     assert not isinstance(result, PoisonError) or result.detail.isprintable()
 
 
-def test_what_a_record_leaves_out_takes_its_default() -> None:
+def test_missing_fields_take_their_defaults() -> None:
     kind = Kind("kaa-2017-04", "lifecycle.appversion-updated")
     own, _ = SAMPLES[kind.revision][kind.type]
     defaults = {"correlationId": "", "timestamp": -1, "timeout": -1, "originatorReplicaId": None}
@@ -466,13 +458,13 @@ def test_what_a_record_leaves_out_takes_its_default() -> None:
 
 
 @each_revision
-def test_a_message_that_decodes_and_cannot_be_folded_is_shown_all_the_same(revision: str) -> None:
+def test_decodable_message_that_cannot_be_folded_is_shown(revision: str) -> None:
     kind = Kind(revision, "config.updated")
     empty = {"endpointId": "", "configId": "\0"}
     assert explained(kind, kind.message(kind.payload(**empty))) == as_shown(kind.record(**empty))
 
 
-def test_of_a_message_that_breaks_off_the_fields_before_the_fault_are_shown() -> None:
+def test_fields_before_the_fault_of_a_truncated_message_are_shown() -> None:
     kind = Kind("kaa-2017-04", "config.updated")
     whole = kind.payload()
     shown = explained(kind, kind.message(whole[: whole.index(b"e", 10) + 1]))
@@ -481,7 +473,7 @@ def test_of_a_message_that_breaks_off_the_fields_before_the_fault_are_shown() ->
 
 
 @each_revision
-def test_of_a_message_with_a_text_that_is_not_utf_8_nothing_is_shown_that_stands_behind_it(revision: str) -> None:
+def test_fields_after_a_text_that_is_not_utf_8_are_not_shown(revision: str) -> None:
     kind = Kind(revision, "config.updated")
     written = kind.record(endpointId="e?", appVersionName="v?")
     payload = kind.payload(endpointId="e?", appVersionName="v?").replace(b"e?", b"e\xff").replace(b"v?", b"v\xff")
@@ -490,7 +482,7 @@ def test_of_a_message_with_a_text_that_is_not_utf_8_nothing_is_shown_that_stands
 
 
 @each_revision
-def test_of_a_message_of_an_unknown_type_no_field_is_shown(revision: str) -> None:
+def test_no_field_of_an_unknown_type_is_shown(revision: str) -> None:
     kind = Kind(revision, "lifecycle.forgotten")
     assert explained(kind, kind.message(b"\xff")) == {}
 

@@ -48,7 +48,7 @@ def test_the_columns_of_the_vectors_are_those_of_the_expected_rows(name: str) ->
     assert not endpoints
 
 
-def test_the_registers_of_a_facet_stand_behind_its_other_columns() -> None:
+def test_registers_are_the_last_column_of_a_facet() -> None:
     for facet in FACET_COLUMNS:
         assert [column.name for column in facet.all_columns] == [
             *(column.name for column in facet.columns),
@@ -56,7 +56,7 @@ def test_the_registers_of_a_facet_stand_behind_its_other_columns() -> None:
         ]
 
 
-def test_an_endpoint_without_events_has_in_every_column_what_the_column_has_by_default() -> None:
+def test_endpoint_without_events_has_the_default_in_every_column() -> None:
     defaults = {
         "connectivity_status": "unknown",
         "registration_status": "unknown",

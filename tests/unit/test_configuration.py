@@ -71,7 +71,7 @@ def test_a_configuration_is_pending_while_it_is_announced_and_not_what_is_applie
     assert (state.status, state.pending_id) == (status, pending)
 
 
-def test_available_and_applied_are_registers_of_their_own() -> None:
+def test_available_and_applied_are_independent_registers() -> None:
     available, applied = announced(1, "b", at=200), confirmed(2, "a", at=100)
     state = given_events(FACET, available, applied)
     assert state.available == Register("b", available.stamp)
@@ -91,7 +91,7 @@ def test_a_late_announcement_or_confirmation_or_failure_changes_nothing(event: E
     assert when(FACET, held, event) == (held, Verdict.LATE)
 
 
-def test_a_failure_is_kept_with_its_code_and_reason_after_the_retry_that_worked() -> None:
+def test_failure_keeps_its_code_and_reason_after_a_successful_retry() -> None:
     failure = failed(2, "a")
     state = given_events(FACET, announced(1, "a"), failure, confirmed(3, "a"))
     assert state.failed == Register(Failure("a", 500, "flash full"), failure.stamp)

@@ -18,7 +18,7 @@ def test_an_endpoint_that_neither_connected_nor_disconnected_is_unknown() -> Non
     assert given_events(FACET).rests_on == ("unknown", None)
 
 
-def test_a_connect_opens_a_session_and_its_origin_holds_it() -> None:
+def test_connect_opens_a_session_held_by_its_origin() -> None:
     opened = opens(1, at=100)
     state, verdict = when(FACET, given_events(FACET), opened)
     assert (state, verdict) == (Connectivity(connected=opened.stamp), Verdict.APPLIED)
@@ -30,7 +30,7 @@ def test_a_newer_connect_moves_the_session_to_its_origin() -> None:
     assert given_events(FACET, opens(1, at=100, replica="x"), moved).rests_on == ("connected", moved.stamp)
 
 
-def test_a_late_connect_does_not_take_the_session_back() -> None:
+def test_late_connect_does_not_move_the_session() -> None:
     held = given_events(FACET, opens(1, at=200, replica="y"))
     assert when(FACET, held, opens(2, at=100, replica="x")) == (held, Verdict.LATE)
 
@@ -48,7 +48,7 @@ def test_a_disconnect_from_the_holder_closes_the_session() -> None:
         pytest.param(closes(3, 150, replica="x"), id="late-as-well"),
     ],
 )
-def test_a_disconnect_from_another_replica_than_the_holder_is_fenced_and_changes_nothing(stray: Disconnected) -> None:
+def test_disconnect_from_a_replica_other_than_the_holder_is_fenced(stray: Disconnected) -> None:
     held = given_events(FACET, opens(1, at=100, replica="x"), opens(2, at=200, replica="y"))
     assert when(FACET, held, stray) == (held, Verdict.FENCED)
 
@@ -74,7 +74,7 @@ def test_a_disconnect_closes_the_session_although_the_clock_of_its_replica_stepp
     assert given_events(FACET, opens(1, at=100), closed).rests_on == ("disconnected", closed.stamp)
 
 
-def test_an_endpoint_that_never_connected_takes_a_disconnect_as_it_comes() -> None:
+def test_endpoint_that_never_connected_accepts_any_disconnect() -> None:
     closed = closes(1, at=100)
     assert given_events(FACET, closed).rests_on == ("disconnected", closed.stamp)
 
@@ -97,7 +97,7 @@ def test_a_disconnect_of_the_session_before_does_not_end_one_that_opened_before_
     assert state.rests_on == ("connected", reopened.stamp)
 
 
-def test_a_disconnect_that_came_before_its_connect_ends_it_all_the_same() -> None:
+def test_disconnect_that_arrives_before_its_connect_ends_the_session() -> None:
     closed = closes(1, at=200, replica=None)
     assert given_events(FACET, closed, opens(2, at=100, replica="x")).rests_on == ("disconnected", closed.stamp)
 
@@ -117,7 +117,7 @@ def test_a_disconnect_that_came_before_its_connect_ends_it_all_the_same() -> Non
         ),
     ],
 )
-def test_a_disconnect_held_from_an_earlier_session_does_not_keep_the_endpoint_connected(
+def test_disconnect_of_an_earlier_session_does_not_keep_the_endpoint_connected(
     before: list[Event], closed: Disconnected
 ) -> None:
     known = given_events(FACET, *before)
@@ -126,7 +126,7 @@ def test_a_disconnect_held_from_an_earlier_session_does_not_keep_the_endpoint_co
     assert (state.rests_on, verdict) == (("disconnected", closed.stamp), Verdict.APPLIED)
 
 
-def test_a_disconnect_is_late_against_a_newer_one_that_ended_the_very_same_session() -> None:
+def test_disconnect_is_late_after_a_newer_one_of_the_same_session() -> None:
     known = given_events(FACET, opens(1, at=100, replica="x"), closes(2, at=300, replica="x"))
     assert when(FACET, known, closes(3, at=200, replica=None)) == (known, Verdict.LATE)
 

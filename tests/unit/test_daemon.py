@@ -7,7 +7,7 @@ from projector.cli.log import DaemonLog
 from projector.errors import StreamMissingError
 
 
-def test_an_unexpected_error_is_in_the_log_with_its_traceback() -> None:
+def test_unexpected_error_is_logged_with_its_traceback() -> None:
     unexpected = KeyError("x")
     with capture_logs() as logged, pytest.raises(KeyError), DaemonLog().errors_logged():
         raise unexpected
@@ -16,7 +16,7 @@ def test_an_unexpected_error_is_in_the_log_with_its_traceback() -> None:
     assert line["exc_info"] is unexpected
 
 
-def test_a_fatal_error_is_in_the_log_as_the_reason_of_the_end() -> None:
+def test_fatal_error_is_logged_as_the_reason_of_the_end() -> None:
     with capture_logs() as logged, pytest.raises(StreamMissingError), DaemonLog().errors_logged():
         raise StreamMissingError("S")
     (line,) = logged

@@ -81,7 +81,7 @@ def named_metrics() -> set[str]:
     }
 
 
-def test_every_metric_that_is_asked_for_is_documented() -> None:
+def test_every_queried_metric_is_documented() -> None:
     documented = {metric.name for metric in program.metrics()}
     assert len(named_metrics()) > 20
     assert named_metrics() <= documented
@@ -98,7 +98,7 @@ def test_every_alert_has_severity_summary_and_runbook() -> None:
         assert anchor == rule["alert"].lower()
 
 
-def test_every_alert_that_is_explained_exists() -> None:
+def test_every_documented_alert_exists() -> None:
     explained = re.findall(r"^### (Projector\w+)$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert explained == [rule["alert"] for rule in rules()]
 
@@ -255,7 +255,7 @@ def test_the_services_are_started_with_settings_and_commands_that_exist() -> Non
         assert ROOT / build["dockerfile"] == DOCKERFILE
 
 
-def test_what_the_services_mount_exists() -> None:
+def test_every_mounted_path_exists() -> None:
     volumes = loaded(DEPLOY / "compose.yaml")["volumes"]
     mounted = [volume.split(":")[0] for service in services().values() for volume in service.get("volumes", [])]
     assert {source for source in mounted if not source.startswith(".")} == set(volumes)
@@ -266,7 +266,7 @@ def test_no_service_is_published_to_other_machines() -> None:
     assert all(port.startswith("127.0.0.1:") for service in services().values() for port in service.get("ports", []))
 
 
-def test_prometheus_scrapes_the_daemons_where_they_answer() -> None:
+def test_prometheus_scrapes_the_addresses_of_the_daemons() -> None:
     (job,) = loaded(DEPLOY / "prometheus.yaml")["scrape_configs"]
     (found,) = job["dns_sd_configs"]
     assert found["names"] == ["projector"]
@@ -286,5 +286,5 @@ def test_compose_accepts_the_services(tmp_path: Path) -> None:
     assert resolved["services"]["projector"]["environment"]["PROJECTOR_DATABASE_URL"].endswith(":p@postgres/fleet")
 
 
-def test_nats_accepts_its_settings() -> None:
+def test_nats_accepts_its_configuration() -> None:
     assert "is valid" in run(str(_nats_executable()), "-t", "-c", DEPLOY / "nats.conf")

@@ -184,7 +184,7 @@ def test_states_that_do_not_match_the_facets_one_to_one_are_an_error() -> None:
 
 
 @given(histories(), histories())
-def test_a_copy_folds_on_without_a_trace_in_the_original(before: list[Event], then: list[Event]) -> None:
+def test_folding_a_copy_leaves_the_original_unchanged(before: list[Event], then: list[Event]) -> None:
     endpoints = fleet()
     fold(before, endpoints)
     held = snapshot(endpoints)
@@ -237,12 +237,12 @@ def test_completed_are_copies_of_what_is_known_with_what_was_loaded_and_the_load
 
 
 @given(histories())
-def test_the_same_stream_gives_the_same_state(history: list[Event]) -> None:
+def test_same_stream_gives_the_same_state(history: list[Event]) -> None:
     assert snapshot(folded(history)) == snapshot(folded(history))
 
 
 @given(histories(), st.integers(0, 10))
-def test_batch_boundaries_do_not_matter(history: list[Event], cut: int) -> None:
+def test_batch_boundaries_do_not_change_the_state(history: list[Event], cut: int) -> None:
     assert snapshot(folded(history[:cut], history[cut:])) == snapshot(folded(history))
 
 
@@ -253,14 +253,14 @@ def test_an_event_about_several_endpoints_is_one_event_about_each(history: list[
 
 
 @given(histories())
-def test_an_event_leaves_the_endpoints_that_it_does_not_name_alone(history: list[Event]) -> None:
+def test_event_leaves_other_endpoints_unchanged(history: list[Event]) -> None:
     for endpoint_id, endpoint in folded(history).items():
         alone = folded(for_one(event, endpoint_id) for event in history if endpoint_id in event.endpoint_ids)
         assert snapshot(alone) == snapshot({endpoint_id: endpoint})
 
 
 @given(histories())
-def test_a_register_is_replaced_or_dropped_by_nothing_but_a_stamp_that_supersedes_it(history: list[Event]) -> None:
+def test_only_a_superseding_stamp_replaces_or_drops_a_register(history: list[Event]) -> None:
     endpoints = fleet()
     for event in history:
         before = {endpoint_id: stamps_held(endpoint) for endpoint_id, endpoint in endpoints.items()}
@@ -303,7 +303,7 @@ def test_a_fold_does_not_touch_the_states_that_it_began_with(before: list[Event]
 
 
 @given(histories())
-def test_the_status_is_changed_by_nothing_but_a_connect_or_a_disconnect_or_the_end_of_a_life(
+def test_only_connect_disconnect_and_unregistration_change_the_status(
     history: list[Event],
 ) -> None:
     sessions = [event for event in history if isinstance(event, Connected | Disconnected | Unregistered)]
@@ -314,9 +314,7 @@ def test_the_status_is_changed_by_nothing_but_a_connect_or_a_disconnect_or_the_e
 
 
 @given(histories(), st.randoms(use_true_random=False))
-def test_the_last_event_is_the_one_with_the_highest_position_whatever_came_of_it(
-    history: list[Event], random: Random
-) -> None:
+def test_last_event_is_the_one_with_the_highest_position_for_any_verdict(history: list[Event], random: Random) -> None:
     arrivals = random.sample(history, len(history))
     for endpoint_id, endpoint in folded(arrivals).items():
         last = max(event.stamp for event in history if endpoint_id in event.endpoint_ids)
@@ -324,7 +322,7 @@ def test_the_last_event_is_the_one_with_the_highest_position_whatever_came_of_it
 
 
 @given(histories())
-def test_nothing_that_an_unregistration_supersedes_is_held_by_any_facet_from_then_on(history: list[Event]) -> None:
+def test_unregistration_removes_everything_it_supersedes_from_every_facet(history: list[Event]) -> None:
     for endpoint in folded(history).values():
         ended = stamps_held(endpoint)["unregistered"]
         assert {state.unregistered for state in endpoint.states} == {ended}
@@ -348,7 +346,7 @@ def test_an_event_that_does_not_supersede_the_unregistration_held_changes_nothin
 
 
 @given(histories())
-def test_a_life_that_begins_behind_an_unregistration_is_that_of_an_endpoint_never_seen(history: list[Event]) -> None:
+def test_life_after_an_unregistration_is_that_of_an_unseen_endpoint(history: list[Event]) -> None:
     last = history[-1].stamp
     ended = Unregistered(Stamp(last.position + 1, max(event.stamp.occurred_at for event in history), "epr", "z"), E)
     shifted = [
@@ -371,7 +369,7 @@ def test_a_life_that_begins_behind_an_unregistration_is_that_of_an_endpoint_neve
 
 
 @given(histories())
-def test_a_disconnect_that_ends_the_session_held_ends_it_whatever_was_held_before(history: list[Event]) -> None:
+def test_disconnect_ends_its_session_regardless_of_earlier_disconnects(history: list[Event]) -> None:
     endpoints = fleet()
     for event in history:
         opened = {endpoint_id: endpoint.states[0].connected for endpoint_id, endpoint in endpoints.items()}
@@ -456,7 +454,7 @@ def test_positions_guard_redelivery_since_a_clock_that_stepped_back_lets_an_old_
     assert endpoints["e"].states[4].available.value == "from y, late"
 
 
-def test_positions_guard_redelivery_since_a_holder_of_unknown_replica_fences_nobody() -> None:
+def test_positions_guard_redelivery_since_an_unknown_replica_fences_nothing() -> None:
     history: list[Event] = [
         Connected(stamp(1, at=10, replica="y"), E, ""),
         Disconnected(stamp(2, at=30, replica="x"), E),
@@ -490,7 +488,7 @@ def test_before_a_position_the_registers_set_at_earlier_ones_are_left_as_they_ar
 
 
 @given(histories())
-def test_before_the_end_of_the_stream_every_value_is_left(history: list[Event]) -> None:
+def test_every_value_from_before_the_end_of_the_stream_is_kept(history: list[Event]) -> None:
     for endpoint in folded(history).values():
         known = endpoint.kept(Trimmed(first=len(history) + 1))
         assert known is not None

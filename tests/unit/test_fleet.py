@@ -75,11 +75,11 @@ def decoded(codec: Codec, events: list[SimulatedEvent]) -> Iterator[Event]:
 
 @each_revision
 @pytest.mark.parametrize("endpoints", [1, 2, 5, 300])
-def test_same_arguments_give_the_same_life(endpoints: int, revision: str) -> None:
+def test_same_arguments_give_the_same_events(endpoints: int, revision: str) -> None:
     assert life(endpoints, 3_000, revision=revision) == life(endpoints, 3_000, revision=revision)
 
 
-def test_lives_of_one_fleet_are_independent() -> None:
+def test_runs_of_one_fleet_are_independent() -> None:
     one = fleet(50)
     events = one.events()
     first = list(islice(events, 500))
@@ -93,7 +93,7 @@ def test_another_seed_gives_another_fleet() -> None:
 
 @each_revision
 @pytest.mark.parametrize("skip", [1, 90, 1_234])
-def test_skipping_resumes_where_a_life_stopped(skip: int, revision: str) -> None:
+def test_skipping_resumes_where_a_run_stopped(skip: int, revision: str) -> None:
     assert life(100, 500, skip=skip, revision=revision) == life(100, skip + 500, revision=revision)[skip:]
 
 
@@ -104,7 +104,7 @@ def test_every_event_survives_the_codec(codec: Codec, endpoints: int) -> None:
 
 
 @pytest.mark.parametrize("endpoints", [1, 3, 400])
-def test_every_event_of_today_survives_the_codec(todays_codec: Codec, endpoints: int) -> None:
+def test_every_event_of_2020_05_survives_the_codec(todays_codec: Codec, endpoints: int) -> None:
     events = life(endpoints, 4_000, revision=TODAY)
     assert sum(1 for _ in decoded(todays_codec, events)) >= len(events)
 
@@ -121,7 +121,7 @@ def test_all_seven_types_come_from_their_originators() -> None:
     }
 
 
-def test_a_long_life_reaches_every_status_and_every_kind_of_change(codec: Codec) -> None:
+def test_long_run_reaches_every_status_and_every_kind_of_change(codec: Codec) -> None:
     endpoints: defaultdict[str, Endpoint] = defaultdict(Endpoint.unseen)
     verdicts = fold(decoded(codec, life(600, 6_000)), endpoints)
 
@@ -153,7 +153,7 @@ def test_every_endpoint_is_registered_once_and_before_anything_else() -> None:
     assert registered == 500
 
 
-def test_most_of_the_fleet_comes_up_at_once() -> None:
+def test_most_of_the_fleet_starts_at_once() -> None:
     types = Counter(event.event_type for event in life(1_000, 2_000))
     assert types["lifecycle.registered"] > 850
     assert types["connectivity.connected"] > 750
@@ -194,7 +194,7 @@ def test_a_backlog_names_mostly_distinct_endpoints(skip: int) -> None:
     assert len(named) > 0.9 * named.total()
 
 
-def test_identifiers_have_their_shapes() -> None:
+def test_identifiers_have_their_formats() -> None:
     events = life(300, 6_000)
     for event in events:
         for text in (event.record["correlationId"], *endpoint_ids(event)):
@@ -227,7 +227,7 @@ def test_timestamps_are_never_ahead_and_rarely_late() -> None:
 # The revision of today.
 
 
-def test_all_types_of_today_come_from_their_originators() -> None:
+def test_all_types_of_2020_05_come_from_their_originators() -> None:
     assert {(event.originator, event.event_type) for event in life(200, 4_000, revision=TODAY)} == {
         ("epr", "lifecycle.registered"),
         ("epr", "lifecycle.unregistered"),
@@ -240,7 +240,7 @@ def test_all_types_of_today_come_from_their_originators() -> None:
     }
 
 
-def test_a_long_life_of_today_reaches_every_status_and_late_words_of_lives_that_ended(todays_codec: Codec) -> None:
+def test_long_run_of_2020_05_reaches_every_status_and_late_events_of_ended_lives(todays_codec: Codec) -> None:
     endpoints: defaultdict[str, Endpoint] = defaultdict(Endpoint.unseen)
     verdicts = fold(decoded(todays_codec, life(600, 40_000, revision=TODAY)), endpoints)
 
@@ -255,7 +255,7 @@ def test_a_long_life_of_today_reaches_every_status_and_late_words_of_lives_that_
     assert verdicts[Disconnected, Verdict.FENCED] > 0
 
 
-def test_a_failed_configuration_is_tried_again_until_it_is_applied(todays_codec: Codec) -> None:
+def test_failed_configuration_is_retried_until_it_is_applied(todays_codec: Codec) -> None:
     reports: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     for event in decoded(todays_codec, life(50, 20_000, revision=TODAY)):
         if isinstance(event, ConfigFailed | ConfigApplied):
@@ -271,7 +271,7 @@ def test_a_gateway_connects_and_drops_many_endpoints_at_once() -> None:
     assert min(sizes.values()) == 20
 
 
-def test_metadata_of_today_has_values_of_every_json_type_and_texts_that_are_none() -> None:
+def test_metadata_of_2020_05_has_every_json_type_and_texts_that_are_not_json() -> None:
     values = [
         value
         for event in life(300, 10_000, revision=TODAY)

@@ -20,7 +20,7 @@ def test_null_is_json_null() -> None:
 
 
 @pytest.mark.parametrize("text", ["null", " null\n"])
-def test_a_text_of_null_is_json_null_too(text: str) -> None:
+def test_text_null_is_json_null(text: str) -> None:
     assert checked_json("site", text) is None
 
 
@@ -52,7 +52,7 @@ def test_a_text_of_null_is_json_null_too(text: str) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_a_json_text_is_kept_to_the_letter(text: str) -> None:
+def test_json_text_is_kept_unchanged(text: str) -> None:
     assert checked_json("site", text) == text
 
 
@@ -81,7 +81,7 @@ def test_a_json_text_is_kept_to_the_letter(text: str) -> None:
     ],
     ids=lambda text: ascii(text)[:20],
 )
-def test_a_text_that_is_no_json_stands_for_itself_as_a_string(text: str) -> None:
+def test_text_that_is_not_json_becomes_a_string(text: str) -> None:
     value = checked_json("site", text)
     assert value is not None
     assert json.loads(value) == text
@@ -163,6 +163,6 @@ def test_any_json_value_is_kept_or_refused_for_a_nul(value: object, ensure_ascii
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=30) | st.text('[]{}",:0123e+-.\\udtrue n', max_size=30))
-def test_any_text_is_json_that_reads_back_or_refused(text: str) -> None:
+def test_any_text_becomes_valid_json_or_is_refused(text: str) -> None:
     with suppress(PoisonError):
         json.loads(checked_json("site", text) or "null")

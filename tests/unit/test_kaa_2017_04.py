@@ -13,11 +13,11 @@ def test_repeated_endpoint_ids_count_once_in_the_order_of_the_message() -> None:
     assert DISCONNECTED.decode_one(endpointIds=["e2", "e1", "e2"]) == Disconnected(STAMP, ("e2", "e1"))
 
 
-def test_an_empty_list_of_endpoints_states_no_event() -> None:
+def test_empty_list_of_endpoints_is_no_event() -> None:
     assert DISCONNECTED.decode(endpointIds=[]) == ()
 
 
-def test_a_list_written_in_blocks_with_their_sizes_is_read_as_one() -> None:
+def test_list_in_several_avro_blocks_is_read_as_one() -> None:
     payload = DISCONNECTED.payload()
     plain = b"\x04\x04e2\x04e1\x00"  # one block of two
     sized = b"\x01\x06\x04e2\x01\x06\x04e1\x00"  # two blocks of one, the size of each ahead of it

@@ -17,23 +17,23 @@ CONFIG_APPLIED = Kind("kaa-2020-05", "config.applied")
 # Several endpoints in one message.
 
 
-def test_endpoints_of_one_version_are_one_event_and_those_of_others_have_their_own() -> None:
+def test_endpoints_are_grouped_into_one_event_per_version() -> None:
     endpoints = {f"e{number}": f"v{number % 3}" for number in range(9)}
     assert CONNECTED.decode(endpoints=endpoints) == tuple(
         Connected(STAMP, tuple(f"e{number}" for number in range(version, 9, 3)), f"v{version}") for version in range(3)
     )
 
 
-def test_an_endpoint_that_names_no_version_is_connected_all_the_same() -> None:
+def test_endpoint_without_a_version_is_connected() -> None:
     assert CONNECTED.decode(endpoints={"e": ""}) == (Connected(STAMP, ("e",), ""),)
 
 
 @pytest.mark.parametrize("kind", [CONNECTED, DISCONNECTED], ids=str)
-def test_an_empty_map_of_endpoints_states_no_event(kind: Kind) -> None:
+def test_empty_map_of_endpoints_is_no_event(kind: Kind) -> None:
     assert kind.decode(endpoints={}) == ()
 
 
-def test_an_endpoint_id_that_the_map_has_twice_counts_once_with_its_last_version() -> None:
+def test_repeated_endpoint_id_counts_once_with_its_last_version() -> None:
     payload = CONNECTED.payload(endpoints={"e1": "v1", "e2": "v2"})
     plain = b"\x04\x04e1\x04v1\x04e2\x04v2\x00"
     twice = b"\x04\x04e1\x04v1\x04e1\x04v2\x00"
@@ -43,7 +43,7 @@ def test_an_endpoint_id_that_the_map_has_twice_counts_once_with_its_last_version
     )
 
 
-def test_the_versions_that_a_disconnect_names_say_nothing() -> None:
+def test_versions_in_a_disconnect_are_ignored() -> None:
     assert DISCONNECTED.decode(endpoints={"e": "a\0b"}) == (Disconnected(STAMP, ("e",)),)
 
 
@@ -79,7 +79,7 @@ def change(new: str | None, old: str | None = None) -> dict[str, str | None]:
         ),
     ],
 )
-def test_of_a_key_that_a_message_names_more_than_once_the_added_value_counts_and_then_the_updated(
+def test_added_value_of_a_repeated_key_wins_over_the_updated_one(
     changes: dict[str, Any], present: dict[str, str | None], removed: tuple[str, ...]
 ) -> None:
     wire = {"removed": {}, "added": {}, "updated": {}, **changes}
@@ -119,7 +119,7 @@ def test_any_other_status_is_a_failure(code: int) -> None:
     assert CONFIG_APPLIED.decode_one(statusCode=code, reasonPhrase=None) == expected
 
 
-def test_a_status_that_the_record_leaves_out_is_success() -> None:
+def test_missing_status_is_success() -> None:
     record = {
         name: value for name, value in CONFIG_APPLIED.record().items() if name not in ("statusCode", "reasonPhrase")
     }

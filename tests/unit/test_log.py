@@ -124,7 +124,7 @@ def test_many_parked_messages_are_logged_as_a_few_and_a_count() -> None:
 OTHER = with_hint("3 of 9 bytes are left over", "kaa-2020-05")
 
 
-def test_the_hint_in_a_detail_is_found_again_and_in_no_other_detail() -> None:
+def test_hint_is_found_only_in_a_detail_that_has_it() -> None:
     assert hinted_revision(OTHER) == "kaa-2020-05"
     assert hinted_revision("3 of 9 bytes are left over") is None
     assert hinted_revision(f"{OTHER} or not") is None
@@ -139,7 +139,7 @@ def hints(*batches: Committed) -> list[Any]:
     return [line for line in logged if line["event"] == "other revision"]
 
 
-def test_a_stream_that_reads_as_another_revision_is_said_once() -> None:
+def test_stream_of_another_revision_is_logged_once() -> None:
     (hint,) = hints(*[committed(parked=1, detail=OTHER)] * 20)
     assert hint["log_level"] == "warning"
     assert hint["revision"] == "kaa-2017-04"
@@ -161,5 +161,5 @@ def test_a_batch_without_any_message_of_this_revision_is_enough() -> None:
     ],
     ids=["too few", "no revision reads them", "an event beside them", "an event between them", "two revisions"],
 )
-def test_what_may_be_noise_is_not_taken_for_another_revision(batches: list[Committed]) -> None:
+def test_noise_is_not_mistaken_for_another_revision(batches: list[Committed]) -> None:
     assert hints(*batches) == []

@@ -26,7 +26,7 @@ def test_a_present_key_has_the_json_value_of_its_event(value: Json) -> None:
     assert given_events(FACET, update(FIRST, {"site": value})).values == {"site": value}
 
 
-def test_each_key_is_a_register_of_its_own() -> None:
+def test_each_key_is_an_independent_register() -> None:
     state = given_events(FACET, update(SECOND, {"site": "2"}), update(FIRST, {"site": "1", "serial": "1"}))
     assert state.values == {"site": "2", "serial": "1"}
 
@@ -37,34 +37,34 @@ def test_a_removed_key_is_gone_and_the_others_stay() -> None:
 
 
 @pytest.mark.parametrize("before", [[update(FIRST, {"site": "1"})], []], ids=["known-key", "key-never-heard-of"])
-def test_a_late_added_cannot_resurrect_a_removed_key(before: list[MetadataUpdated]) -> None:
+def test_late_addition_does_not_restore_a_removed_key(before: list[MetadataUpdated]) -> None:
     held = given_events(FACET, *before, update(SECOND, removed=("site",)))
     assert held.keys == {"site": Key(present=False, value=None, stamp=SECOND)}
     assert when(FACET, held, update(LATE, {"site": "9"})) == (held, Verdict.LATE)
 
 
-def test_a_newer_added_brings_a_removed_key_back() -> None:
+def test_newer_addition_restores_a_removed_key() -> None:
     assert given_events(FACET, update(FIRST, removed=("site",)), update(SECOND, {"site": "2"})).values == {"site": "2"}
 
 
-def test_a_late_removal_does_not_take_a_newer_key_away() -> None:
+def test_late_removal_does_not_remove_a_newer_key() -> None:
     held = given_events(FACET, update(SECOND, {"site": "2"}))
     assert when(FACET, held, update(LATE, removed=("site",))) == (held, Verdict.LATE)
 
 
-def test_the_whole_event_takes_the_time_of_change_although_it_names_no_key() -> None:
+def test_event_without_keys_updates_the_time_of_change() -> None:
     held = given_events(FACET, update(FIRST, {"site": "1"}))
     state, verdict = when(FACET, held, update(SECOND))
     assert (state.keys, state.changed, verdict) == (held.keys, SECOND, Verdict.APPLIED)
 
 
-def test_a_late_event_about_another_key_is_applied_but_does_not_turn_back_the_time_of_change() -> None:
+def test_late_event_about_another_key_does_not_reset_the_time_of_change() -> None:
     held = given_events(FACET, update(THIRD, {"site": "3"}))
     state, verdict = when(FACET, held, update(LATE, {"serial": "1"}))
     assert (state.values, state.changed, verdict) == ({"site": "3", "serial": "1"}, THIRD, Verdict.APPLIED)
 
 
-def test_an_update_leaves_the_state_before_it_as_it_was() -> None:
+def test_update_does_not_mutate_the_previous_state() -> None:
     held = given_events(FACET, update(FIRST, {"site": "1"}))
     when(FACET, held, update(SECOND, {"serial": "1"}, removed=("site",)))
     assert held.values == {"site": "1"}

@@ -75,7 +75,7 @@ async def run(projection: Projection, store: WatchedStore, batches: Batches) -> 
         return [processed async for processed in run_pipeline(projection, store, batches())]
 
 
-async def test_batches_are_committed_in_their_order_with_what_came_of_each(
+async def test_batches_are_committed_in_order_with_their_outcomes(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     batches = Batches(scene, projection, *(scene.connects(n, n + n % 3) for n in range(1, 20)))
@@ -115,7 +115,7 @@ async def test_while_a_batch_is_committed_the_next_is_folded_and_the_one_after_i
     assert store.loaded == [[f"e{n}"] for n in range(1, 7)]
 
 
-async def test_rows_that_changed_void_what_was_folded_on_top_of_them(
+async def test_changed_rows_invalidate_batches_folded_ahead(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     """As if a retry had connected the endpoint later than both batches disconnect it."""
@@ -146,7 +146,7 @@ async def test_rows_that_changed_void_what_was_folded_on_top_of_them(
     assert (scene.position, projection.checkpoint.generation) == (3, 1)
 
 
-async def test_a_message_that_is_parked_voids_what_was_folded_on_top_of_it(
+async def test_parked_message_invalidates_batches_folded_ahead(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     await scene.database.refuse("bad")
@@ -162,7 +162,7 @@ async def test_a_message_that_is_parked_voids_what_was_folded_on_top_of_it(
     assert await scene.database.endpoints() == {"e1": 3, "e2": 4}
 
 
-async def test_an_error_of_the_batches_is_raised_after_everything_before_it_is_committed(
+async def test_batch_error_is_raised_after_earlier_batches_are_committed(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     batches = Batches(scene, projection, *(scene.connects(n, n) for n in range(1, 4)))
@@ -172,7 +172,7 @@ async def test_an_error_of_the_batches_is_raised_after_everything_before_it_is_c
     assert (scene.position, len(await scene.database.endpoints()), batches.closed) == (3, 3, True)
 
 
-async def test_an_error_of_a_commit_ends_the_pipeline_and_closes_the_batches(
+async def test_commit_error_ends_the_pipeline_and_closes_the_batches(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     batches = Batches(scene, projection, *(scene.connects(n, n) for n in range(1, 9)))
@@ -185,7 +185,7 @@ async def test_an_error_of_a_commit_ends_the_pipeline_and_closes_the_batches(
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_an_error_of_a_commit_does_not_wait_for_batches_that_are_waited_for(
+async def test_commit_error_does_not_wait_for_the_next_batch(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     closed = asyncio.Event()
@@ -206,7 +206,7 @@ async def test_an_error_of_a_commit_does_not_wait_for_batches_that_are_waited_fo
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_pipeline_that_is_left_early_stops_reading_and_commits_nothing_more(
+async def test_closed_pipeline_stops_reading_and_committing(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
     batches = Batches(scene, projection, *(scene.connects(n, n) for n in range(1, 9)))

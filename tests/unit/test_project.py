@@ -128,7 +128,7 @@ def test_every_link_of_a_document_at_the_root_leads_to_a_file(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/contributing/releasing.md"])
-def test_every_make_target_that_contributors_are_told_to_run_exists(name: str) -> None:
+def test_every_make_target_in_the_contributing_guide_exists(name: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", text(ROOT / "Makefile"), flags=re.MULTILINE))
     told = set(re.findall(r"(?:^|`)make ([a-z-]+)", text(ROOT / name), flags=re.MULTILINE))
     assert told

@@ -50,7 +50,7 @@ async def everything(scene: MemoryScene) -> tuple[object, ...]:
     return await scene.database.endpoints(), await scene.database.dead_letters(), scene.database.checkpoint
 
 
-async def test_a_batch_says_what_can_be_read_without_any_endpoint(scene: MemoryScene, projection: Projection) -> None:
+async def test_batch_is_decoded_without_endpoint_state(scene: MemoryScene, projection: Projection) -> None:
     some = await messages(
         scene, *scene.connects(1, 2), MALFORMED, unknown("config.b"), unknown("config.b"), unknown("lifecycle.c")
     )
@@ -76,7 +76,7 @@ async def test_a_commit_moves_rows_dead_letters_and_checkpoint_together(
     assert set(outcome.seconds) == {"decode", "load", "fold", "save", "commit"}
 
 
-async def test_a_batch_folded_ahead_comes_to_the_same(scene: MemoryScene, store: MemoryStore) -> None:
+async def test_batch_folded_ahead_gives_the_same_result(scene: MemoryScene, store: MemoryStore) -> None:
     first = await messages(scene, *scene.connects(1, 2))
     second = await messages(scene, scene.event("connectivity.disconnected", endpointIds=["e1"]), *scene.connects(2, 3))
     projection = Projection(scene.codec, store, START)
@@ -102,7 +102,7 @@ CULPRITS = [{1}, {8}, {4}, {4, 5}, {1, 8}, {2, 3, 7}, {1, 3, 5, 7}, set(range(1,
 
 @pytest.mark.parametrize("culprits", CULPRITS, ids=lambda found: "".join(map(str, found)))
 @pytest.mark.parametrize("ahead", [False, True], ids=["in the transaction", "ahead"])
-async def test_halving_parks_the_culprits_alone(
+async def test_halving_parks_only_the_rejected_messages(
     scene: MemoryScene, store: MemoryStore, projection: Projection, culprits: set[int], *, ahead: bool
 ) -> None:
     for position in culprits:
@@ -150,9 +150,7 @@ async def test_a_dead_letter_that_cannot_be_parked_is_fatal_and_nothing_is_commi
     assert not projection.committing
 
 
-async def test_a_row_that_cannot_be_written_again_is_named_and_the_message_is_not_to_blame(
-    scene: MemoryScene, projection: Projection
-) -> None:
+async def test_damaged_row_is_named_and_the_message_is_not_parked(scene: MemoryScene, projection: Projection) -> None:
     await process(projection, await messages(scene, *scene.connects(1, 2)))
     scene.database.damaged.add("e2")
     some = await messages(scene, *scene.connects(1, 3))
@@ -183,7 +181,7 @@ async def test_messages_that_were_folded_before_are_dropped(
     assert (scene.database.checkpoint == before) is not bool(new)
 
 
-async def test_an_old_message_is_not_folded_again_even_where_a_clock_has_stepped_back(
+async def test_folded_message_is_not_folded_again_after_a_clock_step(
     scene: MemoryScene, projection: Projection
 ) -> None:
     def announced(config: str, replica: str, at: int) -> Wire:
@@ -196,9 +194,7 @@ async def test_an_old_message_is_not_folded_again_even_where_a_clock_has_stepped
     assert scene.database.live.endpoints["e"].states[4].available.value == "c3"
 
 
-async def test_types_that_are_made_up_are_counted_together_beyond_a_number(
-    scene: MemoryScene, projection: Projection
-) -> None:
+async def test_excess_unknown_types_are_counted_together(scene: MemoryScene, projection: Projection) -> None:
     some = await messages(scene, *(unknown(f"config.t{n}") for n in range(205)), unknown("config.t3"))
     await process(projection, some[:150])
     await process(projection, some[150:])
@@ -216,7 +212,7 @@ async def test_a_checkpoint_that_moved_is_noticed_before_anything_is_written(
     assert (await scene.database.endpoints(), projection.checkpoint, projection.committing) == ({}, START, False)
 
 
-async def test_rows_that_changed_are_read_anew_and_the_batch_is_folded_on_them(
+async def test_changed_rows_are_reloaded_and_the_batch_is_folded_again(
     scene: MemoryScene, store: MemoryStore, projection: Projection
 ) -> None:
     await process(projection, await messages(scene, *scene.connects(1, 1)))
@@ -233,7 +229,7 @@ async def test_rows_that_changed_are_read_anew_and_the_batch_is_folded_on_them(
 
 
 @pytest.mark.parametrize(("fault", "position"), [(CommitFault.ROLLED_BACK, 0), (CommitFault.UNKNOWN, 2)])
-async def test_a_commit_that_fails_leaves_the_projection_where_it_was(
+async def test_failed_commit_leaves_the_projection_unchanged(
     scene: MemoryScene, projection: Projection, fault: CommitFault, position: int
 ) -> None:
     scene.database.commit_faults.append(fault)

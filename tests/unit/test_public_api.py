@@ -35,7 +35,7 @@ def test_every_error_is_public() -> None:
     assert kinds <= {*projector.__all__}
 
 
-def test_a_name_that_is_not_public_is_missing() -> None:
+def test_private_name_is_not_importable() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Runtime'"):
         projector.Runtime  # noqa: B018
     with pytest.raises(ImportError):

@@ -56,7 +56,7 @@ async def test_messages_are_read_in_order_with_what_follows_them(stream: MemoryS
     ("first", "after", "gap"),
     [(1, 0, None), (4, 3, None), (4, 5, None), (4, 0, Gap(0, 4)), (4, 2, Gap(2, 4)), (7, 2, Gap(2, 7)), (7, 6, None)],
 )
-async def test_seeking_finds_the_gap_that_is_there(
+async def test_seek_returns_an_existing_gap(
     stream: MemoryStream, open_reader: Open, first: int, after: int, gap: Gap | None
 ) -> None:
     await stream.publish(*[WANTED] * 6)
@@ -68,7 +68,7 @@ async def test_seeking_finds_the_gap_that_is_there(
     assert await read(reader, 1) == [expected]
 
 
-async def test_a_gap_before_the_first_delivery_is_told(stream: MemoryStream, open_reader: Open) -> None:
+async def test_gap_before_the_first_delivery_is_reported(stream: MemoryStream, open_reader: Open) -> None:
     reader = await open_reader()
     assert await reader.seek(0) is None
     await stream.publish(*[WANTED] * 4)
@@ -78,7 +78,7 @@ async def test_a_gap_before_the_first_delivery_is_told(stream: MemoryStream, ope
     assert await read(reader, 2) == [[3, 4], Idle(0)]
 
 
-async def test_a_gap_between_two_deliveries_is_told(stream: MemoryStream, open_reader: Open) -> None:
+async def test_gap_between_two_deliveries_is_reported(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(*[WANTED] * 6)
     reader = await open_reader(batch_size=2)
     await reader.seek(0)
@@ -104,9 +104,7 @@ async def test_a_gap_inside_a_delivery_splits_it_and_only_the_last_part_is_ackno
     assert (shown(behind), behind.pending, behind.acknowledge_to) == ([5, 6], 0, "6")
 
 
-async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_gaps(
-    stream: MemoryStream, open_reader: Open
-) -> None:
+async def test_foreign_and_deleted_messages_leave_holes_but_no_gaps(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(WANTED, OTHER, WANTED, OTHER, OTHER, WANTED, WANTED, WANTED)
     await stream.delete(7)
     reader = await open_reader()
@@ -119,7 +117,7 @@ async def test_messages_of_others_and_deleted_ones_leave_holes_that_are_no_gaps(
     [(2, [[1, 4]]), (3, [[1], Gap(1, 4), [4]]), (4, [[1], Gap(1, 4), [4]])],
     ids=["behind the beginning", "partly before it", "before it"],
 )
-async def test_a_hole_counts_as_a_gap_where_it_cannot_be_known_what_was_in_it(
+async def test_hole_with_unknown_content_counts_as_a_gap(
     stream: MemoryStream, open_reader: Open, first: int, readings: list[Read]
 ) -> None:
     await stream.publish(WANTED)
@@ -131,9 +129,7 @@ async def test_a_hole_counts_as_a_gap_where_it_cannot_be_known_what_was_in_it(
 
 
 @pytest.mark.parametrize("count", [3, 6])
-async def test_a_stream_that_is_emptied_while_messages_are_waited_for_is_a_gap(
-    stream: MemoryStream, open_reader: Open, count: int
-) -> None:
+async def test_stream_emptied_during_a_wait_is_a_gap(stream: MemoryStream, open_reader: Open, count: int) -> None:
     await stream.publish(*[WANTED] * count)
     reader = await open_reader(batch_size=2)
     await reader.seek(0)
@@ -146,9 +142,7 @@ async def test_a_stream_that_is_emptied_while_messages_are_waited_for_is_a_gap(
     assert await read(reader, 1) == [[count + 1]]
 
 
-async def test_what_arrives_after_the_stream_was_emptied_comes_behind_the_gap(
-    stream: MemoryStream, open_reader: Open
-) -> None:
+async def test_message_after_the_stream_was_emptied_follows_the_gap(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(*[WANTED] * 6)
     reader = await open_reader(batch_size=2)
     await reader.seek(0)
@@ -159,9 +153,7 @@ async def test_what_arrives_after_the_stream_was_emptied_comes_behind_the_gap(
     assert await read(reader, 3) == [Gap(2, 7), [7], Idle(0)]
 
 
-async def test_messages_that_are_deleted_one_by_one_are_counted_anew_and_no_gap(
-    stream: MemoryStream, open_reader: Open
-) -> None:
+async def test_single_deletions_are_recounted_and_are_no_gap(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(*[WANTED] * 6)
     reader = await open_reader(batch_size=2)
     await reader.seek(0)
@@ -170,7 +162,7 @@ async def test_messages_that_are_deleted_one_by_one_are_counted_anew_and_no_gap(
     assert await read(reader, 2) == [Idle(0), Idle(0)]
 
 
-async def test_retention_behind_the_reader_is_no_gap(stream: MemoryStream, open_reader: Open) -> None:
+async def test_retention_before_the_readers_position_is_no_gap(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(*[WANTED] * 3)
     reader = await open_reader()
     await reader.seek(0)
@@ -181,7 +173,7 @@ async def test_retention_behind_the_reader_is_no_gap(stream: MemoryStream, open_
     assert await read(reader, 1) == [[4]]
 
 
-async def test_recounting_asks_what_follows(stream: MemoryStream, open_reader: Open) -> None:
+async def test_recount_queries_the_pending_messages(stream: MemoryStream, open_reader: Open) -> None:
     reader = await open_reader()
     await reader.seek(0)
     await stream.publish(*[WANTED] * 3, OTHER)
@@ -189,7 +181,7 @@ async def test_recounting_asks_what_follows(stream: MemoryStream, open_reader: O
     assert await reader.recount() == reader.pending == 3
 
 
-async def test_seeking_again_forgets_what_was_read_ahead(stream: MemoryStream, open_reader: Open) -> None:
+async def test_second_seek_discards_prefetched_messages(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(*[WANTED] * 2)
     reader = await open_reader()
     await reader.seek(0)
@@ -200,7 +192,9 @@ async def test_seeking_again_forgets_what_was_read_ahead(stream: MemoryStream, o
     assert await read(reader, 2) == [[5, 6], Idle(0)]
 
 
-async def test_an_interruption_and_a_lost_connection_end_the_reading(stream: MemoryStream, open_reader: Open) -> None:
+async def test_interruption_and_lost_connection_are_raised_by_the_reader(
+    stream: MemoryStream, open_reader: Open
+) -> None:
     reader = await open_reader()
     await reader.seek(0)
     await stream.interrupt()

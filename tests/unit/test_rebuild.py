@@ -109,7 +109,7 @@ def figures(report: Report) -> tuple[int, int, int]:
     return found.missing, found.extra, found.different
 
 
-async def test_a_table_that_is_right_is_left_as_it_is(folded: MemoryScene, rebuilds: Rebuilds) -> None:
+async def test_correct_table_is_left_unchanged(folded: MemoryScene, rebuilds: Rebuilds) -> None:
     before = await everything(folded)
     for apply in (False, True):
         report = await rebuilds.rebuild(apply=apply)
@@ -117,7 +117,7 @@ async def test_a_table_that_is_right_is_left_as_it_is(folded: MemoryScene, rebui
         assert await everything(folded) == before
 
 
-async def test_a_verification_finds_what_is_wrong_and_changes_nothing(folded: MemoryScene, rebuilds: Rebuilds) -> None:
+async def test_verification_finds_differences_and_changes_nothing(folded: MemoryScene, rebuilds: Rebuilds) -> None:
     forge(folded)
     before = await everything(folded)
     report = await rebuilds.verify(show=5)
@@ -126,7 +126,7 @@ async def test_a_verification_finds_what_is_wrong_and_changes_nothing(folded: Me
     assert await everything(folded) == before
 
 
-async def test_a_rebuild_mends_what_is_wrong_and_says_that_rows_changed(
+async def test_rebuild_repairs_differences_and_increments_the_generation(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     right, checkpoint = table(folded.database), folded.database.checkpoint
@@ -138,9 +138,7 @@ async def test_a_rebuild_mends_what_is_wrong_and_says_that_rows_changed(
     assert (await rebuilds.verify()).clean
 
 
-async def test_where_nothing_was_ever_folded_a_rebuild_builds_everything(
-    scene: MemoryScene, rebuilds: Rebuilds
-) -> None:
+async def test_rebuild_of_an_empty_database_builds_all_rows(scene: MemoryScene, rebuilds: Rebuilds) -> None:
     await scene.stream.publish(*scene.connects(1, 5), MALFORMED, UNKNOWN)
     report = await rebuilds.rebuild()
     assert (figures(report), report.position) == ((5, 0, 0), 7)
@@ -159,7 +157,7 @@ async def test_an_empty_stream_implies_an_empty_table(folded: MemoryScene, rebui
     assert (await folded.database.endpoints(), folded.position) == ({}, 0)
 
 
-async def test_without_a_daemon_a_rebuild_goes_to_the_end_of_the_stream(
+async def test_rebuild_without_a_daemon_replays_to_the_end_of_the_stream(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     await folded.stream.publish(*folded.connects(10, 12))
@@ -169,13 +167,13 @@ async def test_without_a_daemon_a_rebuild_goes_to_the_end_of_the_stream(
     assert (await folded.fold()).heard["active from 12"] == 1
 
 
-async def test_a_verification_compares_as_far_as_the_table_is_folded(folded: MemoryScene, rebuilds: Rebuilds) -> None:
+async def test_verification_compares_up_to_the_checkpoint(folded: MemoryScene, rebuilds: Rebuilds) -> None:
     await folded.stream.publish(*folded.connects(10, 12))
     report = await rebuilds.verify()
     assert (report.clean, report.position) == (True, 9)
 
 
-async def test_beside_a_daemon_a_rebuild_mends_the_table_and_the_daemon_goes_on_in_its_session(
+async def test_rebuild_during_a_session_repairs_the_table_and_the_session_continues(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     daemon = folded.follow()
@@ -267,7 +265,7 @@ async def test_messages_that_cannot_be_folded_are_parked_once(folded: MemoryScen
     assert await folded.database.dead_letters() == [(10, "parked", 1)]
 
 
-async def test_a_dead_letter_that_folds_by_now_is_resolved_and_one_that_was_not_replayed_stays(
+async def test_foldable_dead_letter_is_resolved_and_one_not_replayed_is_kept(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     await folded.database.refuse("e10")
@@ -291,7 +289,7 @@ async def test_a_verification_settles_no_dead_letter(folded: MemoryScene, rebuil
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
-async def test_rows_that_are_refused_are_found_batch_by_batch_and_their_messages_parked(
+async def test_rejected_rows_are_isolated_and_their_messages_parked(
     folded: MemoryScene, rebuilds: Rebuilds, batch_size: int
 ) -> None:
     folded.batch_size = batch_size
@@ -314,7 +312,7 @@ async def test_a_trimmed_stream_is_refused_and_nothing_is_changed(folded: Memory
     assert await everything(folded) == before
 
 
-async def test_what_a_trimmed_stream_no_longer_says_is_kept_and_the_rest_is_mended(
+async def test_state_older_than_a_trimmed_stream_is_kept_and_the_rest_is_repaired(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     right = table(folded.database)
@@ -346,7 +344,7 @@ async def test_recreated_trimmed_stream_keeps_no_earlier_values(folded: MemorySc
     assert folded.database.checkpoint.stream_created_at == folded.stream.state().created_at
 
 
-async def test_what_leaves_the_stream_before_the_replay_comes_to_it_ends_the_rebuild(
+async def test_message_that_leaves_the_stream_before_it_is_replayed_ends_the_rebuild(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     async def trim(position: int) -> None:
@@ -416,7 +414,7 @@ async def test_a_replay_keeps_rows_and_writes_them_once(rebuilds: Rebuilds, monk
     assert saved == [[f"e{n}" for n in range(1, 9)]]
 
 
-async def test_a_final_transaction_that_times_out_is_tried_again_without_another_replay(
+async def test_timed_out_final_transaction_is_retried_without_another_replay(
     folded: MemoryScene, rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages arrive before each attempt, and are folded in it."""
@@ -440,7 +438,7 @@ async def test_a_final_transaction_that_times_out_is_tried_again_without_another
     assert (await rebuilds.verify()).clean
 
 
-async def test_a_final_commit_that_fails_changes_nothing_and_frees_the_checkpoint(
+async def test_failed_final_commit_changes_nothing_and_releases_the_checkpoint(
     folded: MemoryScene, rebuilds: Rebuilds
 ) -> None:
     forge(folded)
@@ -464,7 +462,7 @@ async def test_an_endpoint_is_shown_with_the_messages_about_it_and_no_others(
     assert [row.endpoint_id for row in (await rebuilds.verify(endpoint_id="e3")).differences.shown] == ["e3"]
 
 
-async def test_a_daemon_waits_for_the_final_transaction_and_reads_the_changed_rows_anew(
+async def test_daemon_waits_for_the_final_transaction_and_reloads_the_changed_rows(
     folded: MemoryScene, rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon has a batch in hand, folded on a row that the rebuild mends."""

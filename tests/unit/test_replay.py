@@ -36,7 +36,7 @@ async def through(replay: Replay, position: int) -> list[list[int]]:
     return [[message.position for message in batch] async for batch in replay.batches_through(position)]
 
 
-async def test_each_message_is_replayed_once_whatever_positions_are_named(stream: MemoryStream, begin: Open) -> None:
+async def test_each_message_is_replayed_once_for_any_positions(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 10)
     replay = await begin()
     assert await through(replay, 0) == []
@@ -58,7 +58,7 @@ async def test_an_empty_stream_is_replayed_at_once(begin: Open) -> None:
     assert await through(await begin(), 0) == []
 
 
-async def test_messages_of_others_up_to_the_position_are_not_waited_for(stream: MemoryStream, begin: Open) -> None:
+async def test_replay_does_not_wait_for_foreign_messages(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(OTHER, WANTED, OTHER, WANTED, OTHER, OTHER)
     replay = await begin()
     assert await through(replay, 6) == [[2, 4]]
@@ -71,21 +71,21 @@ async def test_a_gap_before_the_first_message_is_no_loss(stream: MemoryStream, b
     assert await through(await begin(), 5) == [[3, 4, 5]]
 
 
-async def test_what_leaves_the_stream_once_it_is_at_hand_is_no_loss(stream: MemoryStream, begin: Open) -> None:
+async def test_prefetched_message_that_leaves_the_stream_is_no_loss(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 5)
     replay = await begin(batch_size=5)
     await stream.trim(6)
     assert await through(replay, 5) == [[1, 2, 3, 4, 5]]
 
 
-async def test_the_first_messages_are_at_hand_once_the_replay_has_begun(stream: MemoryStream, begin: Open) -> None:
+async def test_begin_prefetches_the_first_messages(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 5)
     replay = await begin()
     await stream.lose_connections()
     assert await through(replay, 3) == [[1, 2, 3]]
 
 
-async def test_messages_that_are_put_back_come_again(stream: MemoryStream, begin: Open) -> None:
+async def test_returned_messages_are_replayed_again(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 5)
     replay = await begin()
     first = [message async for batch in replay.batches_through(2) for message in batch]
@@ -95,7 +95,7 @@ async def test_messages_that_are_put_back_come_again(stream: MemoryStream, begin
     assert await through(replay, 5) == []
 
 
-async def test_what_leaves_the_stream_before_it_is_read_ends_the_replay(stream: MemoryStream, begin: Open) -> None:
+async def test_message_that_leaves_the_stream_unread_ends_the_replay(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 9)
     replay = await begin()
     assert await through(replay, 2) == [[1, 2]]
@@ -112,7 +112,7 @@ async def test_a_stream_that_is_emptied_ends_the_replay(stream: MemoryStream, be
         await through(replay, 9)
 
 
-async def test_messages_that_come_and_go_behind_the_last_one_known_end_the_replay(
+async def test_messages_stored_and_removed_after_the_last_known_one_end_the_replay(
     stream: MemoryStream, begin: Open
 ) -> None:
     await stream.publish(*[WANTED] * 3)
@@ -131,7 +131,7 @@ async def test_daemon_does_not_wait_for_deleted_messages(stream: MemoryStream, b
     assert await through(replay, 9) == [[1, 2, 3], [5, 6]]
 
 
-async def test_beginning_again_forgets_what_was_at_hand(stream: MemoryStream, begin: Open) -> None:
+async def test_second_begin_discards_prefetched_messages(stream: MemoryStream, begin: Open) -> None:
     await stream.publish(*[WANTED] * 5)
     replay = await begin()
     await replay.begin(1)

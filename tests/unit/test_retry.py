@@ -42,9 +42,7 @@ async def run(
     return [retried async for retried in retry(scene.codec, store, selection, stream=stream, rules=rules)]
 
 
-async def test_dead_letters_are_folded_one_by_one_and_parked_again_where_they_still_cannot_be(
-    parked: MemoryScene, store: MemoryRetryStore
-) -> None:
+async def test_dead_letters_are_folded_one_by_one_or_parked_again(parked: MemoryScene, store: MemoryRetryStore) -> None:
     found = await run(parked, store, Selection())
     assert [(one.position, one.parked_again is None) for one in found] == [(2, True), (3, False), (4, True)]
     assert await parked.database.dead_letters() == [(2, "resolved", 2), (3, "parked", 2), (4, "resolved", 2)]
@@ -53,12 +51,12 @@ async def test_dead_letters_are_folded_one_by_one_and_parked_again_where_they_st
     assert (parked.position, parked.database.checkpoint.generation) == (5, 2)
 
 
-async def test_only_the_chosen_ones_are_retried(parked: MemoryScene, store: MemoryRetryStore) -> None:
+async def test_only_selected_dead_letters_are_retried(parked: MemoryScene, store: MemoryRetryStore) -> None:
     assert [one.position for one in await run(parked, store, Selection(positions=(4,)))] == [4]
     assert [one.position for one in await run(parked, store, Selection(reason="malformed-payload"))] == [3]
 
 
-async def test_a_position_without_a_dead_letter_is_refused_before_anything_happens(
+async def test_position_without_a_dead_letter_is_refused_before_any_retry(
     parked: MemoryScene, store: MemoryRetryStore
 ) -> None:
     with pytest.raises(NoDeadLetterError) as refused:
@@ -67,9 +65,7 @@ async def test_a_position_without_a_dead_letter_is_refused_before_anything_happe
     assert await parked.database.dead_letters() == [(2, "parked", 1), (3, "parked", 1), (4, "parked", 1)]
 
 
-async def test_a_message_that_comes_late_changes_only_what_it_supersedes(
-    parked: MemoryScene, store: MemoryRetryStore
-) -> None:
+async def test_late_message_changes_only_what_it_supersedes(parked: MemoryScene, store: MemoryRetryStore) -> None:
     await parked.stream.publish(parked.event("connectivity.connected", "e2", appVersionName="later"))
     await parked.fold()
     await run(parked, store, Selection(positions=(2,)))
@@ -106,7 +102,7 @@ async def test_dead_letters_are_not_folded_into_rows_of_other_rules_or_another_s
     assert await parked.database.endpoints() == {"e1": 1, "e5": 5}
 
 
-async def test_what_was_retried_before_an_error_stands(parked: MemoryScene, store: MemoryRetryStore) -> None:
+async def test_retries_before_an_error_remain_committed(parked: MemoryScene, store: MemoryRetryStore) -> None:
     parked.database.commit_faults.extend([None, CommitFault.ROLLED_BACK])
     with pytest.raises(DatabaseUnavailableError):
         await run(parked, store, Selection())

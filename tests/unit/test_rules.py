@@ -11,7 +11,7 @@ from projector.errors import RulesChangedError
 RULES = Rules(version=1000, revision="kaa-2017-04", originators=("epr", "kpc"))
 
 
-def test_rows_of_equal_rules_are_folded_on() -> None:
+def test_rows_of_equal_rules_are_accepted() -> None:
     stored = json.loads(json.dumps(asdict(RULES)))
     RULES.check(Rules(**stored | {"originators": tuple(stored["originators"])}))
 

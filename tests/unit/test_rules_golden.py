@@ -23,7 +23,7 @@ def test_every_revision_has_a_corpus() -> None:
 
 
 @pytest.mark.parametrize("revision", CORPORA)
-def test_what_the_rules_make_of_the_corpus_changes_only_with_their_version(revision: str) -> None:
+def test_result_of_the_corpus_changes_only_with_the_rules_version(revision: str) -> None:
     now = golden_rules.golden(revision, result(revision))
     on_record = [one for one in golden_rules.recorded() if (one.version, one.revision) == (now.version, revision)]
     assert on_record, f"version {RULES_VERSION} of the rules is new: record it with `{golden_rules.COMMAND}`"
@@ -39,14 +39,14 @@ NOT_STATED: dict[str, set[type[Any]]] = {"kaa-2017-04": {Unregistered, ConfigFai
 
 
 @pytest.mark.parametrize("revision", CORPORA)
-def test_the_corpus_comes_to_every_verdict(revision: str) -> None:
+def test_corpus_covers_every_verdict(revision: str) -> None:
     stated = EVENT_TYPES - NOT_STATED[revision]
     expected = {(kind, verdict) for kind in stated for verdict in (Verdict.APPLIED, Verdict.LATE)}
     assert result(revision).verdicts.keys() == expected | {(Disconnected, Verdict.FENCED)}
 
 
 @pytest.mark.parametrize(("revision", "more"), [("kaa-2017-04", set()), ("kaa-2020-05", {"unstorable-json"})])
-def test_the_corpus_comes_to_every_reason_to_park_and_to_unknown_types(revision: str, more: set[str]) -> None:
+def test_corpus_covers_every_poison_reason_and_unknown_types(revision: str, more: set[str]) -> None:
     found = result(revision)
     assert {reason for _, reason in found.parked} == more | {
         "malformed-payload",
@@ -58,7 +58,7 @@ def test_the_corpus_comes_to_every_reason_to_park_and_to_unknown_types(revision:
     assert len(found.skipped) > 3
 
 
-def test_the_corpus_comes_to_every_status() -> None:
+def test_corpus_covers_every_status() -> None:
     states = [endpoint.states for endpoint in result("kaa-2020-05").endpoints.values()]
     assert {state[FACETS.index(configuration.FACET)].status for state in states} == set(get_args(configuration.Status))
     assert {state[FACETS.index(registration.FACET)].status for state in states} == set(get_args(registration.Status))
@@ -74,7 +74,7 @@ def test_the_corpus_sets_each_endpoint_many_times_and_leaves_some_alone(revision
     assert sum(found.verdicts.values()) > 15_000
 
 
-def test_a_version_on_record_is_not_recorded_anew_for_other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_version_is_not_overwritten_for_other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     before = golden_rules.RECORD.read_bytes()
     monkeypatch.setattr(limits, "MAX_ENDPOINT_ID_BYTES", 2000)
     refusal = golden_rules.record()

@@ -59,7 +59,7 @@ def test_service_manager_hears_ready_and_the_state(path: str, hear: Hear) -> Non
     assert hear() == ["STOPPING=1"]
 
 
-def test_it_is_ready_when_it_stands_by(path: str, hear: Hear) -> None:
+def test_standby_is_ready(path: str, hear: Hear) -> None:
     with ServiceManager({"NOTIFY_SOCKET": path}) as service:
         service.notify(StandingBy())
         assert hear()[0] == "READY=1"

@@ -141,11 +141,11 @@ async def test_the_next_session_continues_at_the_checkpoint(folded: MemoryScene)
     assert await hold(folded) == ["active from 7", "caught up at 7"]
 
 
-async def test_an_empty_stream_is_caught_up_with_at_once(scene: MemoryScene) -> None:
+async def test_empty_stream_is_caught_up_at_once(scene: MemoryScene) -> None:
     assert await hold(scene) == ["active from 0", "caught up at 0"]
 
 
-async def test_a_session_that_follows_says_once_that_it_has_caught_up(scene: MemoryScene) -> None:
+async def test_session_reports_once_that_it_has_caught_up(scene: MemoryScene) -> None:
     async with following(scene) as (_, told):
         for _ in range(5):
             await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_a_session_that_follows_says_once_that_it_has_caught_up(scene: Mem
         ]
 
 
-async def test_the_lag_is_every_message_that_is_not_committed(scene: MemoryScene) -> None:
+async def test_lag_counts_every_uncommitted_message(scene: MemoryScene) -> None:
     scene.batch_size = 2
     await scene.stream.publish(*scene.connects(1, 9))
     async with opened(scene, Notes()) as session:
@@ -201,7 +201,7 @@ async def test_a_stream_that_does_not_continue_what_was_folded_is_refused(
     assert evidence in str(await refused(folded, StreamReplacedError, accept_gap=True))
 
 
-async def test_a_stream_of_another_creation_time_is_recognised_by_the_message_at_the_checkpoint(
+async def test_stream_with_another_creation_time_is_identified_by_the_message_at_the_checkpoint(
     folded: MemoryScene,
 ) -> None:
     before = folded.stream.state().created_at
@@ -250,7 +250,7 @@ async def test_a_checkpoint_that_another_process_moved_ends_the_session_before_a
     assert "e6" not in await folded.database.endpoints()
 
 
-async def test_rows_that_a_retry_changed_are_folded_on_in_the_same_session(scene: MemoryScene) -> None:
+async def test_session_continues_on_rows_that_a_retry_changed(scene: MemoryScene) -> None:
     await scene.stream.publish(*scene.connects(1, 1), MALFORMED)
     async with following(scene) as (running, told):
         assert await scene.database.dead_letters() == [(2, "parked", 1)]
@@ -308,7 +308,7 @@ async def lose_the_middle(scene: MemoryScene) -> None:
     await scene.stream.trim(8)
 
 
-async def test_a_gap_while_following_is_fatal_before_anything_behind_it_is_folded(folded: MemoryScene) -> None:
+async def test_gap_is_fatal_before_any_later_message_is_folded(folded: MemoryScene) -> None:
     async with following(folded) as (running, _):
         await lose_the_middle(folded)
         with pytest.raises(EventsLostError):
@@ -327,7 +327,7 @@ async def test_an_accepted_gap_while_following_moves_the_checkpoint_and_is_not_a
     assert sorted(await folded.database.endpoints()) == ["e1", "e2", "e3", "e4", "e5", "e8", "e9"]
 
 
-async def test_what_came_before_a_gap_is_committed_before_it_is_fatal(scene: MemoryScene) -> None:
+async def test_messages_before_a_fatal_gap_are_committed(scene: MemoryScene) -> None:
     await scene.stream.publish(*scene.connects(1, 2))
     async with opened(scene, Notes()) as session:
         async with scene.database.lock:
@@ -344,7 +344,7 @@ async def test_what_came_before_a_gap_is_committed_before_it_is_fatal(scene: Mem
     assert (scene.position, await scene.stream.acknowledged()) == (2, 2)
 
 
-async def test_a_commit_that_fails_acknowledges_nothing(scene: MemoryScene) -> None:
+async def test_failed_commit_acknowledges_nothing(scene: MemoryScene) -> None:
     await scene.stream.publish(*scene.connects(1, 3))
     scene.database.commit_faults.append(CommitFault.ROLLED_BACK)
     with pytest.raises(DatabaseUnavailableError):

@@ -95,7 +95,7 @@ def test_a_value_is_read_from_a_text_or_from_its_own_type(name: str, value: obje
         ("database_url", "db/x", "postgresql://"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str, value: object, allowed: str) -> None:
+def test_invalid_value_is_named_with_the_allowed_values(name: str, value: object, allowed: str) -> None:
     with pytest.raises(SettingError) as refused:
         settings(**{name: value})
     assert str(refused.value).startswith(f"PROJECTOR_{name.upper()}={str(value)!r}: ")
@@ -109,7 +109,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     assert [variable in told for variable in ("BATCH_SIZE", "LINGER_MS", "DATABASE_URL is not set")] == [True] * 3
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = tmp_path / "projector.toml"
     config.write_text('consumer = "of-the-file"', encoding="utf-8")
     for setting in SETTINGS.values():
@@ -122,7 +122,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         load({}, config=None, fallback=None)
 
 
-def test_originators_of_a_file_give_way_to_a_flag_that_is_empty(tmp_path: Path) -> None:
+def test_empty_flag_overrides_the_originators_of_a_file(tmp_path: Path) -> None:
     config = tmp_path / "projector.toml"
     config.write_text('originators = "kpc"', encoding="utf-8")
     assert load(RIGHT, config=config, fallback=None).originators == ("kpc",)

@@ -61,7 +61,7 @@ async def test_consumer_that_jumps_to_the_end_is_noticed_when_nothing_more_comes
         assert await skipped(reader) == 1
 
 
-async def test_consumer_that_stands_behind_skipped_messages_is_noticed_at_the_start() -> None:
+async def test_consumer_positioned_after_skipped_messages_is_noticed_at_the_start() -> None:
     stream = MemoryStream()
     await stream.publish(*wires(4))
     async with stream.open() as source:
@@ -72,7 +72,7 @@ async def test_consumer_that_stands_behind_skipped_messages_is_noticed_at_the_st
         assert await skipped(reader) == 1
 
 
-async def test_messages_that_were_deleted_are_not_waited_for() -> None:
+async def test_reader_does_not_wait_for_deleted_messages() -> None:
     stream = MemoryStream()
     async with stream.open(batch_size=2) as source:
         reader = await begin(source)

@@ -38,7 +38,7 @@ def test_an_event_never_occurred_later_than_it_was_stored(timestamp: int) -> Non
 
 
 @pytest.mark.parametrize("timestamp", [0, -1, -(2**63)])
-def test_the_stored_time_stands_in_for_a_timestamp_of_0_or_less(timestamp: int) -> None:
+def test_stored_time_replaces_a_timestamp_of_0_or_less(timestamp: int) -> None:
     assert occurred_at(timestamp, STORED_AT) == STORED_AT
 
 
@@ -48,7 +48,7 @@ def test_any_stamp_supersedes_none(replica: str | None) -> None:
 
 
 @pytest.mark.parametrize("at", [50, 100, 150], ids=["stepped-back", "stood-still", "went-on"])
-def test_within_one_replica_stream_order_decides_whatever_its_clock_did(at: int) -> None:
+def test_within_one_replica_stream_order_decides_regardless_of_its_clock(at: int) -> None:
     earlier, later = stamp(1, at=100), stamp(2, at=at)
     assert supersedes(later, earlier)
     assert not supersedes(earlier, later)
@@ -87,7 +87,7 @@ def test_while_clocks_are_monotone_supersedes_is_one_order_of_time_and_position(
         assert supersedes(one, other) == ((one.occurred_at, one.position) > (other.occurred_at, other.position))
 
 
-def test_when_a_clock_steps_back_supersedes_goes_round_in_a_circle() -> None:
+def test_supersedes_is_cyclic_when_a_clock_steps_back() -> None:
     before, elsewhere, stepped_back = stamp(1, 100, "x"), stamp(2, 90, "y"), stamp(3, 50, "x")
     assert supersedes(before, elsewhere)
     assert supersedes(elsewhere, stepped_back)
@@ -110,14 +110,14 @@ def test_replicas_differ_only_where_both_are_known(other: Stamp, known_to_differ
     assert from_other_replica(other, one) is known_to_differ
 
 
-def test_a_register_is_taken_by_a_stamp_that_supersedes_and_left_as_it_is_by_a_late_one() -> None:
+def test_superseding_stamp_sets_a_register_and_a_late_one_does_not() -> None:
     held = Register("old", stamp(1, 100, "x"))
     assert take(None, "old", held.stamp) == held
     assert take(held, "new", stamp(2, 101, "y")) == Register("new", stamp(2, 101, "y"))
     assert take(held, "late", stamp(2, 99, "y")) is held
 
 
-def test_an_origin_is_recognised_by_its_text_since_registers_are_read_back_from_a_row() -> None:
+def test_origins_are_compared_by_text_not_identity() -> None:
     held = stamp(1, at=100, replica="kpc-1")
     later = stamp(2, at=50, replica="kpc-1")
     read_back = Stamp(*json.loads(json.dumps(later)))

@@ -48,7 +48,7 @@ def test_the_help_needs_no_driver_and_no_event_loop(command: str) -> None:
     assert not imported(*command.split(), "--help") & (HEAVY | ASYNCIO)
 
 
-def test_a_wrong_setting_is_told_before_any_driver_is_imported() -> None:
+def test_wrong_setting_is_reported_before_any_driver_is_imported() -> None:
     # Typer reads options with pydantic.
     assert not imported("status", "--database-url", "mysql://x") & (HEAVY - {"pydantic"})
 

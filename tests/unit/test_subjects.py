@@ -10,7 +10,7 @@ tokens = st.text(st.characters(exclude_characters=". *>\t\r\n"), min_size=1)
 
 @settings(deadline=None)
 @given(tokens, tokens, tokens)
-def test_what_is_built_from_an_originator_and_a_type_parses_into_them(originator: str, group: str, kind: str) -> None:
+def test_built_subject_parses_to_its_originator_and_type(originator: str, group: str, kind: str) -> None:
     subject = build(originator, f"{group}.{kind}")
     assert subject.count(".") == 6
     assert parse(subject) == EventSubject(originator, f"{group}.{kind}")
@@ -43,7 +43,7 @@ def test_another_subject_is_not_one_of_endpoint_events(subject: str) -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_any_text_parses_or_does_not(subject: str) -> None:
+def test_any_text_parses_without_an_error(subject: str) -> None:
     parsed = parse(subject)
     assert parsed is None or subject.startswith(f"kaa.v1.events.{parsed.originator}.endpoint")
 
@@ -86,7 +86,7 @@ def test_filters_select_each_group_of_each_originator_and_no_other_protocol() ->
 
 
 @pytest.mark.parametrize(("version", "several"), [((2, 9, 25), False), ((2, 10, 0), True), ((3, 0, 0), True)])
-def test_a_server_that_knows_one_filter_gets_one_for_all_groups(version: tuple[int, ...], several: bool) -> None:
+def test_server_with_a_single_filter_gets_one_for_all_groups(version: tuple[int, ...], several: bool) -> None:
     assert (len(filters((), GROUPS, server_version=version)) > 1) is several
     if not several:
         assert filters((), GROUPS, server_version=version) == ("kaa.v1.events.*.endpoint.>",)

@@ -86,7 +86,7 @@ async def test_pauses_grow_while_nothing_is_committed(scene: MemoryScene, pauses
     assert pauses == [1, 2, 3, 4]
 
 
-async def test_pauses_begin_anew_once_something_was_committed(scene: MemoryScene, pauses: list[int]) -> None:
+async def test_pauses_start_over_after_a_commit(scene: MemoryScene, pauses: list[int]) -> None:
     scene.batch_size = 1
     await scene.stream.publish(*scene.connects(1, 3))
     fails = CommitFault.ROLLED_BACK
@@ -97,7 +97,7 @@ async def test_pauses_begin_anew_once_something_was_committed(scene: MemoryScene
 
 
 @pytest.mark.parametrize("server", ["stream", "database"])
-async def test_a_server_that_is_away_at_the_start_is_waited_for(
+async def test_daemon_waits_for_a_server_that_is_down_at_the_start(
     scene: MemoryScene, pauses: list[int], server: str
 ) -> None:
     connections = scene.stream.connections if server == "stream" else scene.database.connections
@@ -110,7 +110,7 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(
     assert pauses == list(range(1, len(pauses) + 1))
 
 
-async def test_pauses_grow_for_a_server_that_goes_away_after_a_commit(scene: MemoryScene, pauses: list[int]) -> None:
+async def test_pauses_grow_for_a_server_that_goes_down_after_a_commit(scene: MemoryScene, pauses: list[int]) -> None:
     await scene.stream.publish(*scene.connects(1, 1))
     daemon = scene.follow()
     await daemon.hears("caught up at 1")
@@ -127,7 +127,7 @@ async def test_pauses_grow_for_a_server_that_goes_away_after_a_commit(scene: Mem
     ("server", "refusal"),
     [("stream", BrokerLoginError("wrong password")), ("database", DatabaseLoginError("wrong password"))],
 )
-async def test_a_login_that_is_refused_is_fatal_at_first_and_tried_again_once_it_was_accepted(
+async def test_refused_login_is_fatal_at_first_and_retried_once_it_was_accepted(
     scene: MemoryScene, server: str, refusal: FatalError
 ) -> None:
     connections = scene.stream.connections if server == "stream" else scene.database.connections
@@ -146,7 +146,7 @@ async def test_a_login_that_is_refused_is_fatal_at_first_and_tried_again_once_it
     assert {type(error) for error in recorder.errors[1:]} == {LoginRefusedAgainError}
 
 
-async def test_a_server_that_goes_away_while_nothing_happens_is_noticed_and_waited_for(scene: MemoryScene) -> None:
+async def test_idle_daemon_notices_a_server_that_goes_down_and_waits_for_it(scene: MemoryScene) -> None:
     daemon = scene.follow()
     await daemon.hears("caught up at 0")
     scene.database.connections.reachable = False
@@ -226,7 +226,7 @@ async def test_the_standby_takes_over_when_the_leader_stops(scene: MemoryScene) 
     await standby.stop()
 
 
-async def test_a_commit_under_way_when_the_lead_is_lost_comes_to_nothing(scene: MemoryScene) -> None:
+async def test_commit_in_progress_is_rolled_back_when_the_lead_is_lost(scene: MemoryScene) -> None:
     await scene.stream.publish(*scene.connects(1, 2))
     daemon = scene.follow()
     await daemon.hears("caught up at 2")
@@ -240,7 +240,7 @@ async def test_a_commit_under_way_when_the_lead_is_lost_comes_to_nothing(scene: 
     assert await scene.database.endpoints() == {f"e{n}": n for n in range(1, 5)}
 
 
-async def test_a_daemon_that_was_overtaken_while_it_was_paused_writes_nothing_and_goes_on_from_there(
+async def test_paused_daemon_that_was_overtaken_writes_nothing_and_continues_at_the_new_checkpoint(
     scene: MemoryScene,
 ) -> None:
     await scene.stream.publish(*scene.connects(1, 2))
@@ -310,9 +310,7 @@ async def test_stopping_during_a_commit_finishes_it(scene: MemoryScene) -> None:
 
 
 @pytest.mark.parametrize("fault", [CommitFault.ROLLED_BACK, CommitFault.UNKNOWN])
-async def test_stopping_during_a_commit_that_fails_returns_without_another_try(
-    scene: MemoryScene, fault: CommitFault
-) -> None:
+async def test_stopping_during_a_failing_commit_returns_without_a_retry(scene: MemoryScene, fault: CommitFault) -> None:
     await scene.stream.publish(*scene.connects(1, 2))
     scene.database.commit_faults.append(fault)
     daemon = scene.follow()
@@ -339,7 +337,7 @@ async def test_cancelling_the_run_ends_the_session_and_closes_the_store(scene: M
     assert scene.database.leader.lost.is_set()
 
 
-async def test_heartbeats_go_on_while_a_query_runs(scene: MemoryScene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_heartbeats_continue_while_a_query_runs(scene: MemoryScene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "_HEARTBEAT_S", 0)
     await scene.stream.publish(*scene.connects(1, 1))
     daemon = scene.follow()

@@ -29,7 +29,7 @@ def test_pairs_are_one_line_each_however_long_they_are(capsys: pytest.CaptureFix
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_narrow_terminal_folds_and_leaves_nothing_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_narrow_terminal_wraps_and_truncates_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     endpoint_id = "".join(f"{number:02}" for number in range(32))
     tables.print_rows(("id", "says"), [(endpoint_id, "much to read here")])
     printed = capsys.readouterr().out

@@ -36,7 +36,7 @@ IMPOSSIBLE = replace(CHECKPOINT, position=0)
         (IMPOSSIBLE, 9, None, "at position 0, where no message can be", "where no message can be"),
     ],
 )
-def test_a_stream_is_told_by_its_end_and_the_message_at_the_checkpoint(
+def test_stream_is_identified_by_its_end_and_the_message_at_the_checkpoint(
     checkpoint: Checkpoint,
     last: int,
     message: Message | None,
@@ -52,12 +52,12 @@ def test_a_stream_is_told_by_its_end_and_the_message_at_the_checkpoint(
     assert moved is None or moved.startswith("it was created at another time, and ")
 
 
-async def test_a_stream_is_not_asked_for_a_message_at_no_position(scene: MemoryScene) -> None:
+async def test_stream_is_not_queried_for_a_message_at_position_0(scene: MemoryScene) -> None:
     async with scene.stream.open() as source:
         assert not await is_same_stream(source.view, StreamState(CREATED, 1, 9), IMPOSSIBLE)
 
 
-async def test_the_message_at_the_checkpoint_is_asked_for(scene: MemoryScene) -> None:
+async def test_message_at_the_checkpoint_is_requested(scene: MemoryScene) -> None:
     await scene.stream.publish(*scene.connects(1, 3))
     await scene.fold()
     checkpoint = scene.database.checkpoint

@@ -43,7 +43,7 @@ CODECS = Codecs()
 
 
 @given(histories())
-def test_the_registers_of_any_state_read_as_they_were_written(history: list[Event]) -> None:
+def test_registers_of_any_state_decode_to_what_was_encoded(history: list[Event]) -> None:
     assert len(REGISTER_DECODERS) == len(FACETS)
     for endpoint in folded(history).values():
         for decoder, state in zip(REGISTER_DECODERS, endpoint.states, strict=True):
@@ -65,7 +65,7 @@ def test_a_time_is_sent_in_microseconds_since_2000_and_read_back_in_unix_millise
     assert CODECS.decode("timestamptz", ((time - POSTGRES_EPOCH) // timedelta(microseconds=1),)) == unix_ms
 
 
-def test_times_cross_as_integers_and_jsonb_as_bytes() -> None:
+def test_times_are_transferred_as_integers_and_jsonb_as_bytes() -> None:
     assert CODECS.formats == {"pg_catalog.timestamptz": "tuple", "pg_catalog.jsonb": "binary"}
 
 

@@ -118,7 +118,7 @@ async def test_facets_that_are_needed_later_are_loaded_and_the_ones_that_were_fo
     assert row.last_event_seq == 4
 
 
-async def test_rows_that_are_refused_are_told_from_a_fault_of_the_messages_in_hand(scene: MemoryScene) -> None:
+async def test_rejected_rows_are_not_blamed_on_the_current_messages(scene: MemoryScene) -> None:
     await scene.database.refuse("e2")
     staging = MemoryStaging(scene.database)
     await staging.open()
