@@ -78,9 +78,12 @@ class Session:
             TransientError: the session is over; another one may succeed.
             FatalError: continuing would be wrong.
         """
-        checkpoint = await self._begin()
+        known = await self._store.checkpoint()
+        checkpoint = await (self._new_checkpoint() if known is None else self._verified(known))
         projection = self._projection = Projection(self._decoder, self._store, checkpoint)
         gap = await self._reader.seek(checkpoint.position)
+        if known is None:
+            await self._store.begin(checkpoint)  # a stream that cannot be followed must not claim the tables
         if gap is not None:
             await projection.process(self._across(gap))
         await self._announce(projection.checkpoint)
@@ -93,16 +96,13 @@ class Session:
                 if self._stopping:
                     return
 
-    async def _begin(self) -> Checkpoint:
-        """Return a verified checkpoint, or a new one if nothing was ever folded."""
-        checkpoint = await self._store.checkpoint()
-        if checkpoint is None:
-            state = await self._source.view.state()
-            checkpoint = Checkpoint(
-                stream=self._options.stream, stream_created_at=state.created_at, rules=self._options.rules
-            )
-            await self._store.begin(checkpoint)
-            return checkpoint
+    async def _new_checkpoint(self) -> Checkpoint:
+        """Return a checkpoint for tables into which nothing was ever folded."""
+        state = await self._source.view.state()
+        return Checkpoint(stream=self._options.stream, stream_created_at=state.created_at, rules=self._options.rules)
+
+    async def _verified(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return a checkpoint whose rules and stream are those of this session."""
         if checkpoint.stream != self._options.stream:
             raise OtherStreamError(found=checkpoint.stream, wanted=self._options.stream)
         checkpoint.rules.check(self._options.rules)
