@@ -72,7 +72,7 @@ async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def other_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
-    """A second migrated one, for whatever a result is compared with."""
+    """A second migrated database, for a result to compare with."""
     async with servers.database(postgres_server) as url:
         yield url
 
@@ -107,7 +107,7 @@ def event(codec: Codec) -> Callable[..., Wire]:
 
 @pytest.fixture
 async def nats_client(nats_url: str) -> AsyncIterator[Client]:
-    """A client that reconnects whatever a test does to the server."""
+    """A client that survives restarts of the server."""
     async with lasting_client(nats_url) as client:
         yield client
 
@@ -147,7 +147,7 @@ def query() -> Callable[..., Awaitable[Rows]]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Awaitable[None]]:
-    """Returns once a condition holds that nobody announces, or fails after some patience."""
+    """Polls a condition until it holds."""
 
     async def eventually(condition: Callable[[], Awaitable[object]], *, patience_s: float = PATIENCE_S) -> None:
         async with asyncio.timeout(patience_s):

@@ -34,7 +34,7 @@ def states(query: Query, database_url: str) -> Callable[[], Awaitable[list[tuple
 
 
 async def waiting(projector: CommandLine) -> dict[str, int]:
-    """How many wait for somebody, by reason, as `status` says."""
+    """Parked dead letters by reason, as `status` shows them."""
     counts: dict[str, int] = json.loads(await projector.succeeds("status", "--json"))["dead_letters_by_reason"]
     return counts
 

@@ -32,7 +32,7 @@ TABLE = "SELECT * FROM endpoint_state ORDER BY endpoint_id"
 
 
 class World:
-    """A stream and a database, and what people do to them."""
+    """A stream and a database, and what a test does to them."""
 
     def __init__(self, command: CommandLine, jetstream: JetStreamContext, query: Query, eventually: Eventually) -> None:
         self.command = command
@@ -57,7 +57,7 @@ class World:
         """Return once a query finds something."""
         await self._eventually(lambda: self.sql(condition, *arguments))
 
-    async def nobody_rebuilds(self) -> None:
+    async def no_rebuild_runs(self) -> None:
         """Return once the server has noticed that a killed rebuild is gone."""
         await self.holds(f"SELECT WHERE NOT EXISTS ({REBUILDING})")
 
@@ -86,7 +86,7 @@ def world(prepared: CommandLine, nats_client: Client, query: Query, eventually: 
 
 @pytest.fixture
 def undisturbed(world: World, other_database_url: str, query: Query) -> Callable[[], Awaitable[Rows]]:
-    """Folds the whole stream once where nobody interferes, and returns the table."""
+    """Folds the whole stream once into another database, and returns the table."""
 
     async def undisturbed() -> Rows:
         await world.fold(database_url=other_database_url, consumer="undisturbed")
@@ -303,7 +303,7 @@ async def test_killed_rebuild_leaves_the_table_unchanged_or_repaired(
     wrong = await corrupt()
     async with world.held_rebuild() as rebuild:
         assert (await rebuild.kill()).code == -signal.SIGKILL
-    await world.nobody_rebuilds()
+    await world.no_rebuild_runs()
     assert await world.sql(TABLE) == wrong
 
     moments = Random(3)  # noqa: S311 - moments, not secrets
@@ -312,7 +312,7 @@ async def test_killed_rebuild_leaves_the_table_unchanged_or_repaired(
         await world.holds(REBUILDING)
         await asyncio.sleep(moments.uniform(0, 0.4))
         await rebuild.kill()
-        await world.nobody_rebuilds()
+        await world.no_rebuild_runs()
         found = await world.sql(TABLE)
         assert found in (wrong, right)
         if found == right:

@@ -1,4 +1,4 @@
-"""What somebody else can do to a daemon's consumer and its deliveries; see `faults`."""
+"""Faults that another client causes in a daemon's consumer and its deliveries; see `faults`."""
 
 import asyncio
 from contextlib import suppress

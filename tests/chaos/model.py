@@ -118,7 +118,7 @@ def _ends(closed: Stamp, opened: Stamp) -> bool:
 
 
 def _facts(revision: str, kind: str, record: Record, named: dict[str, str]) -> Record:
-    """Return what a record says beside the endpoints, whatever revision it is of."""
+    """Return what a record of any revision says, except for the endpoints."""
     facts: Record = {}
     if kind in _NAMES_THE_VERSION:
         for version in named.values():

@@ -1,7 +1,7 @@
 """Outages at full length under load: `python -m tests.chaos.outages`, or `make outages`.
 
 Each has servers of its own, and the daemon reaches them without a proxy.
-What is printed: how soon the daemon went on once whatever was away had returned,
+It prints how soon the daemon continued once the server was back,
 how many messages it parked, and how the tables differ from a plain fold of the stream.
 """
 
@@ -245,7 +245,7 @@ async def _main() -> int:
             continue
         try:
             found = await suffer(outage, Scale(away_s=options.away))
-        except Exception:  # noqa: BLE001 - whatever it is, the outage was not survived
+        except Exception:  # noqa: BLE001 - any error fails the outage
             found = Found(wrong=[traceback.format_exc()])
         failed += not found.is_fine
         resumed = ", ".join(f"{seconds:.1f}" for seconds in found.resumed_s)

@@ -14,7 +14,7 @@ class Moment(Enum):
     """Where in the life of a commit something happens."""
 
     BEFORE = "before the commit is sent"
-    SENT = "when the commit is sent, whatever becomes of it"
+    SENT = "when the commit is sent, before its result is known"
     UNANSWERED = "when the commit is done and its answer on the way"
     AFTER = "when the answer has arrived"
 
@@ -56,7 +56,7 @@ class PostgresProxy(Proxy):
         return self._ambush
 
     def lie(self) -> asyncio.Event:
-        """Grant the leader's lock to whoever asks, until told not to; return what tells that it happened."""
+        """Grant the leader's lock to every daemon until told not to; return an event that is set when it happened."""
         self._lied = asyncio.Event()
         return self._lied
 

@@ -42,7 +42,7 @@ class Tables:
 def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
     """Fold with the projector's own rules, one message at a time, in memory.
 
-    `tried_again` tells of dead letters that somebody retried how often that was, by position.
+    `tried_again` counts the retries of dead letters, by position.
     """
     endpoints: dict[str, Endpoint] = {}
     tables = Tables({}, {}, {}, 0)
@@ -122,7 +122,7 @@ def _refuse(events: Sequence[Event] | Skipped) -> None:
 
 
 def _dead_letter(message: Message, reason: str, tried_again: Mapping[int, int]) -> Row:
-    # One attempt, if nobody retried it: whatever is folded twice is parked twice.
+    # One attempt for each dead letter that was not retried: a message folded twice is parked twice.
     attempts = 1 + tried_again.get(message.position, 0)
     values = (message.position, message.subject, message.payload, message.stored_at, reason, "parked", attempts)
     return dict(zip(_DEAD_LETTER_COLUMNS, values, strict=True))

@@ -20,7 +20,7 @@ async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:
             chosen = schedule(seed, count=options.faults)
             try:
                 wrong = await run(world, seed, chosen, options.revision)
-            except Exception:  # noqa: BLE001 - whatever it is, the seed has failed
+            except Exception:  # noqa: BLE001 - any error fails the seed
                 wrong = [traceback.format_exc()]
             results.put((seed, [fault.__name__ for fault in chosen], wrong, time.monotonic() - began))
 

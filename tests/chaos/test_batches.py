@@ -1,4 +1,4 @@
-"""However a stream is cut into batches, and whatever a rebuild holds back, the tables are those of a plain fold."""
+"""The tables are those of a plain fold for any batch size and any cache size of a rebuild."""
 
 import secrets
 from collections.abc import AsyncIterator

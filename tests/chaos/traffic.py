@@ -107,7 +107,7 @@ class Traffic:
         return self._wire(event.originator, event.event_type, event.record)
 
     def _hostile(self) -> Wire:
-        """Return an event that may be late, fenced, from a clock that stepped back, or from nobody knows whom."""
+        """Return an event that may be late, fenced, of an unknown replica, or from a clock that stepped back."""
         return self._wire(self._random.choice(_ORIGINATORS), *self._record())
 
     def _malformed(self) -> Wire:

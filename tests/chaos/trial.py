@@ -74,7 +74,7 @@ class Trial:
     premature: list[str] = field(default_factory=list)
     """Acknowledgements that came before the commit."""
     tried_again: Counter[int] = field(default_factory=Counter)
-    """How often somebody retried each dead letter."""
+    """Retries of each dead letter."""
     published: int = 0
     """Position of the last message that the broker said it had stored."""
     per_second: int = 300
@@ -120,7 +120,7 @@ class Trial:
             try:
                 return await self.connection.fetch(sql, *arguments)
             except BaseException:
-                self.connection.terminate()  # whatever has happened to it, it is not to be used again
+                self.connection.terminate()  # its state is unknown, so it is not used again
                 raise
 
     async def position(self) -> int:

@@ -73,7 +73,7 @@ class World:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        """Connect to NATS directly, through whatever happens to the server."""
+        """Connect to NATS directly; the client survives restarts of the server."""
         async with lasting_client(self.nats.url) as client:
             yield client
 

@@ -162,7 +162,7 @@ def check(revision: str, message: Message) -> str:
     for event in decoded:
         assert event.stamp.position == message.position
         assert 0 < event.stamp.occurred_at <= message.stored_at
-        assert event.endpoint_ids, "an event about nobody"
+        assert event.endpoint_ids, "an event about no endpoint"
         for endpoint_id in event.endpoint_ids:
             assert 0 < len(endpoint_id.encode()) <= MAX_ENDPOINT_ID_BYTES
         for text in _texts(event):

@@ -1,4 +1,4 @@
-"""Whatever bytes arrive, decoding returns events, a skip or poison; nothing else, soon, and in little memory."""
+"""Decoding any bytes returns events, a skip or poison, in little time and memory."""
 
 import time
 import tracemalloc

@@ -67,7 +67,7 @@ async def test_an_event_about_several_endpoints_changes_all_of_them_or_none(scen
 
 
 async def test_events_after_a_rejected_message_build_on_committed_state(scene: Scene, event: Event) -> None:
-    """Whatever is folded ahead of a commit must not rest on the part of it that was refused."""
+    """A batch folded ahead of a commit must not build on the part of it that was rejected."""
     await scene.query("ALTER TABLE endpoint_state ADD CHECK (app_version <> 'refused')")
     await scene.publish(
         event("lifecycle.registered", "e", appVersionName="v1", timestamp=1000),

@@ -1,4 +1,4 @@
-"""A daemon says of itself what is true, whatever happens to it and around it."""
+"""What a daemon reports over HTTP while it works, is blocked, or has lost a server."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The hot path reaches rows by the primary key, whatever Postgres believes of the table when it plans."""
+"""The hot path reads rows by the primary key, with any statistics of the table."""
 
 import json
 from collections.abc import AsyncIterator, Iterator

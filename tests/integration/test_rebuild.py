@@ -42,7 +42,7 @@ UNKNOWN = (subjects.build("kpc", "config.future"), b"")
 
 
 class World:
-    """A stream and a database, and what people do to them."""
+    """A stream and a database, and what a test does to them."""
 
     def __init__(self, scene: Scene, jetstream: JetStreamContext, eventually: Eventually) -> None:
         self.scene = scene
@@ -88,7 +88,7 @@ class World:
         return str(skipped)
 
     async def waits(self, application: str) -> None:
-        """Return when a connection of that name waits for a lock that somebody else has."""
+        """Return when a connection of that name waits for a lock."""
         asked = """
         SELECT FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE $1 || '%' AND wait_event_type = 'Lock'
@@ -117,7 +117,7 @@ def world(scene: Scene, nats_client: Client, eventually: Eventually) -> World:
 
 @pytest.fixture
 def undisturbed(scene: Scene, other_database_url: str) -> Callable[[], Awaitable[Rows]]:
-    """Folds the whole stream once where nobody interferes, and returns the table."""
+    """Folds the whole stream once into another database, and returns the table."""
 
     async def undisturbed() -> Rows:
         await scene.fold(url=other_database_url, consumer="undisturbed")

@@ -41,7 +41,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def files(tmp_path: Path, authority: trustme.CA) -> Path:
-    """A folder with certificates, and with those of an authority that nobody trusts."""
+    """A folder with certificates, also of an authority that is not trusted."""
     for name, ca in (("", authority), ("foreign-", trustme.CA())):
         ca.cert_pem.write_to_path(str(tmp_path / f"{name}ca.pem"))
         for who in ("127.0.0.1", "projector@fleet.example"):
@@ -200,7 +200,7 @@ EVERY_VERBOSE = tuple(
 
 
 async def test_no_command_prints_a_secret_at_any_verbosity(guarded_postgres_url: str, tmp_path: Path) -> None:
-    """With servers that are away, that let nobody in, and with URLs that are wrong."""
+    """With servers that are unreachable or refuse the login, and with wrong URLs."""
     away, away_from = f"nats://fleet:{SECRET}@127.0.0.1:1", f"postgresql://fleet:{SECRET}@127.0.0.1:1/fleet"
     for nats_url, database_url, commands, code in (
         (away, guarded_postgres_url, SHORT_AND_LONG + EVERY_VERBOSE, 3),

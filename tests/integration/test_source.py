@@ -131,7 +131,7 @@ async def test_messages_arrive_in_order_with_their_stored_time(
         request = json.dumps({"seq": message.position}).encode()
         answer = await nats_client.request(f"$JS.API.STREAM.MSG.GET.{stream}", request)
         seconds, _, fraction = json.loads(answer.data)["message"]["time"].rstrip("Z").partition(".")
-        ms = int(f"{fraction:0<3}"[:3])  # whatever is below a millisecond is cut off
+        ms = int(f"{fraction:0<3}"[:3])  # truncated to milliseconds
         assert message.stored_at == datetime.fromisoformat(f"{seconds}+00:00").timestamp() * 1000 + ms
 
 
@@ -468,7 +468,7 @@ async def test_connecting_to_unresponsive_servers_times_out(monkeypatch: pytest.
         urls = []
         for _ in range(3):
             deaf = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-            for _ in range(3):  # whoever comes after these waits, as for a machine that is switched off
+            for _ in range(3):  # further connections wait, as for a machine that is switched off
                 waiting = sockets.enter_context(socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(deaf.getsockname())

@@ -56,10 +56,10 @@ async def test_view_shows_position_and_freshness(
 
     await daemon.stop()
 
-    async def nobody_works() -> bool:
+    async def no_daemon_leads() -> bool:
         return not (await look())["active"]
 
-    await eventually(nobody_works)  # Postgres lets go of the lock when it has noticed
+    await eventually(no_daemon_leads)  # Postgres lets go of the lock when it has noticed
     status = await look()
     assert (status["position"], status["active_since"]) == (2, None)
 

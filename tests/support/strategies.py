@@ -48,7 +48,7 @@ def given_events(facet: Facet[S], *events: Event) -> S:
 def when(facet: Facet[S], state: S, event: Event) -> tuple[S, Verdict]:
     """Return the state after one more event, and what came of it.
 
-    The event comes twice: whatever it is, its immediate redelivery must change nothing.
+    The event comes twice: its immediate redelivery must change nothing.
     """
     outcome = _reduce(facet, state, event)
     after, verdict = (state, outcome) if isinstance(outcome, Verdict) else (outcome, Verdict.APPLIED)

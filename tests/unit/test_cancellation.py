@@ -1,4 +1,4 @@
-"""A task that is cancelled ends, whatever the NATS client does with the cancellation."""
+"""A cancelled task ends although the NATS client swallows cancellations."""
 
 import asyncio
 from typing import Any

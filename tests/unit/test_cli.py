@@ -1,4 +1,4 @@
-"""What is left of an error that nobody expected."""
+"""How an unexpected error is reported."""
 
 import sys
 

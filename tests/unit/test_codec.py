@@ -333,7 +333,7 @@ def test_malformed_message_has_no_origin(revision: str) -> None:
         assert kind.codec.origin(unreadable) is None
 
 
-# Both ways, and whatever comes.
+# Both directions, and arbitrary input.
 
 
 def values(schema: Any) -> st.SearchStrategy[Any]:

@@ -7,7 +7,7 @@ from projector.errors import FatalError, TransientError
 
 
 class Connection:
-    """One connection. Once it is lost, whatever uses it fails."""
+    """One connection. Every use of it fails once it is lost."""
 
     def __init__(self, error: type[TransientError], turns: Callable[[], int] = lambda: 1) -> None:
         """Take what a lost connection raises, and how many turns of the loop each wait takes."""
