@@ -1,4 +1,4 @@
-"""A Postgres that tests may end, and what drives the daemon's loop."""
+"""A Postgres that tests may stop, and fixtures of the daemon."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -18,7 +18,7 @@ def _spare_postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def spare_postgres(_spare_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
-    """A server that a test may end and start again."""
+    """A server that a test may stop and restart."""
     if not _spare_postgres.is_running:
         _spare_postgres.start()
     return _spare_postgres

@@ -1,4 +1,4 @@
-"""Databases that are set up or changed in ways that their owners may choose."""
+"""Databases with settings or changes by their owners."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def test_column_added_to_the_table_does_not_end_a_running_daemon(scene: Sc
 
 @pytest.fixture
 async def restricted(scene: Scene, event: Event) -> AsyncIterator[str]:
-    """A URL of a role from which a policy hides a row of a table that is right."""
+    """The URL of a role from which a policy hides a row of a correct table."""
     await scene.publish(event("connectivity.connected", "seen"), event("connectivity.connected", "hidden"))
     await scene.fold()
     role = f"restricted_{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""The endpoints are counted slice by slice, each of which reads its own pages and no others."""
+"""Endpoints are counted in slices, each of which reads only its own pages."""
 
 from collections.abc import AsyncIterator
 
@@ -53,7 +53,7 @@ async def test_a_large_table_is_counted_in_several_slices_each_endpoint_once(
     assert counts.endpoints == ENDPOINTS
     assert counts.by_status == {"disconnected": 20_000, "connected": 10_000}
     assert counts.by_config_status == {"none": 15_000, "applied": 15_000}
-    # 27 versions and none at all, of which the most frequent are named.
+    # 27 versions and no version; only the most frequent ones are named.
     assert counts.by_version["(unknown)"] == 3000
     assert len(counts.by_version) == 21
     assert counts.by_version["(other)"] == 8 * 1000

@@ -1,4 +1,4 @@
-"""The doctor on set-ups that are bad, on real servers: each names its fault."""
+"""The doctor on real servers with bad configurations: it names each fault."""
 
 import json
 import time
@@ -162,7 +162,7 @@ def wire(kind: Kind) -> Wire:
 
 
 async def said(scene: Scene, name: str, **settings: str) -> str:
-    """Return what a finding says."""
+    """Return the text of a finding."""
     found = (await examination(scene.nats_url, scene.database_url, **settings)).findings
     (what,) = [finding.what for finding in found if finding.name == name]
     return what
@@ -284,7 +284,7 @@ async def test_doctor_finds_a_shared_consumer(scene: Scene, other_database_url: 
 
 
 async def create(client: Client, what: str, config: dict[str, Any], name: str = STREAM) -> None:
-    """Set something up that the client library does not know in full."""
+    """Create an object with fields that the client library does not know."""
     request = {"name": name, **config} if what == "STREAM.CREATE" else config
     reply = await client.request(f"$JS.API.{what}.{name}", json.dumps(request).encode())
     assert "error" not in json.loads(reply.data), reply.data
@@ -292,7 +292,7 @@ async def create(client: Client, what: str, config: dict[str, Any], name: str = 
 
 @pytest.fixture
 def serve(server_folder: Path) -> Iterator[Callable[..., EmbeddedNats]]:
-    """Starts NATS servers with configurations of a test's own."""
+    """Starts NATS servers with the configuration of a test."""
     with ExitStack() as stack:
         yield lambda config, name="nats": stack.enter_context(servers.nats_in(server_folder / name, config=config))
 
@@ -432,7 +432,7 @@ async def test_doctor_finds_asynchronous_commits(scene: Scene) -> None:
 
 @pytest.fixture
 async def role_url(database_url: str, query: Query) -> AsyncIterator[str]:
-    """How a role reaches the database that may look at all of it and write nothing."""
+    """The URL of a role that may read the whole database and write nothing."""
     name = database_url.partition("?")[0].rpartition("/")[2]
     await query(database_url, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
     await query(database_url, "CREATE ROLE onlooker LOGIN")

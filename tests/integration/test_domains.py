@@ -1,4 +1,4 @@
-"""JetStream in another domain, behind a leaf node, or in another account: everything goes where the settings say."""
+"""JetStream in another domain, behind a leaf node, or in another account: all requests follow the settings."""
 
 import asyncio
 from collections.abc import Iterator

@@ -112,7 +112,7 @@ async def test_a_connection_that_was_terminated_while_idle_is_transient(
 ) -> None:
     pid = connection.get_server_pid()
     assert await query(database_url, "SELECT pg_terminate_backend($1, 10000)", pid) == [(True,)]
-    for _ in range(2):  # the second finds a connection that is known to be closed
+    for _ in range(2):  # the second query finds a connection that is known to be closed
         with pytest.raises(DatabaseUnavailableError), translated():
             await connection.execute("SELECT 1")
 

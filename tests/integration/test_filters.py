@@ -1,4 +1,4 @@
-"""What shares the prefix of our subjects must not cross the wire to us."""
+"""Messages of other protocols that share the subject prefix must not be delivered."""
 
 from typing import Any
 

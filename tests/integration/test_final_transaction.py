@@ -1,4 +1,4 @@
-"""What befalls a rebuild during and after its replay: nothing is replayed twice, and what was done is reported."""
+"""Faults of a rebuild during and after its replay: nothing is replayed twice, and the result is reported."""
 
 import asyncio
 import secrets
@@ -28,7 +28,7 @@ async def wrong(scene: Scene, event: Event) -> Scene:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks that are waited for in a tenth of a second."""
+    """A lock timeout of a tenth of a second."""
     monkeypatch.setattr(store_module, "WRITER_SETTINGS", {**store_module.WRITER_SETTINGS, "lock_timeout": "100ms"})
     monkeypatch.setattr("projector.storage.staging.WRITER_SETTINGS", store_module.WRITER_SETTINGS)
 

@@ -1,4 +1,4 @@
-"""What decoding takes for a JSON value that Postgres can hold, and Postgres itself."""
+"""The JSON values that decoding accepts, compared with those that Postgres accepts."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Events of the largest sizes and the oddest content are folded, or parked with the reason, in bounded memory."""
+"""Events of extreme size or content are folded, or parked with the reason, in bounded memory."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ ODD_IDS = [
 async def test_an_event_that_names_a_hundred_thousand_endpoints_is_folded_in_one_transaction(
     scene: Scene, event: Event
 ) -> None:
-    """At about ten bytes each they fill a message of the largest size that a server takes by default."""
+    """At about ten bytes each they fill the largest message that a server accepts by default."""
     names = [f"e{number:05d}" for number in range(100_000)]
     await scene.publish(event(DISCONNECTED, endpointIds=names), event(CONNECTED, "e00000", timestamp=2**62))
     recorder = await scene.fold()
@@ -156,7 +156,7 @@ finally:
 
 
 async def test_memory_is_bounded_for_any_backlog(scene: Scene, event: Event, publish: Publish) -> None:
-    """The stream is larger than what the daemon may take, in messages of nearly a megabyte and in small ones."""
+    """The stream is larger than the daemon's memory limit, in messages of nearly a megabyte and in small ones."""
     large = event(METADATA, "e", added=["k" * 500_000, "l" * 500_000])
     many = event(DISCONNECTED, endpointIds=[f"e{number:05d}" for number in range(50_000)])
     small = [event(CONNECTED, f"c{number}") for number in range(20_000)]

@@ -33,7 +33,7 @@ PERIOD_S = 0.5
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have everything beat and ask more often, as the periods of the tests are shorter."""
+    """Shorten the periods of heartbeats and samples."""
     monkeypatch.setattr(pull_module, "_IDLE_S", 0.05)
     monkeypatch.setattr(supervisor_module, "_STANDBY_POLL_S", 0.05)
     monkeypatch.setattr(supervisor_module, "_HEARTBEAT_S", 0.05)
@@ -51,7 +51,7 @@ async def idle(scene: Scene) -> AsyncIterator[Watched]:
 
 @pytest.fixture
 async def soon_red(scene: Scene) -> AsyncIterator[Watched]:
-    """An idle daemon that is red soon after its loop is blocked."""
+    """An idle daemon that becomes unhealthy soon after its loop is blocked."""
     async with watched(scene, heartbeat_period_s=PERIOD_S) as daemon:
         await daemon.daemon.hears("caught up at 0")
         yield daemon
@@ -209,7 +209,7 @@ async def test_http_off_listens_nowhere(scene: Scene) -> None:
 
 @pytest.fixture
 async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
-    """A daemon that has folded events of every kind, and has skipped and parked something."""
+    """A daemon that has folded events of every kind, and has skipped and parked messages."""
     replica: dict[str, Any] = {"originatorReplicaId": "kpc-0", "timestamp": int(time.time() * 1000) + 90_000}
     async with watched(scene) as daemon:
         await scene.publish(
@@ -290,7 +290,7 @@ async def test_host_header_of_this_machine_is_answered(idle: Watched, host: str)
 
 
 async def samples(daemon: Watched) -> dict[str, list[Any]]:
-    """The samples of a scrape by the names that they are asked for with."""
+    """The samples of a scrape, by name."""
     scrape = (await daemon.get("/metrics")).body
     found: dict[str, list[Any]] = {}
     for family in text_string_to_metric_families(scrape):

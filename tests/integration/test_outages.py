@@ -1,4 +1,4 @@
-"""What may pass is waited for: the daemon resumes by itself, loses nothing and parks nothing."""
+"""The daemon survives transient faults: it resumes by itself, loses nothing and parks nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.support.scene import Scene
 
 @asynccontextmanager
 async def locked(url: str) -> AsyncIterator[None]:
-    """Keep the table to oneself."""
+    """Lock the table."""
     connection = await asyncpg.connect(url)
     async with connection.transaction():
         await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")
@@ -32,7 +32,7 @@ async def writers_waiting(scene: Scene) -> int:
 
 @pytest.fixture
 def backlog(event: Event) -> list[Wire]:
-    """Events of 50 endpoints, each of which can only come to its last state if every one was folded once, in order."""
+    """Events of 50 endpoints, whose final state is reached only if every event is folded once, in order."""
     messages = []
     for number in range(500):
         endpoint_id, at = f"e{number % 50}", 1_700_000_000_000 + number
@@ -45,7 +45,7 @@ def backlog(event: Event) -> list[Wire]:
 
 @pytest.fixture
 async def undisturbed(scene: Scene, backlog: list[Wire], other_database_url: str) -> list[tuple[object, ...]]:
-    """The table that the backlog comes to when nothing happens."""
+    """The table that the backlog implies, without faults."""
     await scene.publish(*backlog)
     await scene.fold(url=other_database_url, consumer="undisturbed", batch_size=1000)
     return await scene.table(other_database_url)
@@ -172,7 +172,7 @@ async def test_standby_takes_over_from_the_leader(scene: Scene, event: Event, mo
 async def test_two_leaders_fold_every_event_once(
     scene: Scene, undisturbed: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock is the courtesy; what keeps a second projector from doing harm is the checkpoint."""
+    """The lock only avoids wasted work; the checkpoint ensures safety."""
 
     async def lead(store: store_module.Store) -> bool:
         del store

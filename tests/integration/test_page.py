@@ -1,4 +1,4 @@
-"""The page at `/`, served by a daemon on real servers and looked at with a real browser."""
+"""The page at `/`, served by a daemon on real servers and tested in a real browser."""
 
 import asyncio
 import re
@@ -60,7 +60,7 @@ async def look(scene: Scene) -> AsyncIterator[Look]:
 
         yield look
         await browser.close()
-    # The browser itself complains of a server that is gone.
+    # The browser itself reports a server that is gone.
     assert [complaint for complaint in complaints if "ERR_CONNECTION_REFUSED" not in complaint] == []
 
 
@@ -107,7 +107,7 @@ async def test_page_shows_a_healthy_daemon_at_once(scene: Scene, event: Event, l
     await expect(page.locator("#by-config tbody tr")).to_have_text(["applied00.0 %", "pending133.3 %", "none266.7 %"])
     await expect(page.locator("figure svg[role=img]").first).to_have_attribute("aria-label", re.compile("highest"))
 
-    # The clock of the page stands still: what it shows now, it shows without waiting for its next poll.
+    # The clock of the page is stopped: the page shows this before its next poll.
     await page.reload()
     await expect(page.locator("#word")).to_have_text("Healthy")
 

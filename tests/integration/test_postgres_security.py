@@ -1,4 +1,4 @@
-"""What Postgres is told, in the clear and encrypted."""
+"""What is sent to Postgres, unencrypted and encrypted."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.asynccontextmanager
 async def encrypted(target: str, files: Path | None) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Stands before a Postgres and offers TLS, if it has certificates; yields where, and what it hears in the clear.
+    """Run a proxy in front of Postgres that offers TLS if it has certificates; yields its address and plaintext input.
 
     The embedded Postgres is built without TLS.
     """

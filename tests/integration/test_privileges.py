@@ -63,7 +63,7 @@ PERMISSIONS = (
 
 
 def one_by_one(grants: str) -> list[str]:
-    """Each privilege on each object, as a statement of its own."""
+    """Each privilege on each object, as a separate statement."""
     found = re.findall(r"GRANT ([A-Z, ]+) ON ((?:DATABASE |SCHEMA )?)([a-z_, ]+) TO projector;", grants)
     return [
         f"GRANT {privilege} ON {kind}{name} TO projector"
@@ -78,7 +78,7 @@ def test_docs_list_these_privileges() -> None:
     block = re.search(r"permissions: \{.*?\n\}", CONNECT, re.DOTALL)
     assert block
     documented = re.findall(r'"(\$JS[^"]+)"', block[0])
-    # A rebuild uses consumers whose names the server makes up.
+    # A rebuild uses consumers whose names the server generates.
     wider = {subject.removesuffix(CONSUMER) + "*" for subject in PERMISSIONS if subject.endswith(CONSUMER)}
     with_feature_flag = broker_inspection.LONG_ACKNOWLEDGEMENT.format(stream=STREAM, consumer=CONSUMER)
     only_for_some = {f"$JS.API.CONSUMER.CREATE.{STREAM}", with_feature_flag}
@@ -105,7 +105,7 @@ def test_doctor_checks_these_privileges() -> None:
 
 @pytest.fixture
 async def grant(database_url: str, query: Query) -> AsyncIterator[Callable[[list[str]], Awaitable[str]]]:
-    """Makes a role that may do what some statements grant; returns how it reaches the database."""
+    """Creates a role with the privileges of some statements; returns its URL."""
     database = database_url.partition("?")[0].rpartition("/")[2]
     role = f"projector_{secrets.token_hex(4)}"
 
@@ -125,7 +125,7 @@ async def grant(database_url: str, query: Query) -> AsyncIterator[Callable[[list
 
 @pytest.fixture
 async def eventful(scene: Scene, event: Event) -> Scene:
-    """A stream that brings the daemon to write into every table."""
+    """A stream that makes the daemon write into every table."""
     unreadable = (subjects.build("kpc", "connectivity.connected"), b"not Avro")
     await scene.publish(event("connectivity.connected", "e"), unreadable, event("connectivity.connected", "e"))
     return scene
@@ -143,7 +143,7 @@ async def test_daemon_fails_without_any_one_privilege(
     missing: str, eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
 ) -> None:
     url = await grant([one for one in one_by_one(GRANTS) if one != missing])
-    # Where the schema may not be used it looks as if there were no tables.
+    # Without USAGE on the schema, the tables seem to be missing.
     refusal: type[FatalError] = DatabaseRefusedError
     said = "docs/how-to/connect.md"
     if "USAGE" in missing:
@@ -154,7 +154,7 @@ async def test_daemon_fails_without_any_one_privilege(
 
 @pytest.fixture
 def guarded_nats(server_folder: Path) -> Iterator[EmbeddedNats]:
-    """A server with a user who may do what the daemon has to, and for each permission one who lacks it."""
+    """A server with a user who has every permission that the daemon needs, and one user per missing permission."""
     users = ["{user: admin, password: p}", user("all", PERMISSIONS)]
     for number, missing in enumerate(PERMISSIONS):
         users.append(user(f"without-{number}", [one for one in PERMISSIONS if one != missing]))
@@ -175,7 +175,7 @@ async def test_the_daemon_works_with_exactly_these_permissions_in_nats(
     event: Event,
     eventually: Eventually,
 ) -> None:
-    """Each time the consumer stands elsewhere, and there is a message at the checkpoint to compare."""
+    """Each time the consumer is at another position, and the stream holds the message at the checkpoint."""
 
     def url(name: str) -> str:
         return guarded_nats.url.replace("nats://", f"nats://{name}:p@")
@@ -250,7 +250,7 @@ async def test_missing_permission_is_reported_without_a_timeout(
 
 
 async def displace(jetstream: JetStreamContext) -> None:
-    """Put the daemon's consumer where it should not be."""
+    """Move the daemon's consumer to a wrong position."""
     with contextlib.suppress(NotFoundError):
         await jetstream.delete_consumer(STREAM, CONSUMER)
     config = ConsumerConfig(durable_name=CONSUMER, ack_policy=AckPolicy.ALL, filter_subject=subjects.filters()[0])

@@ -10,7 +10,7 @@ from projector.domain.endpoint import FACETS
 from projector.storage import statements
 from projector.storage.store import Store
 
-# A plan is kept while the table grows, so one that was made for a single row must not be a scan either.
+# A plan is kept while the table grows, so a plan made for a single row must not be a scan either.
 sizes = pytest.mark.parametrize("rows", [0, 1, 50_000])
 analyzed = pytest.mark.parametrize(
     "preparation", ["ANALYZE endpoint_state", "SELECT 1"], ids=["analyzed", "never analyzed"]

@@ -76,7 +76,7 @@ class World:
         return row
 
     async def versions(self) -> dict[str, Any]:
-        """Which version of each row is where: both change whenever a row is written."""
+        """Version and location of each row, which change whenever the row is written."""
         rows = await self.sql("SELECT endpoint_id, xmin::text, ctid::text FROM endpoint_state")
         return {endpoint_id: version for endpoint_id, *version in rows}
 
@@ -97,7 +97,7 @@ class World:
 
     @asynccontextmanager
     async def held(self, rebuild: Coroutine[Any, Any, Report], lock: str) -> AsyncIterator[None]:
-        """Keep a rebuild waiting for a lock for the length of a block, after which it must come to its end."""
+        """Make a rebuild wait for a lock within the block, after which it must complete."""
         async with asyncio.TaskGroup() as tasks:
             connection = await asyncpg.connect(self.scene.database_url)
             try:
@@ -167,7 +167,7 @@ def fleet(codec: Codec) -> Callable[..., list[Wire]]:
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, Never]) -> AsyncIterator[None]:
-    """Have something done for the length of a block; if it fails, so does the block."""
+    """Run a coroutine during the block; if it fails, so does the block."""
     task: asyncio.Task[Never] = asyncio.create_task(work)
     try:
         yield
@@ -225,7 +225,7 @@ def forged(column: Column[Any]) -> str:
 
 
 def emptied(column: Column[Any]) -> str:
-    """SQL for as little as a column can hold."""
+    """SQL for the emptiest value of a column."""
     if column.nullable:
         return "NULL"
     match column.type:
@@ -732,7 +732,7 @@ async def test_deleted_messages_count_as_trimmed_and_their_state_is_kept(
     await publish(*life("a", "b", "c"))
     await world.fold()
     right = await world.table()
-    for position in (10, 11, 12, 13, 14, 15, 16, 17):  # all that names b, and one message about each of the others
+    for position in (10, 11, 12, 13, 14, 15, 16, 17):  # every message that names b, and one about each of the others
         await world.jetstream.delete_msg(stream, position)
     for replay in (world.rebuild, world.verify):
         with pytest.raises(StreamTrimmedError, match="8 of its messages"):
@@ -785,7 +785,7 @@ async def test_correct_table_verifies_however_far_the_stream_is_trimmed(
 def purged_meanwhile(
     world: World, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[type[Any], str, Callable[[], int]], None]:
-    """Has the stream purged up to a position whenever a method of a rebuild's source was called."""
+    """Purges the stream up to a position whenever a method of a rebuild's source was called."""
 
     def purge(kind: type[Any], method: str, before: Callable[[], int]) -> None:
         original = getattr(kind, method)

@@ -108,7 +108,7 @@ async def test_daemon_waits_for_a_role_that_temporarily_may_not_log_in(
         await daemon.hears("committed")
         await daemon.stop()
     finally:
-        await has_left(admin, "usename", role)  # its temporary table goes with its session
+        await has_left(admin, "usename", role)  # its temporary table is dropped with its session
         await admin.execute(f"DROP ROLE {role}")
 
 

@@ -1,4 +1,4 @@
-"""Who gets in, who does not, and what crosses the wire unencrypted."""
+"""Which logins are accepted, which are refused, and what is sent unencrypted."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ def tls(files: Path, more: str = "") -> str:
 
 
 def login(way: str, files: Path) -> tuple[str, Flags, Flags]:
-    """The configuration of a server, settings that it lets in, and others that it does not."""
+    """The configuration of a server, settings that it accepts, and settings that it refuses."""
     url = "nats://{}@ADDRESS".format
     encrypted = {"nats_url": "tls://ADDRESS"}
     if way == "user and password":
@@ -125,7 +125,7 @@ async def test_invalid_credentials_are_refused_without_showing_a_secret(
     way: str, files: Path, serve: Callable[[str], str], database_url: str
 ) -> None:
     config, _, wrong = login(way, files)
-    # A certificate that is not accepted may be one that is being renewed: that is waited for.
+    # A rejected certificate may be about to be renewed, so the daemon retries.
     family = BrokerUnavailableError if way.startswith("TLS") else BrokerRefusedError
     with pytest.raises(family) as refused:
         await Projector(settings(wrong, serve(config), database_url)).init()
@@ -184,7 +184,7 @@ async def test_daemon_without_tls_is_refused_by_a_server_that_requires_it(
 
 @pytest.fixture
 async def guarded_postgres_url(spare_postgres: EmbeddedPostgres, query: Query) -> str:
-    """Where a role with a password gives a wrong one."""
+    """The URL of a role with a wrong password."""
     await query(spare_postgres.url, f"CREATE ROLE guarded LOGIN PASSWORD '{SECRET}-right'")
     rules = spare_postgres._data / "pg_hba.conf"
     rules.write_text(f"local all guarded scram-sha-256\n{rules.read_text()}")

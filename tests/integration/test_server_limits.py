@@ -1,4 +1,4 @@
-"""Limits and features of a NATS server that the daemon meets: it keeps to them, or says what they are."""
+"""Limits and features of a NATS server: the daemon respects them, or names them."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def jetstream(nats_client: Client) -> JetStreamContext:
 
 @pytest.fixture
 def serve(server_folder: Path) -> Iterator[Serve]:
-    """Starts NATS servers with settings of a test's own, some of them of the JetStream block."""
+    """Starts NATS servers with the settings of a test, also in the JetStream block."""
     with ExitStack() as stack:
 
         def serve(jetstream: str, config: str = "") -> EmbeddedNats:
@@ -54,7 +54,7 @@ def serve(server_folder: Path) -> Iterator[Serve]:
 
 
 async def ask(client: Client, what: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Set something up that the client library does not know in full."""
+    """Create an object with fields that the client library does not know."""
     answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{what}", json.dumps(request).encode())).data)
     assert "error" not in answer, answer
     return answer
@@ -166,7 +166,7 @@ def unready(url: str) -> str:
 async def test_daemon_waits_for_a_paused_consumer_and_names_it(
     when: str, scene: Scene, event: Event, nats_client: Client, publish: Publish
 ) -> None:
-    """To delete it would end the pause, which is the decision of a person."""
+    """Deleting the consumer would end the pause that an operator chose."""
     await scene.publish(event(CONNECTED, "e"))
     daemon = scene.follow(http="127.0.0.1:0")
     await daemon.hears("caught up at 1")

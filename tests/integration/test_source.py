@@ -71,7 +71,7 @@ async def open_source(nats_url: str, stream: str) -> AsyncIterator[OpenSource]:
 
 @pytest.fixture
 async def raw_publish(nats_url: str) -> AsyncIterator[RawPublish]:
-    """Speaks the protocol itself, to say what no client library would."""
+    """Speaks the protocol directly, to send what no client library would."""
     where = urlsplit(nats_url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
@@ -88,7 +88,7 @@ async def raw_publish(nats_url: str) -> AsyncIterator[RawPublish]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that expire, and heartbeats that are overdue, in a fraction of a second."""
+    """Timeouts of requests and heartbeats of a fraction of a second."""
     monkeypatch.setattr(pull_module, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(pull_module, "PULL_EXPIRES_S", 0.3)
     monkeypatch.setattr(pull_module, "_OVERDUE_S", 2.0)
@@ -317,7 +317,7 @@ async def test_counting_pending_messages_leaves_no_consumer(
 async def test_durable_consumer_counts_its_pending_messages(
     open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, nats_client: Client, stream: str
 ) -> None:
-    """The permissions that only the daemon needs allow no other consumer."""
+    """The daemon's permissions allow no other consumer."""
     await publish(*numbered(1, 20))
     source = await open_source(batch_size=2)
     await source.consumer.seek(0)
@@ -473,7 +473,7 @@ async def test_connecting_to_unresponsive_servers_times_out(monkeypatch: pytest.
                 waiting.setblocking(False)
                 waiting.connect_ex(deaf.getsockname())
             urls.append(f"nats://127.0.0.1:{deaf.getsockname()[1]}")
-        async with asyncio.timeout(20):  # the client would try each of them twice, for five seconds
+        async with asyncio.timeout(20):  # the client would try each server twice, for five seconds
             with pytest.raises(BrokerUnavailableError, match="not reachable"):
                 await connect(Broker(urls=tuple(urls)), name="test")
 

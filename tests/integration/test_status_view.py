@@ -1,4 +1,4 @@
-"""The view `projector_status`, for people who may see nothing else."""
+"""The view `projector_status`, for users who may read nothing else."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -101,7 +101,7 @@ async def test_view_shows_the_lag_during_and_after_a_backlog(
 async def test_writing_the_lag_does_not_wait_for_a_locked_checkpoint(
     scene: Scene, event: Event, eventually: Eventually
 ) -> None:
-    """As a rebuild does for its last transaction: the daemon would lose its lead over a note for people."""
+    """A rebuild locks it in its last transaction; waiting for an informational write could cost the daemon its lead."""
     await scene.publish(event("connectivity.connected", "e"))
     daemon = scene.follow()
     await daemon.hears("caught up at 1")
@@ -139,7 +139,7 @@ async def test_view_shows_the_progress_of_a_rebuild_and_not_of_a_retry(
         assert rebuild is not None
         assert (rebuild["position"], rebuild["target"]) == (0, 0)
         await staging.show(123_456, 999_999)
-        await staging.show(200_000, 999_999)  # too soon to be worth a statement
+        await staging.show(200_000, 999_999)  # too soon for another statement
         rebuild = (await projector.status()).rebuild
         assert rebuild is not None
         assert (rebuild["position"], rebuild["target"]) == (123_456, 999_999)
@@ -164,5 +164,5 @@ async def test_view_shows_the_position_of_a_verification(
 
     monkeypatch.setattr(Staging, "show", show_and_look)
     await projector.verify()
-    # The next ones come within the same second, and are not worth a statement.
+    # The next ones come within the same second and cause no statement.
     assert [(rebuild["position"], rebuild["target"]) for rebuild in shown] == [(100, 250)] * 3

@@ -1,4 +1,4 @@
-"""Whether the stream is still the one that was folded, and what is done where it is not."""
+"""Whether the stream is still the one that was folded, and what the daemon does if it is not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -49,7 +49,7 @@ def jetstream(nats_client: Client) -> JetStreamContext:
 
 @pytest.fixture
 def connects(event: Event) -> Connects:
-    """Events of which every one is folded into a row of its own."""
+    """Events that are each folded into a separate row."""
 
     def connects(first: int, last: int, *, version: str = "v") -> list[Wire]:
         return [
@@ -68,7 +68,7 @@ async def folded(scene: Scene, connects: Connects) -> Scene:
 
 
 async def everything(scene: Scene) -> list[object]:
-    """All that is in the tables, but for what a daemon that works notes of itself every few seconds."""
+    """All rows of the tables, without what the leader notes every few seconds."""
     notes = ["lag_messages", "lag_seen_at", "active_since"]
     return [
         await scene.query(f"SELECT to_jsonb(row) - $1::text[] FROM {name} AS row ORDER BY 1", notes) for name in TABLES
@@ -222,7 +222,7 @@ async def test_stream_that_begins_high_has_lost_nothing(
 
 @asynccontextmanager
 async def next_in_the_lead(scene: Scene, eventually: Eventually) -> AsyncIterator[None]:
-    """Have the working daemon stand by, once it has lost the lead, until the end of the block."""
+    """Keep the leader on standby, after it has lost the lead, until the end of the block."""
     connection = await asyncpg.connect(scene.database_url)
     key = (LEADER_LOCK, SHARD)
     taking = asyncio.create_task(connection.execute("SELECT pg_advisory_lock(hashtextextended($1, $2))", *key))
@@ -257,7 +257,7 @@ async def test_events_removed_by_retention_before_the_start_are_fatal_and_counte
     folded: Scene, jetstream: JetStreamContext, connects: Connects
 ) -> None:
     await folded.publish(*connects(11, 30))
-    await jetstream.purge_stream(folded.stream, seq=25)  # the first that stays
+    await jetstream.purge_stream(folded.stream, seq=25)  # the first message that stays
     error = await refuses(folded, EventsLostError, r"14 positions.*--accept-gap")
     assert isinstance(error, EventsLostError)
     assert (error.lost, error.checkpoint, error.first) == (14, 10, 25)
@@ -324,7 +324,7 @@ async def test_events_removed_by_retention_while_the_daemon_runs_are_fatal(
 
 @pytest.fixture
 def overtaken(folded: Scene, connects: Connects, eventually: Eventually) -> Overtaken:
-    """A daemon that has a hundred messages to fold, of which something is done to the last while it is held up."""
+    """A daemon with a hundred messages to fold, held up while a test changes the last ones."""
 
     @asynccontextmanager
     async def overtaken(**options: Any) -> AsyncIterator[Daemon]:
@@ -352,7 +352,7 @@ async def test_stream_emptied_while_the_daemon_runs_is_fatal(
         await daemon.end()
     assert (lost.value.checkpoint, lost.value.first) == (await folded.position(), 111)
     assert 10 < lost.value.checkpoint < 110
-    assert len(await folded.table()) == lost.value.checkpoint  # what was read before is folded all the same
+    assert len(await folded.table()) == lost.value.checkpoint  # messages read before are still folded
 
 
 async def test_stream_emptied_while_the_daemon_runs_is_followed_with_accept_gap(
@@ -372,7 +372,7 @@ async def test_daemon_does_not_wait_for_deleted_messages(
     folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, eventually: Eventually, until_caught_up: bool
 ) -> None:
     async with overtaken(until_caught_up=until_caught_up) as daemon:
-        for position in range(11, 111):  # but for those that have been sent by now
+        for position in range(11, 111):  # except those that have been sent by now
             await jetstream.delete_msg(folded.stream, position)
     if until_caught_up:
         await daemon.end()
@@ -416,7 +416,7 @@ async def test_consumer_before_the_checkpoint_is_moved_and_nothing_is_folded_aga
 async def test_redelivered_batch_is_not_folded_again_after_a_clock_step(
     scene: Scene, event: Event, codec: Codec
 ) -> None:
-    """Folded behind the third of these, the first would win against it."""
+    """If the first of these were folded after the third, it would win."""
     store = Store(scene.database_url)
     await store.open()
     checkpoint = Checkpoint(

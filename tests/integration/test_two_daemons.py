@@ -1,4 +1,4 @@
-"""Of two daemons one works; the other takes over when the first is killed, and when it is only paused."""
+"""Of two daemons one leads; the standby takes over when the leader is killed or paused."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ def start(environment: dict[str, str], tmp_path: Path, eventually: Eventually) -
 
 @pytest.fixture
 async def pair(start: Callable[[], Daemon]) -> tuple[Daemon, Daemon]:
-    """One that works, and one that stands by."""
+    """A leader and a standby."""
     active = start()
     await active.logs("active")
     standby = start()
@@ -99,7 +99,7 @@ def connect(
 
 
 async def active_pid(environment: dict[str, str]) -> int:
-    """Whom `projector status` names."""
+    """The process id of the leader in `projector status`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "projector", "status", "--json"), env=os.environ | environment, stdout=subprocess.PIPE
     )

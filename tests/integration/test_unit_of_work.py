@@ -86,7 +86,7 @@ async def transact(store: Store, *steps: Step) -> None:
 
 
 async def columns(query: Query, url: str, endpoint_id: str) -> dict[str, Any]:
-    """The columns of a row that people query, times in Unix ms."""
+    """The columns of a row that users query, times in Unix ms."""
     names = [column.name for facet in FACET_COLUMNS for column in facet.columns]
     ((*row,),) = await query(url, f"SELECT {', '.join(names)} FROM endpoint_state WHERE endpoint_id = $1", endpoint_id)
     return {
@@ -350,7 +350,7 @@ async def test_advancing_from_a_stale_checkpoint_is_refused(store: Store, believ
 async def contest(
     open_store: OpenStore, query: Query, eventually: Eventually, database_url: str
 ) -> tuple[asyncio.Task[None], asyncio.Event, asyncio.Task[None]]:
-    """Who holds the checkpoint, the word to advance it and commit, and who waits for the outcome."""
+    """The holder of the checkpoint, the signal to advance it and commit, and the waiter for the outcome."""
     first, second = await open_store(), await open_store()
     await first.begin(CHECKPOINT)
     held, decided = asyncio.Event(), asyncio.Event()

@@ -1,1 +1,1 @@
-"""What tests of several directories share."""
+"""Support for tests of several directories."""

@@ -1,4 +1,4 @@
-"""The command line as a process."""
+"""Runs the command line as a process."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class Ended(NamedTuple):
-    """What a process left."""
+    """The result of a process."""
 
     code: int
     out: str
@@ -51,7 +51,7 @@ class Running:
             return Ended(await self._process.wait(), "".join(self._out), "".join(self._err))
 
     async def kill(self) -> Ended:
-        """End it as a power cut would."""
+        """Kill the process, as a power failure would."""
         if self._process.returncode is None:
             self._process.kill()
         return await self.end()
@@ -78,15 +78,15 @@ class CommandLine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        nothing = folder / "nothing.toml"  # keeps it from the settings that `projector dev` writes for this machine
+        nothing = folder / "nothing.toml"  # hides the settings that `projector dev` writes for this machine
         nothing.touch()
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
         self.environment["PROJECTOR_CONFIG"] = str(nothing)
-        self.environment["PROJECTOR_HTTP"] = "off"  # the tests run side by side, and the port is one
+        self.environment["PROJECTOR_HTTP"] = "off"  # the tests run in parallel and would share the port
         self.started: list[Running] = []
 
     async def start(self, *arguments: str, **settings: str | None) -> Running:
-        """Start a command; settings are variables of the environment, None for one that is not set."""
+        """Start a command; settings are environment variables, None to unset one."""
         environment = self.environment | settings
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "projector", *arguments),

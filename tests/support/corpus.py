@@ -1,7 +1,7 @@
 """A large corpus of messages for each revision of the protocol, the same on every version of Python.
 
-It is written with an Avro encoder of its own: what the project's code makes of the bytes is what a test is after.
-Only `Random.random` is used of `random`, whose sequence for a seed no version of Python changes.
+It has its own Avro encoder, independent of the code under test.
+It uses only `Random.random`, whose sequence for a seed is the same in every version of Python.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ MESSAGES = 20_000
 _SEED = 20_170_401
 _BEGIN_MS = 1_600_000_000_000
 _ENDPOINTS = 300
-_LONGEST_ID = "ü" * 1346  # 2,692 bytes, as many as an index holds
+_LONGEST_ID = "ü" * 1346  # 2,692 bytes, the limit of an index
 
 _ODD_IDS = (" ", "O'\"\\\n", "\u2603", "\U0001f680", "ep-000 ", "EP-000", "e\u0301", "\u00e9", _LONGEST_ID)
 _BAD_IDS = ("", "nul\0", "\0", _LONGEST_ID + "x", "x" * 4000)
@@ -61,7 +61,7 @@ _BAD_ORIGINATORS = ("nul\0", "\udcff")
 
 
 class Draw:
-    """Choices that follow from a seed."""
+    """Random choices determined by a seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed).random  # noqa: S311 - no secret

@@ -1,4 +1,4 @@
-"""A database that a test looks into while processes work on it."""
+"""A database that a test inspects while processes use it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ class Database:
     query: Query
 
     async def rows(self, sql: str, *arguments: Any) -> Rows:
-        """Ask it something."""
+        """Run a query."""
         return await self.query(self.url, sql, *arguments)
 
     async def endpoints(self) -> list[str]:
@@ -26,7 +26,7 @@ class Database:
         return [row[0] for row in await self.rows("SELECT endpoint_id FROM endpoint_state ORDER BY 1")]
 
     async def everything(self) -> list[Rows]:
-        """All that it says of the stream; only when something was written is its own."""
+        """All rows, without the times at which they were written."""
         return [
             await self.rows("SELECT * FROM endpoint_state ORDER BY endpoint_id"),
             await self.rows(
@@ -43,7 +43,7 @@ class Database:
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Keep the table to oneself, so that a batch cannot be written."""
+        """Lock the table, so that no batch can be written."""
         connection = await asyncpg.connect(self.url)
         async with connection.transaction():
             await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")

@@ -10,7 +10,7 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 class Event(Protocol):
-    """Builds the message of an event; a field that `record` leaves out takes a harmless value."""
+    """Builds the message of an event; fields missing in `record` take valid defaults."""
 
     def __call__(self, event_type: str, endpoint_id: str = "", *, originator: str = "kpc", **record: Any) -> Wire: ...
 

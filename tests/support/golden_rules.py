@@ -1,6 +1,6 @@
-"""What the rules make of the corpus, and the record of what every version of them made of it.
+"""The result of the rules on the corpus, and the recorded result of every version of the rules.
 
-`python -m tests.support.golden_rules` records the present version.
+`python -m tests.support.golden_rules` records the current version.
 """
 
 import json
@@ -31,7 +31,7 @@ COMMAND = "python -m tests.support.golden_rules"
 
 
 class Result:
-    """What the messages of a corpus become."""
+    """The result of folding a corpus."""
 
     def __init__(self) -> None:
         self.endpoints: dict[str, Endpoint] = defaultdict(Endpoint.unseen)
@@ -41,7 +41,7 @@ class Result:
         self._columns: dict[str, Digest] = defaultdict(Digest)
 
     def fold(self, event: Event) -> None:
-        """Fold an event, and take what it changed into the digests: a later event may overwrite it."""
+        """Fold an event, and add its changes to the digests at once: a later event may overwrite them."""
         self.verdicts += fold([event], self.endpoints)
         for endpoint_id in event.endpoint_ids:
             endpoint = self.endpoints[endpoint_id]
@@ -78,7 +78,7 @@ class Digest:
 
 @dataclass(frozen=True)
 class Golden:
-    """What a version of the rules made of the corpus of a revision: digests, by column of `endpoint_state`."""
+    """Result of a rules version on the corpus of a revision: digests by column of `endpoint_state`."""
 
     version: int
     revision: str
@@ -88,7 +88,7 @@ class Golden:
     skipped: str
 
     def changed(self, other: "Golden") -> list[str]:
-        """Return the names of what differs."""
+        """Return the names of the differing parts."""
         columns = self.columns.keys() | other.columns.keys()
         found = sorted(name for name in columns if self.columns.get(name) != other.columns.get(name))
         return [*found, *(name for name in ("parked", "skipped") if getattr(self, name) != getattr(other, name))]
@@ -113,7 +113,7 @@ def result(revision: str) -> Result:
 
 
 def golden(revision: str, found: Result) -> Golden:
-    """Return what is to be recorded of a result."""
+    """Return the part of a result that is recorded."""
     return Golden(
         version=RULES_VERSION,
         revision=revision,
@@ -125,12 +125,12 @@ def golden(revision: str, found: Result) -> Golden:
 
 
 def recorded() -> list[Golden]:
-    """Return what is on record."""
+    """Return the recorded results."""
     return [Golden(**entry) for entry in json.loads(RECORD.read_text(encoding="utf-8"))]
 
 
 def record() -> str | None:
-    """Record the present version of the rules for every revision; return why not if that is refused."""
+    """Record the current rules version for every revision; return the reason if that is refused."""
     kept = recorded()
     for revision in CORPORA:
         now = golden(revision, result(revision))
@@ -145,7 +145,7 @@ def record() -> str | None:
 
 
 def _raw(value: Any) -> str:
-    """Return what the column of a metadata value gets, to the letter."""
+    """Return the exact text of a metadata value in its column."""
     if not isinstance(value, Raw):
         raise TypeError(type(value))
     return bytes(value).decode()

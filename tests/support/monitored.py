@@ -1,4 +1,4 @@
-"""A daemon with its monitor, and what that answers over HTTP."""
+"""A daemon with its monitor, and the monitor's answers over HTTP."""
 
 import asyncio
 import json
@@ -74,6 +74,6 @@ async def watched(scene: Scene, *, port: int = 0, **settings: Any) -> AsyncItera
 
 
 def in_a_thread(work: Callable[[], Any]) -> Any:
-    """Run something elsewhere, and block the loop until it is done."""
+    """Run a function in another thread, and block the loop until it returns."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result(PATIENCE_S)

@@ -23,7 +23,7 @@ async def lasting_client(url: str) -> AsyncIterator[Client]:
     finally:
         await client.close()
         # `close` cancels this task, but an attempt that fails at the same moment swallows that, and nats-py
-        # then goes on trying for ever: the event loop of the test would wait for it at its end.
+        # then retries forever: the event loop of the test would wait for it at its end.
         while client._reconnection_task is not None and not client._reconnection_task.done():
             client._reconnection_task.cancel()
             await asyncio.sleep(0)

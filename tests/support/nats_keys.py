@@ -1,4 +1,4 @@
-"""Keys, tokens and credentials files as NATS has them, made without its tools."""
+"""Creates the keys, tokens and credentials files of NATS without its tools."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ def public(key: nkeys.KeyPair) -> str:
 
 
 def _token(signer: nkeys.KeyPair, subject: nkeys.KeyPair, **claims: Any) -> str:
-    """A JWT as NATS has them."""
+    """A JWT in the format of NATS."""
     body = {"jti": secrets.token_hex(8), "iat": 0, "iss": public(signer), "sub": public(subject), "name": "fleet"}
     parts = ({"typ": "JWT", "alg": "ed25519-nkey"}, {**body, "nats": {"version": 2, **claims}})
     signed = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
@@ -48,7 +48,7 @@ def _credentials(account: nkeys.KeyPair, path: Path) -> Path:
 
 
 def operated(folder: Path) -> tuple[str, Path, Path]:
-    """A server that trusts an operator: its configuration, credentials that are right, and wrong ones."""
+    """A server that trusts an operator: its configuration, valid credentials, and invalid ones."""
     operator = _key_pair(nkeys.PREFIX_BYTE_OPERATOR)
     system, account, stranger = (_key_pair(nkeys.PREFIX_BYTE_ACCOUNT) for _ in range(3))
     limits = {**_UNLIMITED, "wildcards": True}

@@ -1,4 +1,4 @@
-"""A pooler in transaction mode: it hands each transaction of a connection to another server process."""
+"""A pooler in transaction mode: it sends each transaction of a connection to another server process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ _READY, _IDLE = b"Z", b"I"
 
 @asynccontextmanager
 async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
-    """Stand between clients and the server of a URL for the length of a block; yields where clients connect."""
+    """Run a pooler in front of a server; yields the URL for clients."""
     server_folder = parse_qs(urlsplit(url).query)["host"][0]
     clients: set[asyncio.Task[None]] = set()
 
@@ -63,7 +63,7 @@ async def _serve(client: Streams, server: Path) -> None:
 
 
 async def _connect(server: Path, startup: bytes) -> tuple[Streams, bytes]:
-    """Open a connection to the server; return it, and what it said until it was ready."""
+    """Open a connection to the server; return it, and the server's messages until it was ready."""
     reader, writer = await asyncio.open_unix_connection(server)
     writer.write(startup)
     said = b""

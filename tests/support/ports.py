@@ -1,4 +1,4 @@
-"""Ports for servers that have to know each other's before they start."""
+"""Ports for servers that must know each other's ports before they start."""
 
 import socket
 from contextlib import suppress
@@ -9,7 +9,7 @@ _BELOW_EPHEMERAL = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that no server has."""
+    """Return free ports of the loopback interface."""
     ports: list[int] = []
     while len(ports) < count:
         port = SystemRandom().choice(_BELOW_EPHEMERAL)

@@ -1,4 +1,4 @@
-"""A daemon that follows a stream into a database within the test's own process, and what it was heard to do."""
+"""A daemon that follows a stream into a database in the test's process, and its recorded notifications."""
 
 import asyncio
 from collections import Counter
@@ -38,7 +38,7 @@ class Sampled(Projector):
 
 
 class Recorder(Observer):
-    """Listens to a daemon, and lets a test wait for what it says."""
+    """Records the notifications of a daemon, and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.heard: Counter[str] = Counter()
@@ -87,7 +87,7 @@ class Recorder(Observer):
 
 
 class Running(Protocol):
-    """What can be told to stop."""
+    """Anything that can be stopped."""
 
     def stop(self) -> None: ...
 
@@ -101,7 +101,7 @@ class Daemon:
         self._running = asyncio.create_task(run)
 
     async def hears(self, what: str, times: int = 1) -> None:
-        """Return once the daemon has said something so often; fail if it ends before."""
+        """Return once the daemon has sent a notification `times` times; fail if it ends before."""
         waiting = asyncio.create_task(self.recorder.hears(what, times))
         await asyncio.wait({waiting, self._running}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
@@ -111,18 +111,18 @@ class Daemon:
             raise AssertionError(f"waited for {what!r}, heard {self.recorder.heard}, {self.recorder.errors}")
 
     async def end(self) -> Recorder:
-        """Wait for the end of the run, and raise what ended it."""
+        """Wait for the end of the run, and raise its error."""
         async with asyncio.timeout(PATIENCE_S):
             await self._running
         return self.recorder
 
     async def stop(self) -> Recorder:
-        """Tell it to stop, and wait until it has."""
+        """Stop the daemon, and wait for its end."""
         self._projector.stop()
         return await self.end()
 
     async def abandon(self) -> None:
-        """End it wherever it is, as a test that failed must."""
+        """Cancel the daemon, after a failed test."""
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
 
@@ -169,11 +169,11 @@ class Scene:
         return await self.follow(until_caught_up=True, **settings).end()
 
     async def query(self, sql: str, *arguments: Any) -> Rows:
-        """Ask the database something, or tell it."""
+        """Run a statement in the database."""
         return await self.ask(self.database_url, sql, *arguments)
 
     async def table(self, url: str | None = None) -> Rows:
-        """Everything that is in the table, registers included."""
+        """All rows of the table, registers included."""
         return await self.ask(url or self.database_url, "SELECT * FROM endpoint_state ORDER BY endpoint_id")
 
     async def dead_letters(self) -> Rows:
@@ -181,6 +181,6 @@ class Scene:
         return await self.query("SELECT position, reason FROM dead_letter ORDER BY position")
 
     async def position(self) -> int:
-        """Where the checkpoint is."""
+        """Position of the checkpoint."""
         ((position,),) = await self.query("SELECT position FROM projector_checkpoint")
         return int(position)

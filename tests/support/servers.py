@@ -1,7 +1,7 @@
 """The servers that tests start.
 
-They keep their files in memory where there is room for them, since most of a test's time would go to the disk.
-Two variables of the environment choose servers other than those of the `embedded` extra:
+They keep their files in memory if possible, since tests would spend most of their time on the disk.
+Two environment variables select servers other than those of the `embedded` extra:
 
 - `PROJECTOR_TEST_POSTGRES_BIN`: a folder with `initdb` and `postgres`, such as /usr/lib/postgresql/15/bin
 - `PROJECTOR_TEST_NATS_SERVER`: an executable, such as /usr/sbin/nats-server
@@ -60,7 +60,7 @@ MIGRATED = "migrated_template"
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
-    """Make a folder whose path is short enough for a socket, open to the user that Postgres becomes under root."""
+    """Create a folder whose path fits a socket, accessible to the user that Postgres runs as under root."""
     with tempfile.TemporaryDirectory(prefix="pr-", dir=_PARENT) as folder:
         yield Path(folder)
 
@@ -71,7 +71,7 @@ def nats_in(folder: Path, *, config: str = "") -> EmbeddedNats:
 
 
 def postgres_in(folder: Path, settings: Mapping[str, str] = SETTINGS) -> EmbeddedPostgres:
-    """Return a Postgres, not started; its data files are a copy of those that this process laid out once."""
+    """Return a Postgres, not started; its data files are a copy of those that this process created once."""
     folder.mkdir(parents=True, exist_ok=True)
     _copy(_laid_out() / "data", folder / "data")
     return EmbeddedPostgres(folder, settings, programs=_PROGRAMS)
@@ -95,7 +95,7 @@ async def _migrate(server: EmbeddedPostgres) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    # Under root, the files belong to another user, which shutil would not keep.
+    # Under root, the files belong to another user, which shutil would not preserve.
     subprocess.run(["cp", "-a", source, target], check=True)  # noqa: S607 - wherever it is
 
 

@@ -27,7 +27,7 @@ from tests.support.fixtures import Rows
 
 S = TypeVar("S", bound=State)
 
-settings.register_profile("unit", deadline=None)  # a slow machine is no failure
+settings.register_profile("unit", deadline=None)  # a slow machine must not fail a test
 settings.load_profile("unit")
 
 ENDPOINTS = ("e1", "e2", "e3")
@@ -46,7 +46,7 @@ def given_events(facet: Facet[S], *events: Event) -> S:
 
 
 def when(facet: Facet[S], state: S, event: Event) -> tuple[S, Verdict]:
-    """Return the state after one more event, and what came of it.
+    """Return the state after one more event, and its verdict.
 
     The event comes twice: its immediate redelivery must change nothing.
     """
@@ -57,7 +57,7 @@ def when(facet: Facet[S], state: S, event: Event) -> tuple[S, Verdict]:
 
 
 def _reduce(facet: Facet[S], state: S, event: Event) -> S | Rejection:
-    """Do for one facet what `fold` does for all that an event may change."""
+    """Apply an event to one facet, as `fold` does for all facets."""
     return facet.reducers[type(event)](state, event) if supersedes(event.stamp, state.unregistered) else LATE
 
 
@@ -94,7 +94,7 @@ _subsets = st.sampled_from([("e1",), ("e2",), ("e1", "e2"), ("e3", "e1"), ("e2",
 _facts: st.SearchStrategy[tuple[type[Any], tuple[Any, ...]]] = st.sampled_from(
     [
         *((Connected, (name,)) for name in _NAMES),
-        *[(Disconnected, ())] * len(_NAMES),  # as often as there are connects
+        *[(Disconnected, ())] * len(_NAMES),  # as often as connects
         *((Registered, (name,)) for name in _NAMES),
         *[(Unregistered, ())] * len(_NAMES),
         *((AppVersionUpdated, names) for names in product(_NAMES, _NAMES[:2])),

@@ -1,4 +1,4 @@
-"""The versions of the servers under test, and what follows from them for tests."""
+"""The versions of the servers under test, and skip markers for tests."""
 
 import re
 import subprocess
@@ -26,12 +26,12 @@ FAULTS = frozenset({"nats-fault"} if known_faults(NATS_VERSION, clustered=False)
 
 
 def needs_nats(*version: int) -> pytest.MarkDecorator:
-    """Skip a test of what NATS can do from a version on."""
+    """Skip a test of a feature that NATS has since a version."""
     return _needs("NATS", NATS_VERSION, version)
 
 
 def needs_postgres(*version: int) -> pytest.MarkDecorator:
-    """Skip a test of what Postgres can do from a version on."""
+    """Skip a test of a feature that Postgres has since a version."""
     return _needs("Postgres", POSTGRES_VERSION, version)
 
 

@@ -1,4 +1,4 @@
-"""A message of every type in every revision, and the events that it states."""
+"""A sample message of every type in every revision, and its events."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ Record = dict[str, Any]
 
 _ONE = {"endpointId": "e", "appVersionName": "v1"}
 
-# By revision and type: the fields of its own on the wire, and the events that they state.
+# By revision and type: the specific fields on the wire, and their events.
 SAMPLES: dict[str, dict[str, tuple[Record, tuple[Event, ...]]]] = {
     "kaa-2017-04": {
         "connectivity.connected": (_ONE, (Connected(STAMP, ("e",), "v1"),)),
@@ -102,7 +102,7 @@ class Kind(NamedTuple):
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """What the sample states."""
+        """The events of the sample."""
         return SAMPLES[self.revision][self.type][1]
 
     def record(self, **changes: Any) -> Record:
@@ -124,7 +124,7 @@ class Kind(NamedTuple):
         return events
 
     def decode_one(self, **changes: Any) -> Event:
-        """Return the event of the sample, with some fields changed, where it states one."""
+        """Return the single event of the sample, with some fields changed."""
         (event,) = self.decode(**changes)
         return event
 

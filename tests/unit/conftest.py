@@ -14,7 +14,7 @@ from tests.support.memory.scene import MemoryScene
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Make the daemon's pauses as long as a turn of the loop; yields the number of each of the growing ones so far."""
+    """Shorten the daemon's pauses to one turn of the loop; yields the numbers of the growing pauses so far."""
     numbers: list[int] = []
 
     def note(details: RetryDetails) -> None:

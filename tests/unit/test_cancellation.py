@@ -10,7 +10,7 @@ from projector.stream.connection import translated
 
 
 async def cancelled_with(answer: Any) -> asyncio.Task[None]:
-    """Cancel a task in the moment in which what it waits for is answered."""
+    """Cancel a task at the moment its request is answered."""
     answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""Every check finds what it is for, and nothing in a set-up that is as it should be."""
+"""Every check finds its fault, and nothing in a correct setup."""
 
 from dataclasses import replace
 from typing import Any
@@ -44,7 +44,7 @@ DATABASE = DatabaseInfo(
 async def names(
     broker: BrokerInfo | ProjectorError = BROKER, database: DatabaseInfo | ProjectorError = DATABASE
 ) -> set[str]:
-    """What is found where this is what is seen."""
+    """The findings of an inspection."""
 
     async def look(what: Any) -> Any:
         if isinstance(what, ProjectorError):
@@ -207,8 +207,8 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        consumer(ours=False),  # made by hand, as it has to be
-        consumer(acknowledges="explicit"),  # of ours and changed: the daemon puts it right
+        consumer(ours=False),  # created by hand, with the right configuration
+        consumer(acknowledges="explicit"),  # created by a projector and changed: the daemon corrects it
         {**consumer(waiting=2), **database(led=True)},
         stream(clustered=True, replicas=3),
         stream(stores={}),  # filled from other streams
@@ -223,7 +223,7 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
         sampled(*[TODAY] * 9, *[OLD] * 5),  # older ones of another revision
         stream(refuses_when_full=True),
         broker(sync_every_s=0.0),
-        broker(clock=(10.0, 11.1, 15.0)),  # a slow answer is no skew
+        broker(clock=(10.0, 11.1, 15.0)),  # a slow answer is not skew
         broker(clock=None),
         broker(free_consumers=1),
         broker(free_consumers=2, consumer=None),
@@ -255,7 +255,7 @@ async def test_cluster_fault_is_not_reported_for_a_single_server() -> None:
 
 
 async def told(name: str, seen: dict[str, Any]) -> str:
-    """Return what a finding says."""
+    """Return the text of a finding."""
 
     async def look(what: Any) -> Any:
         return what
@@ -300,7 +300,7 @@ async def test_lost_events_are_left_to_a_running_daemon() -> None:
 
 
 async def test_checkpoint_is_read_before_the_stream() -> None:
-    """Beside a working daemon it would otherwise seem to have lost its tail."""
+    """Otherwise, while a daemon folds, the stream would seem to have lost its tail."""
     looked = []
 
     async def look(what: Any) -> Any:

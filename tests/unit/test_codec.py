@@ -41,7 +41,7 @@ def restamped(kind: Kind, **changes: Any) -> tuple[Event, ...]:
     return tuple(event._replace(stamp=STAMP._replace(**changes)) for event in kind.events)
 
 
-# What a message says.
+# The events of a message.
 
 
 def test_every_type_has_a_sample() -> None:
@@ -301,7 +301,7 @@ def test_unprintable_type_is_skipped_under_its_escaped_name(revision: str) -> No
     assert CODECS[revision].decode(message) == Skipped("config.\\n\\udcff")
 
 
-# Where a message says it came from, before its clock is mistrusted.
+# The origin that a message claims.
 
 
 @each_kind
@@ -370,7 +370,7 @@ def payloads(kind: Kind) -> st.SearchStrategy[bytes]:
 
 @st.composite
 def damaged(draw: st.DrawFn, kind: Kind) -> bytes:
-    """Return a payload in which a few stretches were replaced by others."""
+    """Return a payload in which a few ranges were replaced."""
     payload = draw(payloads(kind))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(payload)))
@@ -384,7 +384,7 @@ def explained(kind: Kind, of: Message) -> dict[str, Any]:
 
 
 def as_shown(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record as a person is shown it: bytes as Avro writes them in JSON."""
+    """Return a record as users see it: bytes as in Avro's JSON encoding."""
     return {name: value.decode("latin-1") if isinstance(value, bytes) else value for name, value in record.items()}
 
 
@@ -454,7 +454,7 @@ def test_missing_fields_take_their_defaults() -> None:
     assert explained(kind, kind.message(kind.codec.encode(kind.type, own))) == {**defaults, **own}
 
 
-# What a person is shown of a dead letter.
+# What `show` prints of a dead letter.
 
 
 @each_revision

@@ -1,4 +1,4 @@
-"""What stands in the columns is compared with the vectors, whose rows an independent model made."""
+"""The columns, compared with the vectors, whose rows come from an independent model."""
 
 import json
 import runpy

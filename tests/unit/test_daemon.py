@@ -1,4 +1,4 @@
-"""What the log of a daemon says at its end."""
+"""The log of a daemon at its end."""
 
 import pytest
 from structlog.testing import capture_logs

@@ -1,4 +1,4 @@
-"""What stands in docs/deploy fits the projector and itself, and is accepted by the tools that are installed."""
+"""The files in docs/deploy are consistent with the projector, and the installed tools accept them."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def run(tool: str, *arguments: object) -> str:
-    """Run a tool that accepts its input, and return what it printed; skip where it is not installed."""
+    """Run a tool that accepts its input, and return what it printed; skip if it is not installed."""
     found = shutil.which(tool)
     if found is None:
         pytest.skip(f"{tool} is not installed")

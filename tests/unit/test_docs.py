@@ -1,4 +1,4 @@
-"""Documents that fail the build when they lie; what is generated from the code is tested in test_reference.py."""
+"""Fails the build if the docs contradict the code; test_reference.py tests the generated parts."""
 
 import importlib
 import json
@@ -69,7 +69,7 @@ def outside_blocks(path: Path) -> str:
 
 
 def quoted(path: Path) -> Iterator[str]:
-    """Yield what stands in backticks."""
+    """Yield the texts in backticks."""
     yield from re.findall(r"`([^`\n]+)`", outside_blocks(path))
 
 
@@ -95,7 +95,7 @@ def test_every_command_and_every_option_that_is_named_exists(path: Path) -> None
 
 
 def shell(written: str) -> Iterator[str]:
-    """Yield the lines of shell blocks, and what stands in backticks."""
+    """Yield the lines of shell blocks, and the texts in backticks."""
     for block in re.findall(r"^```sh\n(.*?)^```$", written, flags=re.MULTILINE | re.DOTALL):
         yield from (f"{line} " for line in block.splitlines())
     yield from (f"{span}`" for span in re.findall(r"`(projector [^`\n]+)`", written))

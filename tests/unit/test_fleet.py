@@ -19,7 +19,7 @@ from projector.stream.codec import Codec
 
 START_AT = 1_700_000_000_000
 INTERVAL_MS = 12.5
-STEADY_FROM = 20  # events per endpoint, after which everybody has come up and has a past
+STEADY_FROM = 20  # events per endpoint, after which every endpoint has started and has a history
 SLOW_BY_AT_MOST_MS = 1_000
 
 STEADY_SHARES = {
@@ -224,7 +224,7 @@ def test_timestamps_are_never_ahead_and_rarely_late() -> None:
     assert 0 < sum(map(bool, behind)) < 0.05 * len(behind)
 
 
-# The revision of today.
+# Revision kaa-2020-05.
 
 
 def test_all_types_of_2020_05_come_from_their_originators() -> None:

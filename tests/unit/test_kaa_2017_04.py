@@ -1,4 +1,4 @@
-"""What only this revision has: lists of endpoint ids, and metadata keys without values."""
+"""Features of this revision only: lists of endpoint ids, and metadata keys without values."""
 
 import pytest
 

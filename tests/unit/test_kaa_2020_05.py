@@ -1,4 +1,4 @@
-"""What only this revision has: maps of endpoints, metadata with values, and configurations that fail."""
+"""Features of this revision only: maps of endpoints, metadata with values, and configurations that fail."""
 
 from typing import Any
 

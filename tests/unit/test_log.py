@@ -1,4 +1,4 @@
-"""One line for each thing that changed, and nothing per event."""
+"""The log has one line per change of state, and none per event."""
 
 import sys
 from contextlib import suppress

@@ -21,7 +21,7 @@ START = Checkpoint(stream="S", stream_created_at=0, rules=RULES)
 
 
 class WatchedStore(MemoryStore):
-    """A store that remembers what was loaded beside its transactions."""
+    """A store that records what was loaded outside its transactions."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         super().__init__(database)
@@ -118,7 +118,7 @@ async def test_while_a_batch_is_committed_the_next_is_folded_and_the_one_after_i
 async def test_changed_rows_invalidate_batches_folded_ahead(
     scene: MemoryScene, store: WatchedStore, projection: Projection
 ) -> None:
-    """As if a retry had connected the endpoint later than both batches disconnect it."""
+    """As if a retry had connected the endpoint after the disconnects of both batches."""
     await run(projection, store, Batches(scene, projection, scene.connects(1, 1)))
     before, checkpoint = scene.database.live.endpoints["e1"], scene.database.checkpoint
     assert checkpoint is not None

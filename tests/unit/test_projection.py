@@ -158,7 +158,7 @@ async def test_damaged_row_is_named_and_the_message_is_not_parked(scene: MemoryS
         await process(projection, some)
     assert damaged.value.endpoint_id == "e2"
     assert await scene.database.dead_letters() == []
-    assert scene.position == projection.checkpoint.position == 3  # what came before it stands
+    assert scene.position == projection.checkpoint.position == 3  # earlier messages remain committed
 
 
 @pytest.mark.parametrize("again", [range(1, 4), range(2, 3), range(2, 6)], ids=["all", "one", "overlapping"])
@@ -169,7 +169,7 @@ async def test_messages_that_were_folded_before_are_dropped(
     some = await messages(scene, *scene.connects(1, 3), MALFORMED, unknown("config.b"))
     await process(projection, some[:3])
     before = scene.database.checkpoint
-    scene.database.live.endpoints.clear()  # so that it would show if they were folded again
+    scene.database.live.endpoints.clear()  # so that folding them again would be visible
     batch = await projection.decode([message for message in some if message.position in again])
     folded = await projection.fold_ahead(batch, store, None) if ahead else None
     outcome = await projection.process(batch, folded)

@@ -92,7 +92,7 @@ async def test_a_gap_inside_a_delivery_splits_it_and_only_the_last_part_is_ackno
 ) -> None:
     await stream.publish(*[WANTED] * 2)
     reader = await open_reader()
-    await reader.seek(0)  # these two are under way from now on
+    await reader.seek(0)  # these two are in flight from now on
     await stream.publish(*[WANTED] * 4)
     await stream.trim(5)
     before = await reader.next()
@@ -135,7 +135,7 @@ async def test_stream_emptied_during_a_wait_is_a_gap(stream: MemoryStream, open_
     await reader.seek(0)
     assert await read(reader, 1) == [[1, 2]]
     await stream.trim(count + 1)
-    # What was asked for first may have been sent before the stream was emptied: one more wait makes sure.
+    # The first answer may predate the purge: one more wait makes sure.
     assert await read(reader, 3) == [Idle(count - 2), Gap(2, count + 1), Idle(0)]
     assert (reader.position, reader.pending) == (count, 0)
     await stream.publish(WANTED)

@@ -85,7 +85,7 @@ async def folded(scene: MemoryScene) -> MemoryScene:
 
 
 def table(database: MemoryDatabase) -> dict[str, tuple[Any, ...]]:
-    """Everything that is in the live table."""
+    """All rows of the live table."""
     return {
         endpoint_id: (*row.states, row.last_event_seq, row.last_event_at)
         for endpoint_id, row in database.live.endpoints.items()
@@ -222,7 +222,7 @@ async def test_what_a_daemon_folds_after_the_comparison_is_compared_too(
 async def test_the_last_messages_are_folded_while_the_daemon_waits(
     folded: MemoryScene, rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is committed between the catching up and the final transaction is folded in that, under the lock."""
+    """The final transaction folds, under the lock, what was committed after the catch-up."""
     finish = MemoryStaging.finish
 
     def fold_and_finish(staging: MemoryStaging) -> Any:
@@ -465,7 +465,7 @@ async def test_an_endpoint_is_shown_with_the_messages_about_it_and_no_others(
 async def test_daemon_waits_for_the_final_transaction_and_reloads_the_changed_rows(
     folded: MemoryScene, rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon has a batch in hand, folded on a row that the rebuild mends."""
+    """The daemon holds a batch that was folded on a row that the rebuild repairs."""
     daemon = folded.follow()
     await daemon.hears("caught up at 9")
     rows = folded.database.live.endpoints

@@ -18,7 +18,7 @@ MALFORMED: Wire = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 
 @pytest.fixture
 async def parked(scene: MemoryScene) -> MemoryScene:
-    """A scene with a message that is malformed, and two that were refused and are not any more."""
+    """A scene with a malformed message, and two that were rejected before and are accepted now."""
     await scene.stream.publish(*scene.connects(1, 2), MALFORMED, *scene.connects(4, 5))
     for number in (2, 4):
         await scene.database.refuse(f"e{number}")

@@ -1,4 +1,4 @@
-"""The version of the rules is raised whenever the rules make something else of a large corpus."""
+"""The rules version is incremented whenever the rules give another result on a large corpus."""
 
 from functools import cache
 from typing import Any, get_args

@@ -183,7 +183,7 @@ def test_a_schema_has_the_fingerprint_of_the_published_one(revision: str, name: 
 
 @each_schema
 def test_a_schema_has_the_fields_and_the_defaults_of_the_published_one(revision: str, name: str) -> None:
-    # The canonical form leaves the defaults out, so the fingerprint does not vouch for them.
+    # The canonical form omits the defaults, so the fingerprint does not cover them.
     record, _, fields = PUBLISHED[revision][name]
     schema = load(revision, name)
     assert f"{schema['namespace']}.{schema['name']}" == f"{NAMESPACE}.{record}"

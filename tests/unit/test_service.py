@@ -1,4 +1,4 @@
-"""What a service manager hears, over a real socket."""
+"""What a service manager receives over a real socket."""
 
 import secrets
 import socket

@@ -35,7 +35,7 @@ MALFORMED = (subjects.build("kpc", "connectivity.connected"), b"\xff")
 
 
 class Notes(Observer):
-    """What an observer was told, without heartbeats."""
+    """The notifications that an observer received, without heartbeats."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -58,7 +58,7 @@ class Notes(Observer):
 
 @asynccontextmanager
 async def opened(scene: MemoryScene, observer: Observer, **options: Any) -> AsyncIterator[Session]:
-    """A session with what it works on."""
+    """A session with its stream and database."""
     store = MemoryStore(scene.database)
     await store.open()
     assert await store.lead()
@@ -68,7 +68,7 @@ async def opened(scene: MemoryScene, observer: Observer, **options: Any) -> Asyn
 
 
 async def hold(scene: MemoryScene, **options: Any) -> list[str]:
-    """Hold a session to the end of the stream; return what it told."""
+    """Run a session to the end of the stream; return its notifications."""
     told = Notes()
     async with opened(scene, told, until_caught_up=True, **options) as session:
         await session.run()
@@ -77,7 +77,7 @@ async def hold(scene: MemoryScene, **options: Any) -> list[str]:
 
 @asynccontextmanager
 async def following(scene: MemoryScene, **options: Any) -> AsyncIterator[tuple[asyncio.Task[None], Notes]]:
-    """A session that has caught up and goes on."""
+    """A session that has caught up and continues."""
     told = Notes()
     async with opened(scene, told, **options) as session:
         running = asyncio.create_task(session.run())
@@ -102,7 +102,7 @@ async def everything(scene: MemoryScene) -> tuple[object, ...]:
 
 
 def move(scene: MemoryScene, **changes: Any) -> None:
-    """Change the checkpoint behind the back of everyone."""
+    """Change the checkpoint behind the session's back."""
     assert scene.database.checkpoint is not None
     scene.database.checkpoint = replace(scene.database.checkpoint, **changes)
 

@@ -1,4 +1,4 @@
-"""Settings: where each comes from, and what is refused."""
+"""Settings: their sources, and invalid values."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -4,7 +4,7 @@ from projector.monitoring.skew import ClockSkew
 
 
 class Decoder:
-    """Says that each message comes from a replica of its own, and counts how many it is asked about."""
+    """Reports another replica for each message, and counts the requests."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []

@@ -1,4 +1,4 @@
-"""A server that makes a consumer skip messages which the stream still holds (nats-server issue 8571)."""
+"""A server whose consumers skip messages that the stream still holds (nats-server issue 8571)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A command imports what it uses; which is exact, while the time that it takes is not."""
+"""A command imports only what it uses: unlike its run time, that can be tested exactly."""
 
 import json
 import subprocess

@@ -92,7 +92,7 @@ async def test_pauses_start_over_after_a_commit(scene: MemoryScene, pauses: list
     fails = CommitFault.ROLLED_BACK
     scene.database.commit_faults.extend([fails, fails, None, fails, fails, fails])
     await scene.fold()
-    # What fails in a session that has committed is followed by a pause of its own.
+    # A failure after a commit is followed by a separate pause.
     assert pauses == [1, 2, 1, 2]
 
 

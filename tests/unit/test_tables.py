@@ -1,4 +1,4 @@
-"""Tables for people: whole, and nothing in them moves a terminal."""
+"""Printed tables are complete, and contain no terminal control characters."""
 
 import pytest
 
@@ -9,7 +9,7 @@ LONG = "x" * 20_000
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A narrow one."""
+    """A narrow terminal."""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "40")

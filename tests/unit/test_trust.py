@@ -43,7 +43,7 @@ def test_stream_is_identified_by_its_end_and_the_message_at_the_checkpoint(
     evidence: str | None,
     evidence_where_moved: str | None,
 ) -> None:
-    """The creation time alone proves nothing; where it changed, the message has to be there."""
+    """The creation time alone proves nothing; if it changed, the message at the checkpoint must exist."""
     found = replacement_evidence(StreamState(CREATED, 1, last), checkpoint, message)
     moved = replacement_evidence(StreamState(MOVED, 1, last), checkpoint, message)
     for text, expected in ((found, evidence), (moved, evidence_where_moved)):

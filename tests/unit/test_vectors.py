@@ -1,4 +1,4 @@
-"""The vectors come from an independent encoder and an independent model, so they check this one as a whole."""
+"""The vectors come from an independent encoder and model, so they check codec and domain together."""
 
 import json
 from collections import defaultdict

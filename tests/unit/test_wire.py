@@ -18,7 +18,7 @@ POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Codecs:
-    """Takes codecs as a connection does, and keeps them by the name of their type."""
+    """Accepts codecs like a connection, and keeps them by type name."""
 
     def __init__(self) -> None:
         self._options: dict[str, dict[str, Any]] = {}

@@ -30,7 +30,7 @@ class CountingStaging(MemoryStaging):
 
 
 class Replayed(NamedTuple):
-    """What a replay left in the staging tables."""
+    """The staging tables after a replay."""
 
     rows: dict[str, tuple[Any, ...]]
     dead_letters: dict[tuple[str, int], StoredDeadLetter]

@@ -16,7 +16,7 @@ class Connection:
         self.lost = asyncio.Event()
 
     async def turn(self) -> None:
-        """Give other tasks a turn, as waiting for a server does."""
+        """Let other tasks run, as waiting for a server does."""
         for _ in range(self._turns()):
             await asyncio.sleep(0)
         if self.lost.is_set():

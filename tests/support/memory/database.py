@@ -1,4 +1,4 @@
-"""A database in memory: what is stored, who leads, transactions, and the faults of the server."""
+"""A database in memory: its rows, its leader, transactions, and faults of the server."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ from tests.support.memory.tables import Tables
 
 
 class CommitFault(Enum):
-    """What a commit can come to besides success; all but the first lose the connection."""
+    """Ways in which a commit can fail; all but the first lose the connection."""
 
     TIMED_OUT = "rolled back, and the connection is as good as before"
     ROLLED_BACK = "rolled back"
@@ -23,7 +23,7 @@ class CommitFault(Enum):
 
 
 class _Work(Protocol):
-    """What a transaction does, until it is committed."""
+    """The uncommitted changes of a transaction."""
 
     def commit(self) -> None: ...
 
@@ -34,7 +34,7 @@ W = TypeVar("W", bound=_Work)
 
 
 class MemoryDatabase:
-    """What is stored, who leads, and the faults of the server."""
+    """The rows, the leader, and the faults of the server."""
 
     def __init__(self) -> None:
         self.live = Tables()
@@ -70,7 +70,7 @@ class MemoryDatabase:
                 self.live.dead_letters[key] = replace(parked, state="discarded")
 
     async def refuse(self, endpoint_id: str) -> None:
-        """Refuse the rows of an endpoint from now on."""
+        """Reject the rows of an endpoint from now on."""
         self.refused.add(endpoint_id)
 
     async def lose_connections(self) -> None:
@@ -84,7 +84,7 @@ class MemoryDatabase:
 
     @asynccontextmanager
     async def transaction(self, connection: Connection, work: W) -> AsyncIterator[W]:
-        """Commit at the end of the block; on any error there is nothing to undo, since nothing was written."""
+        """Commit at the end of the block; an error needs no rollback, since nothing was written."""
         try:
             yield work
             await connection.turn()
@@ -101,7 +101,7 @@ class MemoryDatabase:
 
 @asynccontextmanager
 async def savepoint(work: W) -> AsyncIterator[W]:
-    """Begin a part of a transaction that an error undoes alone."""
+    """Begin a savepoint, which an error rolls back on its own."""
     try:
         yield work
         work.commit()

@@ -1,4 +1,4 @@
-"""Dead letters that are retried, in memory, with the port `RetryStore`."""
+"""Retries of dead letters in memory: the port `RetryStore`."""
 
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
@@ -50,7 +50,7 @@ class MemoryRetryStore:
 
 
 class _RetryUnitOfWork(MemoryUnitOfWork):
-    """The same verbs for a single message that the checkpoint has left behind."""
+    """The same operations for a single message before the checkpoint."""
 
     _parked_again = False
 

@@ -33,7 +33,7 @@ class MemoryScene:
     daemons: list[Daemon] = field(default_factory=list)
 
     def connects(self, first: int, last: int) -> list[Wire]:
-        """Build messages each of which connects an endpoint of its own."""
+        """Build messages that each connect a different endpoint."""
         return [self.event("connectivity.connected", f"e{n}", appVersionName=f"v{n}") for n in range(first, last + 1)]
 
     def supervisor(self, observer: Observer, **options: Any) -> Supervisor:
@@ -58,5 +58,5 @@ class MemoryScene:
 
     @property
     def position(self) -> int:
-        """Where the checkpoint is; 0 if there is none."""
+        """Position of the checkpoint; 0 if there is none."""
         return 0 if self.database.checkpoint is None else self.database.checkpoint.position

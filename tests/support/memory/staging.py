@@ -19,7 +19,7 @@ from tests.support.memory.unit_of_work import MemoryUnitOfWork
 
 
 class _StagingUnitOfWork(MemoryUnitOfWork):
-    """The same verbs on the staging tables, which have no checkpoint."""
+    """The same operations on the staging tables, which have no checkpoint."""
 
     def __init__(self, database: MemoryDatabase, connection: Connection, tables: Tables, touched: set[str]) -> None:
         super().__init__(database, connection, tables)

@@ -14,7 +14,7 @@ T = 1_700_000_000_000
 
 
 class MemoryStream:
-    """A stream, what publishers and operators do to it, and the faults of its broker."""
+    """A stream, the actions of publishers and operators, and the faults of its broker."""
 
     def __init__(self, name: str = "S", *, originators: Iterable[str] = ()) -> None:
         """Begin without messages; consumers get those of some originators, or of all if none is named."""
@@ -75,7 +75,7 @@ class MemoryStream:
         self.connections.lose()
 
     async def interrupt(self) -> None:
-        """Make every consumer refuse to go on until it is sought again."""
+        """Make every consumer fail until its next `seek`."""
         self.interruptions += 1
 
     async def lose_connections(self) -> None:
@@ -145,7 +145,7 @@ class MemoryView:
 class MemoryConsumer:
     """The port `Consumer`.
 
-    Up to one batch of messages is sent ahead, at `seek`: what leaves the stream afterwards is still delivered.
+    `seek` prefetches up to one batch: messages that leave the stream afterwards are still delivered.
     """
 
     def __init__(self, stream: MemoryStream, connection: Connection, batch_size: int) -> None:
@@ -171,7 +171,7 @@ class MemoryConsumer:
         return await self.count_pending()
 
     async def next(self, linger_s: float) -> Delivery | None:
-        del linger_s  # what is there is delivered at once
+        del linger_s  # available messages are delivered at once
         await self._turn()
         self._fill()
         if not self._buffer:
@@ -211,7 +211,7 @@ class MemoryConsumer:
 
 
 def _matches(subject: str, pattern: str) -> bool:
-    """Tell whether a subject matches a filter, which ends in `>`."""
+    """Return whether a subject matches a filter, which ends in `>`."""
     *wanted, _ = pattern.split(".")
     tokens = subject.split(".")
     return len(tokens) > len(wanted) and all(one in ("*", token) for one, token in zip(wanted, tokens, strict=False))

@@ -19,25 +19,25 @@ class StoredDeadLetter:
         return self.letter.message.stored_at
 
     def again(self, letter: DeadLetter) -> "StoredDeadLetter":
-        """Return it after one more attempt; in a stream that was recreated it is another message."""
+        """Return the dead letter after one more attempt; in a recreated stream it is another message."""
         state = self.state if self.stored_at == letter.message.stored_at else "parked"
         return StoredDeadLetter(letter, state, self.attempts + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Endpoints and dead letters; what is stored is replaced and never changed."""
+    """Endpoints and dead letters; stored objects are replaced, never mutated."""
 
     endpoints: MutableMapping[str, Endpoint] = field(default_factory=dict)
     dead_letters: MutableMapping[tuple[str, int], StoredDeadLetter] = field(default_factory=dict)
     """By stream and position."""
 
     def draft(self) -> "Tables":
-        """Return tables that read as these, and keep what is written to themselves."""
+        """Return a copy-on-write view of these tables."""
         return Tables(ChainMap({}, self.endpoints), ChainMap({}, self.dead_letters))
 
     def take(self, draft: "Tables") -> None:
-        """Write what was written to a draft."""
+        """Apply the writes of a draft."""
         for mine, theirs in ((self.endpoints, draft.endpoints), (self.dead_letters, draft.dead_letters)):
             assert isinstance(theirs, ChainMap)
             mine.update(theirs.maps[0])
@@ -76,5 +76,5 @@ class Tables:
 def load_over(
     tables: Tables, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]
 ) -> dict[str, Endpoint]:
-    """Return working copies of endpoints as they are once what is uncommitted is saved."""
+    """Return working copies of endpoints as if uncommitted ones were saved."""
     return completed(needed, uncommitted, tables.load(missing(needed, uncommitted)))

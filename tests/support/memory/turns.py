@@ -1,4 +1,4 @@
-"""Waiting in turns of the event loop instead of seconds."""
+"""Waits in turns of the event loop instead of seconds."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ _ENOUGH = 10_000
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let other tasks run until a condition holds; fail if that takes very many turns."""
+    """Let other tasks run until a condition holds; fail after too many turns."""
     for _ in range(_ENOUGH):
         if condition():
             return

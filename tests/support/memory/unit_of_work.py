@@ -1,4 +1,4 @@
-"""The verbs of one transaction in memory, with the port `UnitOfWork`."""
+"""One transaction in memory: the port `UnitOfWork`."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
