@@ -122,7 +122,7 @@ class Projector:
             self._idle.set()
 
     def stop(self) -> None:
-        """Let `run` finish the batch in hand and return; a stopped projector does not run again."""
+        """Make `run` finish the current batch and return; a stopped projector does not run again."""
         self._stopped = True
         if self._supervisor is not None:
             self._supervisor.stop()

@@ -24,7 +24,7 @@ from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
 
 
 def pytest_configure() -> None:
-    """End the servers, too, when the tests are told to end."""
+    """Stop the servers, too, when the tests are terminated."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -41,7 +41,7 @@ def server_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def nats_server(server_folder: Path) -> Iterator[EmbeddedNats]:
-    """One for each test: it starts within 20 ms of processor time, and no account or stream of another is in it."""
+    """One server per test: it starts in 20 ms of processor time, and has no account or stream of another test."""
     with servers.nats_in(server_folder / "nats") as server:
         yield server
 
@@ -95,7 +95,7 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="session")
 def event(codec: Codec) -> Callable[..., Wire]:
-    """Builds the message of an event type from its record; what that leaves out takes a harmless value."""
+    """Builds the message of an event type from its record; missing fields take valid defaults."""
     harmless = {"timestamp": 1_700_000_000_000, "previousAppVersionName": "", "removed": [], "added": [], "updated": []}
 
     def build(event_type: str, endpoint_id: str = "", *, originator: str = "kpc", **record: Any) -> Wire:
@@ -133,7 +133,7 @@ def publish(nats_client: Client) -> Callable[..., Awaitable[int]]:
 
 @pytest.fixture(scope="session")
 def query() -> Callable[..., Awaitable[Rows]]:
-    """Asks a database something, or tells it."""
+    """Runs a statement in a database."""
 
     async def query(url: str, sql: str, *arguments: Any) -> Rows:
         connection = await asyncpg.connect(url)

@@ -98,7 +98,7 @@ class _Server(ABC):
             self._end_leftover()
             command = self._prepare()
             with self._log.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - the command is ours
+                self._process = subprocess.Popen(  # noqa: S603 - the command is fixed
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -32,7 +32,7 @@ def _no_room_to_replay(broker: BrokerInfo) -> str | None:
     needed = 1 if broker.consumer is not None else 2
     if broker.free_consumers is None or broker.free_consumers >= needed or _no_room_for_consumer(broker):
         return None
-    return "the stream or the account allows no further consumer (max_consumers) beside the daemon's"
+    return "the stream or the account allows no further consumer (max_consumers) besides the daemon's"
 
 
 def _jetstream_off(broker: BrokerInfo) -> str | None:
@@ -91,7 +91,9 @@ def _nothing_matches(stream: StreamInfo) -> str | None:
     traffic = stream.traffic
     if traffic is None or not traffic.messages:
         return None
-    silent = [f"kaa.v1.events.{originator}.endpoint.>" for originator, messages in traffic.ours.items() if not messages]
+    silent = [
+        f"kaa.v1.events.{originator}.endpoint.>" for originator, messages in traffic.matching.items() if not messages
+    ]
     return _listed("the stream has messages, but none that matches", silent)
 
 
@@ -136,7 +138,7 @@ def _in_memory(stream: StreamInfo) -> str | None:
 
 def _taken(broker: BrokerInfo) -> str | None:
     consumer = broker.consumer
-    if consumer is None or consumer.ours:
+    if consumer is None or consumer.created_by_projector:
         return None
     signs = [
         *(["it pushes"] if consumer.pushes else []),

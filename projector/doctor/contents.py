@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from projector.doctor.findings import Check, Inspection
 
 _DECISIVE = 5
-"""The newest samples decide: older ones may be of a revision that is no longer spoken."""
+"""The newest samples decide: older ones may be of a revision that is no longer in use."""
 _ENOUGH = 3
 _FOREIGN_NAMED = 3
 
@@ -25,11 +25,11 @@ def _foreign_messages(inspection: Inspection) -> str | None:
     traffic = inspection.seen_stream.traffic if inspection.seen_stream else None
     if traffic is None:
         return None
-    ours = sum(traffic.ours.values())
-    if 2 * ours >= traffic.messages:
+    matching = sum(traffic.matching.values())
+    if 2 * matching >= traffic.messages:
         return None
     share = (
-        f"{ours} of the {traffic.messages} messages in the stream ({ours / traffic.messages:.1%}) "
+        f"{matching} of the {traffic.messages} messages in the stream ({matching / traffic.messages:.1%}) "
         "match the daemon's filters"
     )
     if not traffic.foreign:
@@ -45,7 +45,7 @@ CONTENT_CHECKS: Sequence[Check[Inspection]] = (
         "error",
         _other_revision,
         "set PROJECTOR_REVISION to the revision of the events; "
-        "if messages were folded or parked before, run `projector rebuild` then",
+        "if messages were folded or parked before, then run `projector rebuild`",
     ),
     Check(
         "foreign-messages",

@@ -17,22 +17,22 @@ class Coverage(Enum):
 
 
 class Sample(NamedTuple):
-    """A message of an event type that some revision knows, tried with every revision."""
+    """A message of a known event type, decoded with every revision."""
 
     position: int
     revisions: frozenset[str]
-    """Those in which it can be folded."""
+    """Revisions in which it can be folded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """How many messages of the stream match the daemon's filters, and what the foreign ones are."""
+    """Number of messages in the stream that match the daemon's filters, and the foreign ones."""
 
     messages: int
-    ours: Mapping[str, int]
+    matching: Mapping[str, int]
     """Messages that match, by originator of the settings (`*`: all of them)."""
     foreign: Mapping[str, int]
-    """The others by a filter that groups them, largest first; empty if their subjects are too many to list."""
+    """The other messages by a filter that groups them, largest first; empty if there are too many subjects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +76,7 @@ class ConsumerInfo:
     """Configuration and state of the durable consumer."""
 
     name: str
-    ours: bool
-    """Whether a projector created it."""
+    created_by_projector: bool
     pushes: bool = False
     acknowledges: str = "all"
     """Its acknowledgement policy."""

@@ -99,7 +99,7 @@ async def differences(
 ) -> Differences:
     """Compare the rows that `compare` found and those of endpoints saved since; the caller holds the checkpoint.
 
-    The result shows so many rows, or the row of one endpoint.
+    The result has up to `show` rows, or the row of one endpoint.
     """
     await connection.execute(_ADD_CANDIDATES, list(saved))
     await connection.execute(_FIND_DIFFERENCES)

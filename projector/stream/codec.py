@@ -110,7 +110,7 @@ class Codec:
         for field in () if schema is None else schema["fields"]:
             try:
                 value = fastavro.schemaless_reader(source, fastavro.parse_schema(field["type"]), None)
-            except Exception:  # noqa: BLE001 - the reader raises whatever the bytes provoke
+            except Exception:  # noqa: BLE001 - corrupt bytes can raise any error
                 break
             # Bytes become text as in Avro's JSON encoding.
             record[field["name"]] = value.decode("latin-1") if isinstance(value, bytes) else value

@@ -220,7 +220,7 @@ class RawClient(Client):
         return subscription
 
     async def unsubscribe_raw(self, subscription: Subscription) -> None:
-        """Unsubscribe; messages that are still under way are dropped."""
+        """Unsubscribe; messages in flight are dropped."""
         del self._receivers[subscription._id]  # noqa: SLF001 - it has no public name
         await subscription.unsubscribe()
 

@@ -231,7 +231,7 @@ class _Inspection:
         filters = {config.get("filter_subject"), *config.get("filter_subjects", ())}
         return ConsumerInfo(
             name=self._wanted.consumer,
-            ours=config.get("description") == CONSUMER_DESCRIPTION,
+            created_by_projector=config.get("description") == CONSUMER_DESCRIPTION,
             pushes=bool(config.get("deliver_subject")),
             acknowledges=config["ack_policy"],
             filters=frozenset(filter(None, filters)),

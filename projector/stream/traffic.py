@@ -11,7 +11,7 @@ Count: TypeAlias = Callable[[str], Awaitable[Mapping[str, int]]]
 """Returns the number of messages of each subject that a filter selects."""
 
 _SUBJECTS_LISTED = 10_000
-"""The most subjects that are listed to name foreign ones: a stream can have one for each device."""
+"""The most subjects that are listed to find foreign ones: a stream can have one subject per device."""
 _TOKENS_NAMED = 3
 
 
@@ -25,15 +25,15 @@ async def count_traffic(
         for subject_filter in subjects.filters((originator,), groups):
             counted.update(await count(subject_filter))
         by_originator[originator] = counted
-    ours = {subject for counted in by_originator.values() for subject in counted}
+    matching = {subject for counted in by_originator.values() for subject in counted}
     foreign: Counter[str] = Counter()
-    if len(ours) < state.get("num_subjects", 0) <= _SUBJECTS_LISTED:
+    if len(matching) < state.get("num_subjects", 0) <= _SUBJECTS_LISTED:
         for subject, messages in (await count(">")).items():
-            if subject not in ours:
+            if subject not in matching:
                 foreign[_named(subject, originators)] += messages
     return Traffic(
         messages=state["messages"],
-        ours={originator: sum(counted.values()) for originator, counted in by_originator.items()},
+        matching={originator: sum(counted.values()) for originator, counted in by_originator.items()},
         foreign=dict(foreign.most_common()),
     )
 

@@ -1,1 +1,1 @@
-"""What the application relies on of its ports, for the implementations in memory and the real ones alike."""
+"""The contract of the application's ports, for the in-memory and the real implementations."""

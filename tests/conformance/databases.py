@@ -15,7 +15,7 @@ STREAM = "S"
 
 
 class DatabaseUnderTest(Protocol):
-    """A migrated database, and what can be asked of it."""
+    """A migrated database, and queries on it."""
 
     async def open_store(self) -> Store: ...
 

@@ -41,14 +41,14 @@ def announced(position: int) -> Event:
 
 
 def after(*events: Event, on: Endpoint | None = None) -> Endpoint:
-    """Return a working copy on which events were folded, by default one that no event had named."""
+    """Return a working copy after some events, by default of an unseen endpoint."""
     endpoint = on or Endpoint.unseen()
     fold(events, {"e": endpoint})
     return endpoint
 
 
 def facts(endpoint: Endpoint) -> tuple[Any, ...]:
-    """Return everything that is stored of an endpoint."""
+    """Return all stored values of an endpoint."""
     return (*endpoint.states, endpoint.last_event_seq, endpoint.last_event_at)
 
 

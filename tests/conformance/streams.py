@@ -23,7 +23,7 @@ _CONSUMER = "conformance"
 
 
 class StreamUnderTest(Protocol):
-    """A stream, and what publishers and operators do to it; see `MemoryStream`."""
+    """A stream, and the actions of publishers and operators; see `MemoryStream`."""
 
     async def publish(self, *wires: Wire, headers: dict[str, str] | None = None) -> int: ...
 

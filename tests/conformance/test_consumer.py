@@ -35,7 +35,7 @@ async def take(consumer: Consumer, count: int) -> list[int]:
     return taken
 
 
-async def test_messages_come_once_in_order_in_batches_that_say_how_many_follow(stream: StreamUnderTest) -> None:
+async def test_messages_are_delivered_once_in_order_with_their_pending_count(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 25))
     async with stream.open(batch_size=10) as source:
         assert await source.consumer.seek(0) == 25
@@ -48,7 +48,7 @@ async def test_messages_come_once_in_order_in_batches_that_say_how_many_follow(s
 
 
 @pytest.mark.parametrize(("after", "following"), [(0, [1, 2, 3]), (2, [3]), (3, [])])
-async def test_seeking_counts_what_follows_a_position_and_continues_there(
+async def test_seek_counts_pending_messages_and_continues_after_a_position(
     stream: StreamUnderTest, after: int, following: list[int]
 ) -> None:
     await stream.publish(*numbered(1, 3))
@@ -58,7 +58,7 @@ async def test_seeking_counts_what_follows_a_position_and_continues_there(
         assert await take(source.consumer, len(following) + 1) == [*following, 4]
 
 
-async def test_seeking_again_continues_from_there_whatever_was_read_before(stream: StreamUnderTest) -> None:
+async def test_second_seek_continues_after_its_position(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 6))
     async with stream.open(batch_size=3) as source:
         await source.consumer.seek(0)
@@ -102,7 +102,7 @@ async def test_messages_removed_before_delivery_are_no_longer_counted(
         assert await source.consumer.count_pending() == 0
 
 
-async def test_a_consumer_is_idle_at_the_end_of_the_stream_and_delivers_what_comes_later(
+async def test_consumer_is_idle_at_the_end_of_the_stream_and_delivers_later_messages(
     stream: StreamUnderTest,
 ) -> None:
     async with stream.open() as source:
@@ -121,7 +121,7 @@ async def test_consumer_is_idle_when_pending_messages_are_removed(stream: Stream
         await take(source.consumer, 2)
         await stream.trim(21)
         while await source.consumer.next(0) is not None:
-            pass  # up to two batches were under way already
+            pass  # up to two batches were already in flight
         assert await source.consumer.count_pending() == 0
 
 

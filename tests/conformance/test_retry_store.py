@@ -30,7 +30,7 @@ async def store(database: DatabaseUnderTest) -> Store:
 
 @pytest.fixture
 async def retry(database: DatabaseUnderTest, store: Store) -> RetryStore:
-    del store  # is there first
+    del store  # exists beforehand
     return await database.open_retry()
 
 
@@ -49,7 +49,7 @@ async def test_parked_dead_letters_are_chosen_by_position_and_reason(
     assert await retry.positions(selection) == chosen
 
 
-async def test_a_message_comes_back_as_it_was_parked(retry: RetryStore) -> None:
+async def test_parked_message_is_returned_unchanged(retry: RetryStore) -> None:
     assert await retry.message(2) == letter(2).message
     with pytest.raises(NoDeadLetterError):
         await retry.message(9)
@@ -67,7 +67,7 @@ async def test_a_retried_dead_letter_is_resolved_and_the_checkpoint_stays(
     assert await store.checkpoint() == checkpoint(5, generation=1)
 
 
-async def test_a_dead_letter_that_is_parked_again_counts_the_attempt_and_changes_no_generation(
+async def test_parking_again_counts_the_attempt_and_keeps_the_generation(
     database: DatabaseUnderTest, store: Store, retry: RetryStore
 ) -> None:
     async with retry.transaction() as work:

@@ -35,7 +35,7 @@ async def store(database: DatabaseUnderTest) -> Store:
 
 @pytest.fixture
 async def staging(database: DatabaseUnderTest, store: Store) -> Staging:
-    del store  # is there first
+    del store  # exists beforehand
     return await database.open_staging()
 
 
@@ -55,7 +55,7 @@ async def differences(staging: Staging, *, show: int = 9, endpoint_id: str | Non
         return await final.differences(show=show, endpoint_id=endpoint_id)
 
 
-async def test_staging_tables_are_empty_at_first_and_apart_from_the_live_ones(
+async def test_new_staging_tables_are_empty_and_separate_from_the_live_ones(
     database: DatabaseUnderTest, store: Store, staging: Staging
 ) -> None:
     await save(store, {"e": after(connected(1))})
@@ -84,7 +84,7 @@ async def test_a_staging_table_is_seeded_with_what_the_live_one_knows_from_befor
     assert await everything(staging, "e", "f", "g") == [facts(after(connected(1))), facts(after()), facts(after())]
 
 
-async def test_a_staging_table_refuses_what_the_live_one_refuses(database: DatabaseUnderTest, store: Store) -> None:
+async def test_staging_table_rejects_the_same_rows_as_the_live_one(database: DatabaseUnderTest, store: Store) -> None:
     del store
     await database.refuse("bad")
     staging = await database.open_staging()
@@ -93,7 +93,7 @@ async def test_a_staging_table_refuses_what_the_live_one_refuses(database: Datab
     assert await everything(staging, "e") == [facts(after())]
 
 
-async def test_a_rebuild_leads_unless_a_daemon_does(store: Store, staging: Staging, eventually: Eventually) -> None:
+async def test_rebuild_leads_unless_a_daemon_leads(store: Store, staging: Staging, eventually: Eventually) -> None:
     assert await store.lead()
     assert not await staging.lead()
     await store.close()
@@ -162,7 +162,7 @@ async def test_differences_are_counted_by_kind_and_column_and_shown(store: Store
     assert (await differences(staging, endpoint_id="same")).shown == []
 
 
-async def test_what_is_folded_after_the_comparison_is_compared_in_the_final_transaction(
+async def test_rows_folded_after_the_comparison_are_compared_in_the_final_transaction(
     store: Store, staging: Staging
 ) -> None:
     await staging.compare()
@@ -184,7 +184,7 @@ async def test_comparison_without_apply_changes_nothing(
     assert (await database.endpoints(), await store.checkpoint()) == ({"e": 1}, checkpoint(5))
 
 
-async def test_applying_makes_the_live_table_what_the_staging_table_is_and_moves_the_checkpoint(
+async def test_apply_makes_the_live_table_equal_to_the_staging_table_and_moves_the_checkpoint(
     database: DatabaseUnderTest, store: Store, staging: Staging
 ) -> None:
     await save(store, {"same": after(connected(1)), "extra": after(connected(2)), "other": after(connected(3))})
@@ -222,7 +222,7 @@ async def test_a_batch_that_waits_for_the_final_transaction_is_committed_after_i
         await final.hold()
         committing = asyncio.create_task(commit())
         for _ in range(10):
-            await store.load({"e": EVERY_FACET}, {})  # the other comes to the lock meanwhile
+            await store.load({"e": EVERY_FACET}, {})  # the other transaction reaches the lock meanwhile
         assert not committing.done()
         await final.differences(show=0, endpoint_id=None)
         await final.apply(checkpoint(5), [])
@@ -243,7 +243,7 @@ async def test_the_first_checkpoint_may_be_that_of_a_rebuild(database: DatabaseU
     assert (await database.endpoints(), await staging.checkpoint()) == ({"e": 1}, START)
 
 
-async def test_applying_settles_the_dead_letters_that_the_replay_came_to(
+async def test_apply_settles_the_replayed_dead_letters(
     database: DatabaseUnderTest, store: Store, staging: Staging
 ) -> None:
     async with store.transaction() as work:

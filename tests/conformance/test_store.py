@@ -17,14 +17,12 @@ async def test_one_store_leads_at_a_time(database: DatabaseUnderTest, eventually
     assert not await standby.lead()
     assert await leader.lead()
     await leader.close()
-    await eventually(standby.lead)  # a server notices a moment later that a client has left
+    await eventually(standby.lead)  # a server notices a moment later that a client has disconnected
     await leader.open()
     assert not await leader.lead()
 
 
-async def test_a_store_that_is_opened_again_has_lost_the_lead(
-    database: DatabaseUnderTest, eventually: Eventually
-) -> None:
+async def test_reopened_store_has_lost_the_lead(database: DatabaseUnderTest, eventually: Eventually) -> None:
     first, second = await database.open_store(), await database.open_store()
     assert await first.lead()
     await first.open()
@@ -50,7 +48,7 @@ async def test_lost_connection_loses_the_lead_and_is_reported(
     assert not await leader.lead()
 
 
-async def test_a_store_waits_while_a_transaction_is_under_way(database: DatabaseUnderTest) -> None:
+async def test_store_waits_while_a_transaction_is_open(database: DatabaseUnderTest) -> None:
     store = await database.open_store()
     seen = [store.waiting]
     async with store.transaction():
@@ -69,7 +67,7 @@ async def test_the_lag_is_written_without_a_checkpoint_and_with_one(database: Da
     assert await store.checkpoint() == START
 
 
-async def test_a_checkpoint_is_there_once_it_was_begun_and_a_second_one_does_not_replace_it(
+async def test_first_checkpoint_is_written_once_and_not_replaced(
     database: DatabaseUnderTest,
 ) -> None:
     store, other = await database.open_store(), await database.open_store()

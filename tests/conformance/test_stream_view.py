@@ -25,7 +25,7 @@ async def state_of(stream: StreamUnderTest) -> StreamState:
         return await source.view.state()
 
 
-async def test_the_state_says_where_a_stream_begins_and_ends(stream: StreamUnderTest) -> None:
+async def test_state_has_the_first_and_last_position(stream: StreamUnderTest) -> None:
     assert await bounds(stream) == (1, 0)
     await stream.publish(*numbered(1, 6))
     assert await bounds(stream) == (1, 6)
@@ -50,7 +50,7 @@ async def test_recreated_stream_restarts_with_another_creation_time(stream: Stre
     assert after.created_at > before.created_at
 
 
-async def test_a_message_is_shown_until_it_leaves_the_stream(stream: StreamUnderTest) -> None:
+async def test_message_is_returned_until_it_leaves_the_stream(stream: StreamUnderTest) -> None:
     await stream.publish((SUBJECT, b"\0\xff"), headers={"Nats-Msg-Id": "x"})
     await stream.publish(*numbered(2, 3))
     async with stream.open() as source:
@@ -66,7 +66,7 @@ async def test_a_message_is_shown_until_it_leaves_the_stream(stream: StreamUnder
         assert await source.view.message(4) is None
 
 
-async def test_a_message_at_no_position_is_refused(stream: StreamUnderTest) -> None:
+async def test_message_at_position_0_is_refused(stream: StreamUnderTest) -> None:
     async with stream.open() as source:
         with pytest.raises(BrokerRefusedError):
             await source.view.message(0)

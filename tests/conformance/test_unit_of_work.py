@@ -47,7 +47,7 @@ async def store(database: DatabaseUnderTest) -> Store:
     return store
 
 
-async def test_checkpoint_is_held_and_advanced_by_its_present_value(store: Store) -> None:
+async def test_checkpoint_is_held_and_advanced_by_its_current_value(store: Store) -> None:
     before = checkpoint(5)
     after = checkpoint(2**53 + 1)
     await transact(store, lambda work: work.hold(before), lambda work: work.advance(before, after))
@@ -60,7 +60,7 @@ async def test_advancing_takes_over_the_creation_time_of_the_stream(store: Store
     assert await store.checkpoint() == adopted
 
 
-async def test_advancing_leaves_rules_and_generation_as_they_are(store: Store) -> None:
+async def test_advance_keeps_rules_and_generation(store: Store) -> None:
     before = checkpoint(5)
     after = replace(checkpoint(6, generation=3), rules=replace(RULES, revision="other"))
     await transact(store, lambda work: work.advance(before, after))
@@ -81,7 +81,7 @@ async def test_stale_checkpoint_is_neither_held_nor_advanced(store: Store, belie
     assert await store.checkpoint() == checkpoint(5)
 
 
-async def test_where_nothing_was_begun_there_is_no_checkpoint_to_hold(database: DatabaseUnderTest) -> None:
+async def test_missing_checkpoint_cannot_be_held(database: DatabaseUnderTest) -> None:
     store = await database.open_store()
     with pytest.raises(CheckpointMovedError):
         await transact(store, lambda work: work.hold(START))
@@ -93,7 +93,7 @@ async def test_rows_of_other_rules_are_not_held(store: Store) -> None:
         await transact(store, lambda work: work.hold(now))
 
 
-async def test_rows_that_a_retry_changed_are_read_anew(database: DatabaseUnderTest, store: Store) -> None:
+async def test_hold_refuses_rows_that_a_retry_changed(database: DatabaseUnderTest, store: Store) -> None:
     retry = await database.open_retry()
     await transact(store, lambda work: work.park("S", [letter(3)]))
     async with retry.transaction() as work:
@@ -111,7 +111,7 @@ async def test_rows_that_a_retry_changed_are_read_anew(database: DatabaseUnderTe
 
 
 @pytest.mark.parametrize("commits", [True, False])
-async def test_a_held_checkpoint_is_waited_for_until_the_transaction_ends(
+async def test_hold_waits_until_the_holding_transaction_ends(
     database: DatabaseUnderTest, store: Store, *, commits: bool
 ) -> None:
     other = await database.open_store()
@@ -129,7 +129,7 @@ async def test_a_held_checkpoint_is_waited_for_until_the_transaction_ends(
     await held.wait()
     waiting = asyncio.create_task(transact(other, lambda work: work.hold(checkpoint(5))))
     for _ in range(10):
-        await store.load({"e": EVERY_FACET}, {})  # the other comes to the lock meanwhile
+        await store.load({"e": EVERY_FACET}, {})  # the other transaction reaches the lock meanwhile
     assert not waiting.done()
     if commits:
         decided.set()
@@ -175,7 +175,7 @@ async def test_parking_keeps_a_dead_letter_discarded_unless_another_message_is_a
     assert await database.dead_letters() == [(1, "discarded", 2), (2, "parked", 2)]
 
 
-async def test_an_error_undoes_rows_dead_letters_and_checkpoint(database: DatabaseUnderTest, store: Store) -> None:
+async def test_error_rolls_back_rows_dead_letters_and_checkpoint(database: DatabaseUnderTest, store: Store) -> None:
     async def fail(_: UnitOfWork) -> None:
         raise ZeroDivisionError
 

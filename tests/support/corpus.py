@@ -77,7 +77,7 @@ class Draw:
         return options[self.below(len(options))]
 
     def some(self, options: Sequence[T], most: int) -> list[T]:
-        """Return up to so many options, some of them twice."""
+        """Return up to `most` options, some of them twice."""
         return [self.pick(options) for _ in range(self.below(most + 1))]
 
 

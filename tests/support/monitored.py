@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 
 def fetch(url: str, method: str = "GET", **headers: str) -> Answer:
-    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - of a server of ours
+    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310 - the test's own server
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310 - as above
             return Answer(response.status, response.headers, response.read().decode())

@@ -26,7 +26,7 @@ FILTER = "kaa.v1.events.*.endpoint.>"
 SUBJECTS = ("kaa.v1.events.*.endpoint.config.updated", "kaa.v1.events.*.endpoint.connectivity.connected")
 
 STREAM = StreamInfo(state=StreamState(created_at=1, first=1, last=9), stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
-CONSUMER = ConsumerInfo(name="ours", ours=True, filters=frozenset({FILTER}))
+CONSUMER = ConsumerInfo(name="projector", created_by_projector=True, filters=frozenset({FILTER}))
 BROKER = BrokerInfo(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
 BACKENDS = BackendInfo(announced=1, first=frozenset({1}), second=frozenset({2}))
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=1, rules=RULES, position=5)
@@ -89,8 +89,8 @@ def stores(*found: Coverage) -> dict[str, Any]:
     return stream(stores=dict(zip(SUBJECTS, found, strict=True)))
 
 
-def traffic(messages: int, ours: dict[str, int], foreign: dict[str, int]) -> dict[str, Any]:
-    return stream(traffic=Traffic(messages=messages, ours=ours, foreign=foreign))
+def traffic(messages: int, matching: dict[str, int], foreign: dict[str, int]) -> dict[str, Any]:
+    return stream(traffic=Traffic(messages=messages, matching=matching, foreign=foreign))
 
 
 OLD, TODAY, BOTH, NONE = ({"kaa-2017-04"}, {"kaa-2020-05"}, {"kaa-2017-04", "kaa-2020-05"}, set[str]())
@@ -157,9 +157,9 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (state(first=4, began=4), set()),
     (stream(clustered=True), {"one-replica"}),
     (stream(storage="memory"), {"in-memory"}),
-    (consumer(ours=False, pushes=True), {"consumer-taken"}),
-    (consumer(ours=False, acknowledges="explicit"), {"consumer-taken"}),
-    (consumer(ours=False, filters=frozenset()), {"consumer-taken"}),
+    (consumer(created_by_projector=False, pushes=True), {"consumer-taken"}),
+    (consumer(created_by_projector=False, acknowledges="explicit"), {"consumer-taken"}),
+    (consumer(created_by_projector=False, filters=frozenset()), {"consumer-taken"}),
     (consumer(headers_only=True), {"consumer-unusable"}),
     (consumer(paused_until="2200-01-01T00:00:00Z"), {"consumer-paused"}),
     (consumer(prioritises=True), {"consumer-unusable"}),
@@ -207,7 +207,7 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        consumer(ours=False),  # created by hand, with the right configuration
+        consumer(created_by_projector=False),  # created by hand, with the right configuration
         consumer(acknowledges="explicit"),  # created by a projector and changed: the daemon corrects it
         {**consumer(waiting=2), **database(led=True)},
         stream(clustered=True, replicas=3),

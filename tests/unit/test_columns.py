@@ -24,7 +24,7 @@ CODEC = Codec("kaa-2017-04", ROOT / "schemas")
 
 
 def queried(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the columns that people query, all but the last event's, as the states fill them."""
+    """Return the columns that users query, except those of the last event, for these states."""
     found: dict[str, Any] = {}
     for facet, state in zip(FACET_COLUMNS, endpoint.states, strict=True):
         found |= zip((column.name for column in facet.columns), facet.values(state), strict=True)

@@ -236,7 +236,7 @@ def example(revision: str) -> list[tuple[Message, str]]:
 
 @cache
 def folded_example(revision: str) -> tuple[Endpoint, tuple[str, ...]]:
-    """Fold the worked example; return the endpoint, and what came of each message."""
+    """Fold the worked example; return the endpoint, and the verdict on each message."""
     codec = Codec(revision, ROOT / "schemas")
     endpoints: dict[str, Endpoint] = defaultdict(Endpoint.unseen)
     verdicts = []
@@ -410,7 +410,7 @@ def exists(name: str) -> bool:
 @every_document
 def test_every_dotted_name_exists(path: Path) -> None:
     for name in quoted(path):
-        # Subjects of NATS have capitals only, and are not ours.
+        # Subjects in capitals only are those of the NATS API.
         if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", name) and not (
             name.isupper() or name in NOT_OURS or is_path(name)
         ):

@@ -165,7 +165,7 @@ def test_an_endpoint_lacks_the_facets_that_are_asked_for_and_not_loaded(known: i
 
 
 @given(states_known, states_known)
-def test_completing_fills_in_what_is_not_loaded_and_keeps_what_is(ours: int, theirs: int) -> None:
+def test_complete_adds_missing_states_and_keeps_known_ones(ours: int, theirs: int) -> None:
     endpoint, other = knowing(ours, "ours"), knowing(theirs, "theirs")
     endpoint.complete(other)
     were = zip(knowing(ours, "ours").states, other.states, strict=True)

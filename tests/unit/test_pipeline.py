@@ -40,7 +40,7 @@ class Batches:
         self._projection = projection
         self._batches = batches
         self.error: Exception | None = None
-        """Raised behind the last batch."""
+        """Raised after the last batch."""
         self.read = 0
         self.closed = False
 

@@ -30,7 +30,7 @@ ENDPOINTS = 5
 
 @dataclass
 class Schedule:
-    """What happens to one stream and one database, as a seed has it."""
+    """The faults of one stream and one database, determined by a seed."""
 
     scene: MemoryScene
     random: Random
@@ -51,7 +51,7 @@ class Schedule:
         self.published += self.scene.stream.after(last)
 
     async def trim(self) -> None:
-        """Remove some of what is folded."""
+        """Remove some folded messages."""
         await self.scene.stream.trim(self.random.randrange(self.scene.position + 2))
 
     async def lose_the_broker(self) -> None:
@@ -89,7 +89,7 @@ class Schedule:
         self.scene.database.refused.clear()
 
     async def settle(self) -> None:
-        """Let everything end that is under way, with servers that are sound."""
+        """Let every running job end, without further faults."""
         self.scene.database.commit_faults.clear()
         self.scene.database.refused.clear()
         await asyncio.gather(*self.jobs)
@@ -118,7 +118,7 @@ class Schedule:
         await store.close()
 
     def _start(self, job: Any) -> None:
-        """Begin a job unless another one is under way: a rebuild and a retry keep each other out."""
+        """Start a job unless another one runs: a rebuild and a retry exclude each other."""
         if self.jobs and not self.jobs[-1].done():
             job.close()
             return
@@ -173,9 +173,7 @@ def begin(scene: MemoryScene) -> Callable[[int], Schedule]:
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
-async def test_no_fault_makes_the_table_differ_from_what_the_stream_implies(
-    begin: Callable[[int], Schedule], seed: int
-) -> None:
+async def test_table_matches_the_stream_after_any_faults(begin: Callable[[int], Schedule], seed: int) -> None:
     schedule = begin(seed)
     async with asyncio.timeout(PATIENCE_S):
         await schedule.run(
@@ -195,7 +193,9 @@ async def test_no_fault_makes_the_table_differ_from_what_the_stream_implies(
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
-async def test_retention_of_what_is_folded_makes_no_difference(begin: Callable[[int], Schedule], seed: int) -> None:
+async def test_retention_of_folded_messages_does_not_change_the_table(
+    begin: Callable[[int], Schedule], seed: int
+) -> None:
     schedule = begin(seed)
     async with asyncio.timeout(PATIENCE_S):
         await schedule.run(
@@ -212,7 +212,7 @@ async def test_retention_of_what_is_folded_makes_no_difference(begin: Callable[[
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
-async def test_a_rebuild_mends_what_rows_that_were_refused_for_a_while_have_left(
+async def test_rebuild_repairs_the_table_after_temporarily_rejected_rows(
     begin: Callable[[int], Schedule], seed: int
 ) -> None:
     schedule = begin(seed)

@@ -50,7 +50,7 @@ def test_registers_of_any_state_decode_to_what_was_encoded(history: list[Event])
             assert decoder.decode(encode_registers(state)) == state
 
 
-def test_the_registers_of_equal_states_are_the_same_text_whatever_the_order_of_their_keys() -> None:
+def test_equal_states_have_equal_register_texts_for_any_key_order() -> None:
     one, other = Key(present=True, value="1.50", stamp=stamp(1, 1)), Key(False, None, stamp(2, 2))
     assert encode_registers(Metadata({"k": one, "j": other}, None)) == encode_registers(
         Metadata({"j": other, "k": one}, None)

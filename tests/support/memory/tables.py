@@ -43,7 +43,7 @@ class Tables:
             mine.update(theirs.maps[0])
 
     def become(self, other: "Tables") -> None:
-        """Take over the contents of other tables; transactions under way stay transactions on these."""
+        """Replace the contents with those of other tables; open transactions stay transactions on these."""
         self.clear()
         self.endpoints.update(other.endpoints)
         self.dead_letters.update(other.dead_letters)
