@@ -1,4 +1,4 @@
-"""The command line, pointed at servers of the test's own."""
+"""The command line, with the servers of the test."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +21,7 @@ async def anywhere(tmp_path: Path) -> AsyncIterator[CommandLine]:
 
 @pytest.fixture
 def projector(anywhere: CommandLine, nats_url: str, empty_database_url: str) -> CommandLine:
-    """The command line, with a broker and a database in which nothing was prepared."""
+    """The command line, with an empty broker and an empty database."""
     anywhere.environment |= {"PROJECTOR_NATS_URL": nats_url, "PROJECTOR_DATABASE_URL": empty_database_url}
     return anywhere
 

@@ -103,7 +103,7 @@ async def test_wait_timeout_names_checkpoint_and_leader(folded: CommandLine) -> 
     await daemon.kill()
 
 
-async def test_wait_timeout_says_that_no_daemon_leads(prepared: CommandLine) -> None:
+async def test_wait_timeout_reports_that_no_daemon_leads(prepared: CommandLine) -> None:
     ended = await prepared("wait", "--seq", "1", "--timeout", "0")
     assert (ended.code, ended.err) == (1, "the checkpoint is at 0, not yet at 1; active: none\n")
 
@@ -140,7 +140,7 @@ async def test_a_query_prints_a_table(prepared: CommandLine) -> None:
 
 
 async def test_a_query_prints_times_that_only_postgres_can_hold(prepared: CommandLine) -> None:
-    """As Postgres writes them, also at the ends of its range."""
+    """In the format of Postgres, also at the limits of its range."""
     times = [
         ("timestamptz", "20000-01-01 00:00:00+00"),
         ("timestamptz", "4714-11-24 00:00:00+00 BC"),
@@ -162,7 +162,7 @@ async def test_a_query_prints_times_that_only_postgres_can_hold(prepared: Comman
     assert bounds.endswith("'infinity')>")
 
 
-async def test_a_query_whose_answer_cannot_be_read_is_refused_with_a_remedy(prepared: CommandLine) -> None:
+async def test_unreadable_query_result_is_refused_with_a_remedy(prepared: CommandLine) -> None:
     ended = await prepared("sql", "select interval '100000000 years'")
     assert (ended.code, ended.err.count("\n")) == (3, 1)
     assert ended.err.endswith("; cast it to text\n")
@@ -170,7 +170,7 @@ async def test_a_query_whose_answer_cannot_be_read_is_refused_with_a_remedy(prep
 
 @pytest.fixture
 def must_not_be_written(server_folder: Path) -> Iterator[Path]:
-    """A file that Postgres can write, if it lets itself be told to."""
+    """A file that Postgres could write."""
     server_folder.chmod(0o777)
     yield server_folder / "written"
     assert not (server_folder / "written").exists()

@@ -1,4 +1,4 @@
-"""What can be done about messages that could not be folded."""
+"""Commands for messages that could not be folded."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ CONNECTED = "connectivity.connected"
 
 @pytest.fixture
 async def parked(prepared: CommandLine, event: Event, publish: Publish, query: Query, database_url: str) -> CommandLine:
-    """Four messages are parked: the first two by a constraint of the user's, which is gone by now."""
+    """Four messages are parked: the first two by a user's constraint, which has been dropped since."""
     await query(database_url, "ALTER TABLE endpoint_state ADD CONSTRAINT nothing_old CHECK (app_version <> 'old')")
     await publish(
         event(CONNECTED, "kettle-1", appVersionName="old", timestamp=1_700_000_000_001),
@@ -50,7 +50,7 @@ async def test_dead_letter_is_shown_with_reason_fields_and_bytes(parked: Command
     assert (missing.code, "no dead letter at position 5" in missing.err) == (3, True)
 
 
-async def test_retried_message_keeps_its_place_in_the_stream(
+async def test_retried_message_keeps_its_position(
     parked: CommandLine, query: Query, database_url: str, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
     assert await waiting(parked) == {"database-rejected": 2, "malformed-payload": 1, "empty-endpoint-id": 1}
@@ -68,7 +68,7 @@ async def test_retried_message_keeps_its_place_in_the_stream(
     await parked.succeeds("verify")
 
 
-async def test_retry_parks_again_what_still_cannot_be_folded(
+async def test_retry_parks_unfoldable_messages_again(
     parked: CommandLine, states: Callable[[], Awaitable[list[tuple[object, ...]]]]
 ) -> None:
     retried = await parked("dead-letters", "retry", "--all")
@@ -95,7 +95,7 @@ async def test_discarded_dead_letter_keeps_its_reason_and_is_closed(
     assert (await states())[2] == (3, "discarded", 1, "a test of ours")
 
 
-async def test_impossible_position_is_wrong_usage(prepared: CommandLine) -> None:
+async def test_impossible_position_is_a_usage_error(prepared: CommandLine) -> None:
     last, beyond = str(2**63 - 1), str(2**63)
     for command in ("show", "retry", "discard --reason test"):
         for position, code in ((last, 3), (beyond, 2), ("0", 2)):

@@ -15,7 +15,7 @@ PROGRESS = "SELECT position, (SELECT count(*) FROM endpoint_state) FROM projecto
 
 
 def processes_in(folder: Path) -> list[list[str]]:
-    """What still runs on the data of a folder."""
+    """The processes that run on the data of a folder."""
     lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     return [line for line in lines if any(str(folder) in word for word in line)]
 
@@ -26,7 +26,7 @@ def fetch(url: str) -> str:
 
 
 def database_url(folder: Path) -> str:
-    """Where a running demonstration tells other commands to look."""
+    """The database URL that a running demonstration gives to other commands."""
     return str(tomllib.loads((folder / "projector.toml").read_text("utf-8"))["database_url"])
 
 

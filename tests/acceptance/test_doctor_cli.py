@@ -14,7 +14,7 @@ from tests.support.versions import FAULTS
 
 @pytest.fixture
 def careful_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """As `projector dev` runs it, without what makes that of the tests quick."""
+    """Postgres with the settings of `projector dev`, not the fast ones of the tests."""
     with servers.postgres_in(server_folder / "postgres", {}) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""What README.md and the how-to guides give people to paste, run on real servers."""
+"""The snippets of README.md and the how-to guides, run on real servers."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ EVENTS = 4000
 
 @pytest.fixture
 async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, publish: Publish) -> Projector:
-    """The last half an hour of a fleet's life, in the table."""
+    """The last half hour of a fleet's events, in the table."""
     span = timedelta(minutes=30)
     began = datetime.now(UTC) - span
     life = Fleet(endpoints=50, seed=1, start_at=int(began.timestamp() * 1000), interval_ms=span.seconds * 1000 / EVENTS)
@@ -91,7 +91,7 @@ FOREIGN = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_a
 
 @pytest.fixture
 def guarded_nats_url(server_folder: Path) -> Iterator[str]:
-    """A server with the user that docs/how-to/connect.md describes, and one who may do everything."""
+    """A server with the user that docs/how-to/connect.md describes, and one with every permission."""
     (permissions,) = [block for block in blocks(CONNECT, "text") if block.startswith("permissions")]
     users = f"{{user: admin, password: a}}, {{user: projector, password: p, {permissions}}}"
     config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
@@ -101,7 +101,7 @@ def guarded_nats_url(server_folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def grant(empty_database_url: str, query: Query) -> AsyncIterator[Callable[[], Awaitable[tuple[str, str]]]]:
-    """Makes the two roles that docs/how-to/connect.md describes, and returns how they reach the database."""
+    """Makes the two roles that docs/how-to/connect.md describes, and returns their URLs."""
     suffix = secrets.token_hex(4)
     database = empty_database_url.partition("?")[0].rpartition("/")[2]
     roles = {name: f"{name}_{suffix}" for name in ("projector", "fleet_reader")}
@@ -183,14 +183,14 @@ async def test_documented_privileges_suffice_for_everything_but_init(
     query: Query,
     eventually: Eventually,
 ) -> None:
-    async with asyncio.timeout(5 * PATIENCE_S):  # what NATS does not permit it does not answer
+    async with asyncio.timeout(5 * PATIENCE_S):  # NATS does not answer requests that it does not permit
         await use_everything(guarded_nats_url, empty_database_url, grant, query, eventually)
 
 
 # The stream beside a Kaa installation.
 
 
-async def test_the_stream_beside_kaa_stores_what_core_nats_publishes_of_our_groups_and_no_time_series(
+async def test_stream_of_the_kaa_guide_stores_endpoint_events_and_no_time_series(
     server_folder: Path, database_url: str
 ) -> None:
     (config,) = blocks(KAA, "json")

@@ -32,7 +32,7 @@ TABLE = "SELECT * FROM endpoint_state ORDER BY endpoint_id"
 
 
 class World:
-    """A stream and a database, and what a test does to them."""
+    """A stream and a database, and the actions of a test on them."""
 
     def __init__(self, command: CommandLine, jetstream: JetStreamContext, query: Query, eventually: Eventually) -> None:
         self.command = command
@@ -71,7 +71,7 @@ class World:
 
     @asynccontextmanager
     async def held_rebuild(self) -> AsyncIterator[Running]:
-        """Start a rebuild, which for the length of a block has everything changed and nothing committed."""
+        """Start a rebuild that, within the block, has changed everything and committed nothing."""
         async with self.connected() as connection, connection.transaction():
             await connection.execute("LOCK TABLE dead_letter IN SHARE MODE")
             rebuild = await self.command.start("rebuild")
@@ -97,7 +97,7 @@ def undisturbed(world: World, other_database_url: str, query: Query) -> Callable
 
 @pytest.fixture
 def kettles(event: Event) -> Callable[..., list[Any]]:
-    """Builds one registration for each of so many endpoints, kettle-000 and on."""
+    """Builds one registration each for a number of endpoints, from kettle-000."""
     return lambda count: [
         event("lifecycle.registered", f"kettle-{number:03}", appVersionName="1") for number in range(count)
     ]
@@ -149,9 +149,7 @@ def counted(report: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^\| (\w+) +\| (\d+) +\|$", report, re.MULTILINE)}
 
 
-async def test_rows_of_other_rules_are_not_folded_on_until_they_are_rebuilt(
-    world: World, publish: Publish, kettles: Any
-) -> None:
+async def test_rows_of_other_rules_are_refused_until_a_rebuild(world: World, publish: Publish, kettles: Any) -> None:
     await publish(*kettles(3))
     await world.fold()
     await world.sql("UPDATE projector_checkpoint SET rules_version = 7")
@@ -165,7 +163,7 @@ async def test_rows_of_other_rules_are_not_folded_on_until_they_are_rebuilt(
 
 @pytest.fixture
 def other_rules(tmp_path: Path) -> Path:
-    """A copy of the code in which a connect does not take the version, with a version of the rules of its own."""
+    """A copy of the code in which a connect does not set the version, with another rules version."""
     code = tmp_path / "other"
     for name in ("projector", "migrations", "schemas"):
         shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -244,7 +242,7 @@ async def test_a_recreated_stream_is_refused_until_a_rebuild_accepts_it(
     await world.fold()
 
 
-async def test_a_trimmed_stream_is_refused_with_the_figures_unless_that_is_accepted(
+async def test_trimmed_stream_is_refused_with_its_figures_unless_accepted(
     world: World, publish: Publish, kettles: Any
 ) -> None:
     await publish(*kettles(20))
@@ -325,7 +323,7 @@ async def test_killed_rebuild_leaves_the_table_unchanged_or_repaired(
 
 @asynccontextmanager
 async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[int]]:
-    """Count rows without pause for the length of a block; a statement that fails fails the block."""
+    """Count rows continuously within the block; a failed statement fails the block."""
     counts: list[int] = []
     over = asyncio.Event()
 

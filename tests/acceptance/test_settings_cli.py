@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.command_line import CommandLine, Ended
 
-# Settings that are right, for servers that are not there.
+# Valid settings, for servers that do not exist.
 RIGHT = {
     "PROJECTOR_NATS_URL": "nats://fleet:s3cret@127.0.0.1:1",
     "PROJECTOR_DATABASE_URL": "postgresql://fleet:s3cret@127.0.0.1:1/fleet",
@@ -25,7 +25,7 @@ def assert_one_line(ended: Ended, code: int) -> str:
         ("PROJECTOR_CONFIG", "no/such.toml", ["no/such.toml"]),
     ],
 )
-async def test_a_wrong_setting_names_itself_its_value_and_what_is_allowed(
+async def test_wrong_setting_is_named_with_its_value_and_the_allowed_values(
     anywhere: CommandLine, variable: str, value: str | None, said: list[str]
 ) -> None:
     line = assert_one_line(await anywhere("status", **RIGHT | {variable: value}), 2)
@@ -60,9 +60,7 @@ async def test_a_wrong_url_is_shown_without_its_password_even_in_a_traceback(
     ],
     ids=["unknown setting", "not TOML"],
 )
-async def test_a_wrong_settings_file_says_what_is_wrong_but_no_password(
-    anywhere: CommandLine, content: str, said: list[str]
-) -> None:
+async def test_error_of_a_settings_file_shows_no_password(anywhere: CommandLine, content: str, said: list[str]) -> None:
     (anywhere.folder / "projector.toml").write_text(content, encoding="utf-8")
     line = assert_one_line(await anywhere("status", PROJECTOR_CONFIG=None), 2)
     assert all(part in line for part in said), line
@@ -78,7 +76,7 @@ async def test_unreachable_servers_do_not_reveal_passwords(anywhere: CommandLine
     ended = await running.end()
     assert_one_line(short, 3)
     assert (verbose.code, ended.code) == (3, 0)
-    assert "fleet" in ended.err  # the URLs are shown, without what is secret
+    assert "fleet" in ended.err  # the URLs are shown, without secrets
     assert {entry["event"] for entry in running.logged} == {"starting", "retrying", "stopped"}
     assert all("s3cret" not in output.out + output.err for output in (short, verbose, ended))
 
@@ -86,7 +84,7 @@ async def test_unreachable_servers_do_not_reveal_passwords(anywhere: CommandLine
 async def test_settings_precedence_is_flag_environment_file_default(
     anywhere: CommandLine,
 ) -> None:
-    """Every place names a revision that does not exist, so that the complaint tells which one counted."""
+    """Every source names a revision that does not exist, so that the error shows which one was used."""
     (anywhere.folder / "projector.toml").write_text('revision = "working-folder"', encoding="utf-8")
     named = anywhere.folder / "named.toml"
     named.write_text('revision = "named"', encoding="utf-8")

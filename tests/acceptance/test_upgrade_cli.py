@@ -1,4 +1,4 @@
-"""A database of an earlier version is not folded on until the commands were run that an error names."""
+"""A database of an earlier version is refused until the commands that the error names were run."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.support.migrations import migrate_to
 FINGERPRINT = "1a801dfeadd6"
 
 
-async def test_rows_from_before_the_rules_had_a_number_are_folded_on_after_init_and_rebuild(  # noqa: PLR0913, PLR0917
+async def test_rows_from_before_numbered_rules_are_accepted_after_init_and_rebuild(  # noqa: PLR0913, PLR0917
     projector: CommandLine,
     nats_client: Client,
     stream: str,

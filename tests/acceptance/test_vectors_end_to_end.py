@@ -13,7 +13,7 @@ from tests.support.fixtures import Event, Publish, Query
 VECTORS = Path(__file__).parents[1] / "vectors"
 EPOCH = datetime.fromtimestamp(0, UTC)
 
-# The broker stores now, the vectors were stored then: what depends on that differs.
+# The broker stores the messages now: columns that depend on the stored time differ from the vectors.
 DEPENDS_ON_STORED_TIME = {
     "no-clock": {"connected_at", "connectivity_changed_at", "app_version_changed_at", "last_event_at"},
     "fast-clock": {
@@ -37,7 +37,7 @@ async def rows(query: Query, url: str, columns: list[str]) -> dict[str, dict[str
 
 
 @pytest.mark.parametrize("name", ["rules", "random", "today-rules", "today-random"])
-async def test_the_table_is_what_an_independent_model_expects(
+async def test_table_matches_an_independent_model(
     projector: CommandLine, publish: Publish, query: Query, empty_database_url: str, name: str
 ) -> None:
     projector.environment["PROJECTOR_REVISION"] = "kaa-2020-05" if name.startswith("today") else "kaa-2017-04"

@@ -397,7 +397,7 @@ async def test_doctor_finds_a_server_that_syncs_lazily(
     assert (await examination(server.url, database_url, monitoring)).unseen == ()
 
 
-async def test_doctor_reports_what_it_cannot_see(scene: Scene) -> None:
+async def test_doctor_lists_what_it_could_not_inspect(scene: Scene) -> None:
     for monitoring in (None, "http://127.0.0.1:1"):
         unseen = (await examination(scene.nats_url, scene.database_url, monitoring)).unseen
         (sync,) = (what for what in unseen if "clock" not in what)

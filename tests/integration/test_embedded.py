@@ -171,7 +171,7 @@ async def test_orphaned_postgres_is_ended_before_its_data_is_reopened(server_fol
         assert await execute(server.url, "TABLE t") == [("kept",)]
 
 
-async def test_a_postgres_starts_where_the_id_of_the_former_one_is_that_of_another_process(
+async def test_postgres_starts_if_another_process_has_its_former_process_id(
     own_postgres: EmbeddedPostgres, postgres_server: EmbeddedPostgres
 ) -> None:
     own_postgres.kill()

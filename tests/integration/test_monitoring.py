@@ -304,7 +304,7 @@ async def value(daemon: Watched, name: str, **labels: str) -> Any:
     return "NaN" if sample.value != sample.value else sample.value
 
 
-async def test_metrics_count_what_happened(eventful: Watched, nats_server: EmbeddedNats) -> None:
+async def test_metrics_count_folded_skipped_and_parked_messages(eventful: Watched, nats_server: EmbeddedNats) -> None:
     nats_server.kill()
     await eventful.daemon.hears("retrying")
     nats_server.start()

@@ -25,7 +25,7 @@ ROW = "INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at) V
 ADVISORY_LOCK = 4_150_913_071  # of migrations/env.py, the same in every version
 ROOT = Path(__file__).parents[2]
 
-# What the catalogue says of everything in the schema, but for the table of Alembic's own.
+# Everything in the schema according to the catalogue, except Alembic's own table.
 CATALOGUE = {
     "columns": """
         SELECT attrelid::regclass::text, attnum, attname, format_type(atttypid, atttypmod), attnotnull,
@@ -75,7 +75,7 @@ def downgrade(connection: Connection) -> None:
     command.downgrade(migrate.config(connection), "base")
 
 
-async def test_the_migrations_that_the_package_names_are_those_that_exist(database_url: str) -> None:
+async def test_package_lists_exactly_the_existing_migrations(database_url: str) -> None:
     def known(connection: Connection) -> list[str]:
         scripts = ScriptDirectory.from_config(migrate.config(connection))
         return [script.revision for script in scripts.walk_revisions()]
@@ -83,7 +83,7 @@ async def test_the_migrations_that_the_package_names_are_those_that_exist(databa
     assert await sync(database_url, known) == list(reversed(MIGRATIONS))
 
 
-async def test_the_migrated_database_is_the_declared_one(database_url: str) -> None:
+async def test_migrated_database_matches_the_declared_one(database_url: str) -> None:
     def differences(connection: Connection) -> object:
         options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
@@ -91,7 +91,7 @@ async def test_the_migrated_database_is_the_declared_one(database_url: str) -> N
     assert await sync(database_url, differences) == []
 
 
-async def test_the_migrated_database_is_the_declared_one_also_where_alembic_does_not_look(
+async def test_migrated_database_matches_the_declared_one_beyond_alembics_comparison(
     database_url: str, empty_database_url: str, catalogue: Catalogue
 ) -> None:
     """The order of columns, storage options and predicates of indexes."""
@@ -107,7 +107,7 @@ async def test_every_table_view_and_column_has_a_comment(database_url: str, cata
 
 
 async def test_rows_are_updated_in_place(database_url: str, query: Query, eventually: Eventually) -> None:
-    """Each page has room for new versions, and no index has to follow a change."""
+    """Each page has room for new row versions, and a change updates no index."""
     options = "SELECT reloptions FROM pg_class WHERE oid = 'endpoint_state'::regclass"
     assert await query(database_url, options) == [(["fillfactor=80"],)]
     await query(database_url, ROW)
@@ -117,7 +117,7 @@ async def test_rows_are_updated_in_place(database_url: str, query: Query, eventu
         counted = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'endpoint_state'"
         return [row for row in await query(database_url, counted) if row[0]]
 
-    await eventually(updated)  # Postgres counts when the connection is gone
+    await eventually(updated)  # Postgres updates its statistics when the connection is closed
     assert await updated() == [(1, 1)]
 
 
@@ -129,9 +129,7 @@ async def test_migrating_twice_changes_nothing(database_url: str, query: Query, 
     assert await query(database_url, "SELECT endpoint_id FROM endpoint_state") == [("e",)]
 
 
-async def test_rows_that_a_fingerprint_of_the_rules_built_become_those_of_version_0(
-    empty_database_url: str, query: Query
-) -> None:
+async def test_rows_with_a_fingerprint_of_the_rules_get_version_0(empty_database_url: str, query: Query) -> None:
     await migrate_to(empty_database_url, "0003")
     await query(
         empty_database_url,
@@ -154,7 +152,7 @@ async def test_downgrade_removes_everything_and_upgrade_restores_it(database_url
 
 
 async def migrating(url: str) -> tuple[int | None, str]:
-    """Migrate the way of Alembic's own command line, in a process of its own."""
+    """Migrate like Alembic's own command line, in a separate process."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alembic", "upgrade", "head"),
         cwd=ROOT,
@@ -192,7 +190,7 @@ REGISTERS_BEFORE = {
     "configuration": (f'[["c",{STAMP}],null]', f'[["c",{STAMP}],null,null,null]'),
 }
 APPLICATION_BEFORE = {
-    # By endpoint: the registers before; those of the application and of the registration behind the migration.
+    # By endpoint: the registers before; those of application and registration after the migration.
     "all": (f'[["1, 2",{STAMP}],[null,{STAMP}],{STAMP}]', f'[["1, 2",{STAMP}],[null,{STAMP}],null]', f"[{STAMP},null]"),
     "registered": (f"[null,null,{STAMP}]", None, f"[{STAMP},null]"),
     "version": (f'[["1",{STAMP}],null,null]', f'[["1",{STAMP}],null,null]', None),
@@ -202,9 +200,7 @@ APPLICATION_BEFORE = {
 }
 
 
-async def test_registers_of_the_version_before_are_those_that_a_rebuild_would_write(
-    empty_database_url: str, query: Query
-) -> None:
+async def test_migrated_registers_equal_those_that_a_rebuild_writes(empty_database_url: str, query: Query) -> None:
     await migrate_to(empty_database_url, "0004")
     for endpoint_id, (application, _, _) in APPLICATION_BEFORE.items():
         names = ", ".join(f"{facet}_registers" for facet in ("application", *REGISTERS_BEFORE))
@@ -228,7 +224,7 @@ async def test_registers_of_the_version_before_are_those_that_a_rebuild_would_wr
                 assert text is None or encode_registers(decoder.decode(text)) == text
 
 
-async def test_a_downgrade_gives_the_version_before_its_registers_back(database_url: str, query: Query) -> None:
+async def test_downgrade_restores_the_registers_of_the_previous_version(database_url: str, query: Query) -> None:
     def down_to_0004(connection: Connection) -> None:
         command.downgrade(migrate.config(connection), "0004")
 

@@ -64,7 +64,7 @@ A_B_A = [announced(1, "a"), confirmed(2, "a"), announced(3, "b"), confirmed(4, "
         pytest.param([failed(1, "a"), confirmed(2, "b")], "applied", None, id="failed-then-applied-never-announced"),
     ],
 )
-def test_a_configuration_is_pending_while_it_is_announced_and_not_what_is_applied(
+def test_configuration_is_pending_while_announced_but_not_applied(
     events: list[Event], status: Status, pending: str | None
 ) -> None:
     state = given_events(FACET, *events)
@@ -97,7 +97,7 @@ def test_failure_keeps_its_code_and_reason_after_a_successful_retry() -> None:
     assert state.failed == Register(Failure("a", 500, "flash full"), failure.stamp)
 
 
-def test_an_unregistration_drops_what_it_supersedes_of_announcement_confirmation_and_failure() -> None:
+def test_unregistration_drops_superseded_announcement_confirmation_and_failure() -> None:
     ended = stamp(9, at=3, replica="epr-0", originator="epr")
     newer = announced(4, "b", at=5)
     held = given_events(FACET, announced(1, "a"), confirmed(2, "a"), failed(3, "a"), newer)

@@ -54,7 +54,7 @@ def test_disconnect_from_a_replica_other_than_the_holder_is_fenced(stray: Discon
 
 
 @pytest.mark.parametrize(("holder", "closer"), [(None, "x"), ("x", None), (None, None)])
-def test_a_disconnect_is_not_fenced_where_a_replica_is_unknown(holder: str | None, closer: str | None) -> None:
+def test_disconnect_is_not_fenced_if_a_replica_is_unknown(holder: str | None, closer: str | None) -> None:
     closed = closes(2, at=200, replica=closer)
     assert given_events(FACET, opens(1, at=100, replica=holder), closed).rests_on == ("disconnected", closed.stamp)
 

@@ -138,7 +138,7 @@ def test_the_http_endpoints_in_the_docs_are_those_of_the_code() -> None:
 # Errors.
 
 
-def test_every_fatal_error_has_a_section_on_what_to_do() -> None:
+def test_every_fatal_error_has_a_section_with_its_remedy() -> None:
     headings = re.findall(r"^### (\w+Error)$", text(TROUBLESHOOT), flags=re.MULTILINE)
     assert headings == [kind.__name__ for kind in program.subclasses(program.FatalError)]
 
@@ -157,7 +157,7 @@ def test_every_error_that_is_named_exists(path: Path) -> None:
 # The columns.
 
 
-def test_semantics_says_which_events_set_every_column() -> None:
+def test_semantics_lists_the_events_that_set_every_column() -> None:
     documented = [name for row in table(SEMANTICS, "column", "set by") for name in names_in(row[0])]
     registers = [facet.registers.name for facet in FACET_COLUMNS]
     columns = [column.name for column in endpoint_state.columns if column.name not in registers]
@@ -165,7 +165,7 @@ def test_semantics_says_which_events_set_every_column() -> None:
     assert all(f"`{name}`" in text(SEMANTICS) for name in registers)
 
 
-def test_semantics_says_which_event_types_of_each_revision_state_which_facts() -> None:
+def test_semantics_lists_the_facts_of_each_event_type_and_revision() -> None:
     facts = table(SEMANTICS, "fact", *REVISIONS)
     for column, revision in enumerate(REVISIONS.values(), start=1):
         assert {name for row in facts for name in names_in(row[column])} == set(revision.event_types)
@@ -249,13 +249,13 @@ def folded_example(revision: str) -> tuple[Endpoint, tuple[str, ...]]:
 
 
 @every_revision
-def test_what_comes_of_the_events_of_the_example_is_what_the_table_says(revision: str) -> None:
+def test_verdicts_of_the_example_are_those_in_its_table(revision: str) -> None:
     _, verdicts = folded_example(revision)
     assert [said for _, said in example(revision)] == list(verdicts)
 
 
 @every_revision
-def test_the_row_of_the_example_is_what_its_events_imply(revision: str) -> None:
+def test_row_of_the_example_is_the_one_its_events_imply(revision: str) -> None:
     endpoint, _ = folded_example(revision)
     row: dict[str, Any] = {"endpoint_id": "meter-7"}
     for state, facet in zip(endpoint.states, FACET_COLUMNS, strict=True):
@@ -314,7 +314,7 @@ def test_every_link_within_the_project_leads_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(where), f"{path.name} links to {target}"
 
 
-def test_every_record_of_a_decision_has_a_number_of_its_own() -> None:
+def test_every_decision_record_has_a_unique_number() -> None:
     names = [path.name for path in (ROOT / "docs" / "decisions").iterdir()]
     assert all(re.match(r"\d{4}-", name) for name in names)
     assert len({name[:4] for name in names}) == len(names)

@@ -221,7 +221,7 @@ def test_missing_are_the_endpoints_that_are_not_known_and_the_facets_that_are_no
     assert missing(needed, known) == {"partly": 0b0010, "unknown": 0b0110}
 
 
-def test_completed_are_copies_of_what_is_known_with_what_was_loaded_and_the_loaded_itself() -> None:
+def test_completed_returns_copies_of_known_endpoints_with_loaded_facets() -> None:
     known = {"whole": knowing(ALL, "ours"), "partly": knowing(ALL & ~0b0010, "ours"), "not needed": Endpoint.unseen()}
     loaded = {"partly": knowing(0b0010, "theirs"), "unknown": knowing(ALL, "theirs")}
     found = completed(("unknown", "whole", "partly"), known, loaded)
@@ -331,7 +331,7 @@ def test_unregistration_removes_everything_it_supersedes_from_every_facet(histor
 
 
 @given(histories())
-def test_an_event_that_does_not_supersede_the_unregistration_held_changes_nothing(history: list[Event]) -> None:
+def test_event_that_does_not_supersede_the_unregistration_changes_nothing(history: list[Event]) -> None:
     endpoints = fleet()
     for event in history:
         before = {endpoint_id: list(endpoint.states) for endpoint_id, endpoint in endpoints.items()}

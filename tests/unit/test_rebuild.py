@@ -198,7 +198,7 @@ async def test_rebuild_during_a_session_repairs_the_table_and_the_session_contin
     assert (await rebuilds.verify()).clean
 
 
-async def test_what_a_daemon_folds_after_the_comparison_is_compared_too(
+async def test_rows_folded_after_the_comparison_are_compared_too(
     folded: MemoryScene, rebuilds: Rebuilds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare = MemoryStaging.compare

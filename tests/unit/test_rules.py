@@ -24,7 +24,7 @@ def test_rows_of_equal_rules_are_accepted() -> None:
         ("originators", "the events of originators", {(): "(all)", ("kpc",): "kpc", ("epr", "kpc"): "epr, kpc"}),
     ],
 )
-def test_rows_of_other_rules_are_refused_with_what_differs(field: str, what: str, values: dict[Any, Any]) -> None:
+def test_rows_of_other_rules_are_refused_with_the_difference(field: str, what: str, values: dict[Any, Any]) -> None:
     for built_with, now in permutations(values, 2):
         with pytest.raises(RulesChangedError) as caught:
             replace(RULES, **{field: built_with}).check(replace(RULES, **{field: now}))
@@ -33,7 +33,7 @@ def test_rows_of_other_rules_are_refused_with_what_differs(field: str, what: str
 
 
 @pytest.mark.parametrize(("version", "said"), [(0, True), (1, False)])
-def test_rows_from_before_versions_were_numbers_are_said_to_be(version: int, said: bool) -> None:
+def test_rows_from_before_numbered_versions_are_described_as_such(version: int, said: bool) -> None:
     with pytest.raises(RulesChangedError) as caught:
         replace(RULES, version=version).check(RULES)
     assert ("from before versions were numbers" in str(caught.value)) is said

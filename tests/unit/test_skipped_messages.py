@@ -40,7 +40,7 @@ async def skipped(reader: Reader) -> int:
     pytest.fail("nothing was noticed")
 
 
-async def test_consumer_that_jumps_over_the_next_message_is_noticed_at_the_delivery_behind_it() -> None:
+async def test_consumer_that_skips_the_next_message_is_noticed_at_the_following_delivery() -> None:
     stream = MemoryStream()
     async with stream.open(batch_size=2) as source:
         reader = await begin(source)

@@ -104,7 +104,7 @@ def test_supersedes_is_cyclic_when_a_clock_steps_back() -> None:
         pytest.param(stamp(2, 2, None, "epr"), False, id="unknown-replica-of-another-originator"),
     ],
 )
-def test_replicas_differ_only_where_both_are_known(other: Stamp, known_to_differ: bool) -> None:
+def test_replicas_differ_only_if_both_are_known(other: Stamp, known_to_differ: bool) -> None:
     one = stamp(1, 1, "x", "kpc")
     assert from_other_replica(one, other) is known_to_differ
     assert from_other_replica(other, one) is known_to_differ
@@ -134,7 +134,7 @@ def test_origins_are_compared_by_text_not_identity() -> None:
         pytest.param(301, True, id="of-an-earlier-position"),
     ],
 )
-def test_what_is_kept_was_set_before_the_stream_begins(position: int, stays: bool) -> None:
+def test_values_set_before_the_stream_begins_are_kept(position: int, stays: bool) -> None:
     held = stamp(300, at=1)
     register = Register("value", held)
     assert kept(held, Trimmed(first=position)) == (held if stays else None)
@@ -146,6 +146,6 @@ def test_a_value_that_was_never_set_is_not_kept() -> None:
     assert register_kept(None, Trimmed(first=1)) is None
 
 
-def test_what_is_kept_was_set_by_a_message_that_was_deleted() -> None:
+def test_values_set_by_deleted_messages_are_kept() -> None:
     trimmed = Trimmed(first=3, deleted=frozenset({5}))
     assert [position for position in range(1, 8) if kept(stamp(position, 1, "x"), trimmed)] == [1, 2, 5]

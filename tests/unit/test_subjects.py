@@ -51,7 +51,7 @@ def test_any_text_parses_without_an_error(subject: str) -> None:
 @pytest.mark.parametrize(
     ("rest", "group"), [("connectivity.connected", "connectivity"), ("a.b.c", "a"), ("alone", "alone"), ("", "")]
 )
-def test_the_group_is_what_the_type_begins_with(rest: str, group: str) -> None:
+def test_group_is_the_first_token_of_the_type(rest: str, group: str) -> None:
     parsed = parse(f"kaa.v1.events.kpc.endpoint.{rest}")
     assert parsed is not None
     assert parsed.group == group

@@ -70,7 +70,7 @@ async def test_a_transient_error_starts_a_new_session_and_nothing_is_lost_or_fol
     assert (scene.position, await scene.stream.acknowledged()) == (10, 10)
 
 
-async def test_a_new_session_folds_again_only_what_was_not_committed(scene: MemoryScene) -> None:
+async def test_new_session_folds_only_uncommitted_messages_again(scene: MemoryScene) -> None:
     scene.batch_size = 1
     await scene.stream.publish(*scene.connects(1, 3))
     scene.database.commit_faults.extend([None, CommitFault.ROLLED_BACK])

@@ -15,7 +15,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
 
 
-def test_a_row_is_one_line_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_row_of_any_length_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     tables.print_rows(("a", "b", "wide"), [(1, LONG, "終"), (2, None, "y")])
     ruler, head, _, first, second, _, count = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in first.split("|")[1:-1]] == ["1", LONG, "終"]
@@ -23,7 +23,7 @@ def test_a_row_is_one_line_however_long_it_is(capsys: pytest.CaptureFixture[str]
     assert count == "(2 rows)"
 
 
-def test_pairs_are_one_line_each_however_long_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pair_of_any_length_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     tables.print_pairs({"a": LONG, "longer": b"\xff"})
     assert capsys.readouterr().out == f"a       {LONG}\nlonger  \\xff\n"
 
