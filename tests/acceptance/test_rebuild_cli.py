@@ -169,10 +169,12 @@ def other_rules(tmp_path: Path) -> Path:
         shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     module = code / "projector" / "domain" / "application.py"
     source = module.read_text()
-    start = source.index("def connect(")
-    changed = source[start:].replace("_take_version(state, event.app_version, event.stamp)", "state.version", 1)
-    assert changed != source[start:]
-    module.write_text(source[:start] + changed)
+    take = "_take_version(state, event.app_version, event.stamp)"
+    changed = source.replace(
+        f"version = {take}", f"version = {take} if isinstance(event, Registered) else state.version", 1
+    )
+    assert changed != source
+    module.write_text(changed)
     rules = code / "projector" / "domain" / "rules.py"
     source = rules.read_text()
     rules.write_text(source.replace(f"RULES_VERSION = {RULES_VERSION}\n", f"RULES_VERSION = {RULES_VERSION + 1}\n"))
