@@ -175,7 +175,7 @@ class Projection:
         the batch is folded within the transaction.
 
         Raises:
-            TransientError: nothing was committed, or it is not known whether it was;
+            TransientError: nothing was committed, or the outcome of the commit is unknown;
                 the checkpoint has to be read again before continuing.
             FatalError: nothing was committed.
         """
@@ -280,7 +280,7 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _advanced(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:
-    """Return the checkpoint as it stands once a batch is done."""
+    """Return the checkpoint after a batch."""
     return replace(
         checkpoint,
         position=batch.position,

@@ -30,7 +30,7 @@ async def check_stream(view: StreamView, checkpoint: Checkpoint) -> StreamState:
 
 
 async def is_same_stream(view: StreamView, state: StreamState, checkpoint: Checkpoint) -> bool:
-    """Tell whether the stream is the one whose messages were folded up to a checkpoint."""
+    """Return whether the stream is the one whose messages were folded up to a checkpoint."""
     return await _evidence(view, state, checkpoint) is None
 
 

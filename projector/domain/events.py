@@ -59,7 +59,7 @@ class MetadataUpdated(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     present: Mapping[str, Json]
-    """The added and updated keys with their values; null where the revision carries none."""
+    """The added and updated keys with their values; null if the revision carries none."""
     removed: tuple[str, ...]
     """None of these is also in `present`."""
 
@@ -70,7 +70,7 @@ class ConfigAvailable(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     config_id: str
-    """Empty where no configuration is assigned any more (7/CMP, absent configuration)."""
+    """Empty if no configuration is assigned any more (7/CMP, absent configuration)."""
 
 
 class ConfigApplied(NamedTuple):
@@ -79,7 +79,7 @@ class ConfigApplied(NamedTuple):
     stamp: Stamp
     endpoint_ids: tuple[str, ...]
     config_id: str
-    """Empty where they confirmed that they have none."""
+    """Empty if they confirmed that they have none."""
 
 
 class ConfigFailed(NamedTuple):

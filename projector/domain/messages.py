@@ -24,9 +24,9 @@ class Origin(NamedTuple):
 
     originator: str
     replica: str | None
-    """None where it is unknown."""
+    """None if it is unknown."""
     timestamp: int
-    """Unix ms by the clock of the replica, as it stands in the message."""
+    """Unix ms by the clock of the replica, uncorrected."""
 
 
 class Skipped(NamedTuple):
@@ -51,7 +51,7 @@ class StreamState(NamedTuple):
     created_at: int
     """Unix ms; another creation time means another stream."""
     first: int
-    """Position of the oldest message; one past `last` where there is none."""
+    """Position of the oldest message; one past `last` if there is none."""
     last: int
     """Position of the newest message there ever was; 0 for none."""
     began: int = 1

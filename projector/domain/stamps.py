@@ -21,7 +21,7 @@ class Stamp(NamedTuple):
     originator: str
     """Name of the originating service instance."""
     replica: str | None
-    """Replica id of that instance; None where it is unknown."""
+    """Replica id of that instance; None if it is unknown."""
 
 
 class Register(NamedTuple, Generic[T]):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Summary(NamedTuple):
-    """How far the projection is, and what it holds."""
+    """The progress of the projection, and its content."""
 
     position: int
     """Last position folded; 0 if there is no checkpoint."""

@@ -111,7 +111,7 @@ class _RetryUnitOfWork(UnitOfWork):
         self._parked_again = False
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Lock the live checkpoint, which stays where it is."""
+        """Lock the live checkpoint, which does not move."""
         found = await checkpoints.read(self._connection, hold=True)
         if found is None or found.stream != checkpoint.stream:
             raise CheckpointMovedError(expected=checkpoint.position, found=None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 AcceptTrimmed = Annotated[
     bool,
-    typer.Option(help="The beginning of the stream is gone: rely on what the table knows from before."),
+    typer.Option(help="If the beginning of the stream is gone, take its state from the table."),
 ]
 
 
