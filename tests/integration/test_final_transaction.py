@@ -10,7 +10,7 @@ import pytest
 
 from projector import Projector
 from projector.app import rebuild as rebuild_module
-from projector.storage import store as store_module
+from projector.storage import staging as staging_module
 from tests.support.fixtures import Event, Eventually
 from tests.support.scene import Scene
 
@@ -29,8 +29,7 @@ async def wrong(scene: Scene, event: Event) -> Scene:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock timeout of a tenth of a second."""
-    monkeypatch.setattr(store_module, "WRITER_SETTINGS", {**store_module.WRITER_SETTINGS, "lock_timeout": "100ms"})
-    monkeypatch.setattr("projector.storage.staging.WRITER_SETTINGS", store_module.WRITER_SETTINGS)
+    monkeypatch.setattr(staging_module, "_SETTINGS", staging_module._SETTINGS | {"lock_timeout": "100ms"})
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from projector.errors import (
 from projector.storage.checkpoints import SHARD
 from projector.storage.locks import LEADER_LOCK
 from projector.storage.store import Store
+from projector.stream import pull as pull_module
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker, connected
 from projector.stream.provision import create_stream
@@ -323,8 +324,9 @@ async def test_events_removed_by_retention_while_the_daemon_runs_are_fatal(
 
 
 @pytest.fixture
-def overtaken(folded: Scene, connects: Connects, eventually: Eventually) -> Overtaken:
+def overtaken(folded: Scene, connects: Connects, eventually: Eventually, monkeypatch: pytest.MonkeyPatch) -> Overtaken:
     """A daemon with a hundred messages to fold, held up while a test changes the last ones."""
+    monkeypatch.setattr(pull_module, "_IDLE_S", 0.05)
 
     @asynccontextmanager
     async def overtaken(**options: Any) -> AsyncIterator[Daemon]:
