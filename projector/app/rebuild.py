@@ -216,18 +216,18 @@ class _Attempt:
     async def _finish(self, start: _Start, caught_up: Checkpoint) -> Report:
         """Hold the live checkpoint, fold the last messages, compare, and apply.
 
-        A lock, a deadlock or a time-out may pass: then it is tried again, without another replay.
+        After a lock time-out, a deadlock or a similar transient error it retries, without another replay.
         """
         import stamina  # noqa: PLC0415 - commands that only print a report do without it
 
         async for attempt in stamina.retry_context(
-            on=self._may_pass, attempts=_FINAL_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
+            on=self._is_transient, attempts=_FINAL_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
         ):
             with attempt:
                 report = await self._try_to_finish(start, caught_up)
         return report
 
-    def _may_pass(self, error: Exception) -> bool:
+    def _is_transient(self, error: Exception) -> bool:
         return isinstance(error, DatabaseUnavailableError) and self._staging.connected
 
     async def _try_to_finish(self, start: _Start, caught_up: Checkpoint) -> Report:

@@ -47,13 +47,13 @@ async def locked(scene: Scene, table: str, mode: str) -> AsyncIterator[None]:
 def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     """The errors of final transactions."""
     errors: list[Exception] = []
-    judge = rebuild_module._Attempt._may_pass
+    judge = rebuild_module._Attempt._is_transient
 
-    def may_pass(attempt: rebuild_module._Attempt, error: Exception) -> bool:
+    def is_transient(attempt: rebuild_module._Attempt, error: Exception) -> bool:
         errors.append(error)
         return judge(attempt, error)
 
-    monkeypatch.setattr(rebuild_module._Attempt, "_may_pass", may_pass)
+    monkeypatch.setattr(rebuild_module._Attempt, "_is_transient", is_transient)
     return errors
 
 
