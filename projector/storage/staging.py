@@ -8,8 +8,6 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
-import asyncpg
-
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet
@@ -157,13 +155,14 @@ class Staging:
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as if uncommitted ones were saved."""
-        with translated():
-            try:
+        try:
+            with translated():
                 return await load(self._reader, TABLE, needed, uncommitted)
-            except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError, OSError):
-                # While all rows fit in the cache this connection is idle, and a proxy may have closed it.
-                self._reader.terminate()
-                self._reader = await open_reader(self._url)
+        except DatabaseUnavailableError:
+            # While all rows fit in the cache this connection is idle, and a proxy may have closed it.
+            self._reader.terminate()
+            self._reader = await open_reader(self._url)
+            with translated():
                 return await load(self._reader, TABLE, needed, uncommitted)
 
     async def seed(self, trimmed: Trimmed) -> None:
