@@ -12,10 +12,12 @@ It is the live path with another source and another end, in phases:
 Until the last phase the live table stays as it is: readers read, and the daemon folds.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from projector.app.backoff import growing_pauses_s
 from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
@@ -218,17 +220,15 @@ class _Attempt:
 
         After a lock time-out, a deadlock or a similar transient error it retries, without another replay.
         """
-        import stamina  # noqa: PLC0415 - commands that only print a report do without it
-
-        async for attempt in stamina.retry_context(
-            on=self._is_transient, attempts=_FINAL_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=5.0
-        ):
-            with attempt:
-                report = await self._try_to_finish(start, caught_up)
-        return report
-
-    def _is_transient(self, error: Exception) -> bool:
-        return isinstance(error, DatabaseUnavailableError) and self._staging.connected
+        pauses_s = growing_pauses_s(first_s=0.2, longest_s=5.0, jitter_s=1.0)
+        for _ in range(_FINAL_ATTEMPTS - 1):
+            try:
+                return await self._try_to_finish(start, caught_up)
+            except DatabaseUnavailableError:
+                if not self._staging.connected:
+                    raise
+            await asyncio.sleep(next(pauses_s))
+        return await self._try_to_finish(start, caught_up)
 
     async def _try_to_finish(self, start: _Start, caught_up: Checkpoint) -> Report:
         noted, folded = self._notes.copy(), list[Message]()

@@ -5,9 +5,9 @@ until a session commits a batch.
 """
 
 import asyncio
+from collections.abc import Iterator
 
-import stamina
-
+from projector.app.backoff import growing_pauses_s
 from projector.app.notifications import Heartbeat, Retrying, StandingBy
 from projector.app.observers import Observer
 from projector.app.ports import Decoder, OpenSource, Store
@@ -77,13 +77,13 @@ class Supervisor:
 
     async def _hold_sessions(self) -> None:
         """Run sessions until one completes."""
-        ended = False
-        while not ended:
-            async for attempt in stamina.retry_context(
-                on=TransientError, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0, wait_jitter=0.2
-            ):
-                with attempt:
-                    ended = await self._hold_session()
+        pauses_s = _pauses_s()
+        while not await self._hold_session():
+            if self._progressed:
+                pauses_s = _pauses_s()
+                await asyncio.sleep(_PAUSE_AFTER_PROGRESS_S)  # a failure after every batch must not cause a busy loop
+            else:
+                await asyncio.sleep(next(pauses_s))
 
     async def _hold_session(self) -> bool:
         """Run one session; return whether it completed."""
@@ -94,9 +94,6 @@ class Supervisor:
             if self._stopping:
                 return True  # the transaction was rolled back; the next start folds the batch
             self._observer.notify(Retrying(error=error))
-            if not self._progressed:
-                raise
-            await asyncio.sleep(_PAUSE_AFTER_PROGRESS_S)  # a failure after every batch must not cause a busy loop
             return False
         return True
 
@@ -155,3 +152,7 @@ class Supervisor:
             await asyncio.sleep(_HEARTBEAT_S)
             if self._store.waiting or self._session is None or not self._session.folding:
                 self._observer.notify(Heartbeat())
+
+
+def _pauses_s() -> Iterator[float]:
+    return growing_pauses_s(first_s=0.1, longest_s=2.0, jitter_s=0.2)

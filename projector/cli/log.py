@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from math import inf
 from time import monotonic
 
-import stamina
 import structlog
 from structlog.typing import EventDict
 
@@ -56,7 +55,6 @@ _FOR_TERMINALS = (
 
 def configure(*, verbose: bool) -> None:
     """Log to standard error: readable on a terminal, JSON elsewhere."""
-    stamina.instrumentation.set_on_retry_hooks(())  # DaemonLog logs retries
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[

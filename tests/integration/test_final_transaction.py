@@ -4,12 +4,14 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
 
 from projector import Projector
 from projector.app import rebuild as rebuild_module
+from projector.errors import DatabaseUnavailableError
 from projector.storage import staging as staging_module
 from tests.support.fixtures import Event, Eventually
 from tests.support.scene import Scene
@@ -47,13 +49,16 @@ async def locked(scene: Scene, table: str, mode: str) -> AsyncIterator[None]:
 def failures(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     """The errors of final transactions."""
     errors: list[Exception] = []
-    judge = rebuild_module._Attempt._is_transient
+    finish = rebuild_module._Attempt._try_to_finish
 
-    def is_transient(attempt: rebuild_module._Attempt, error: Exception) -> bool:
-        errors.append(error)
-        return judge(attempt, error)
+    async def finish_and_note(attempt: rebuild_module._Attempt, *phases: Any) -> rebuild_module.Report:
+        try:
+            return await finish(attempt, *phases)
+        except DatabaseUnavailableError as error:
+            errors.append(error)
+            raise
 
-    monkeypatch.setattr(rebuild_module._Attempt, "_is_transient", is_transient)
+    monkeypatch.setattr(rebuild_module._Attempt, "_try_to_finish", finish_and_note)
     return errors
 
 

@@ -12,7 +12,7 @@ import prometheus_client
 import pytest
 import structlog
 
-from projector import CaughtUp, Notification, Observer, Projector
+from projector import CaughtUp, Notification, Observer, Projector, Settings
 from tests.support.fixtures import Event
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Recorder, Scene
@@ -134,6 +134,21 @@ async def test_no_process_wide_state_is_changed(scene: Scene, event: Event) -> N
     await projector.rebuild()
     assert [before] == during
     assert shared() == before
+
+
+async def test_a_projector_that_waits_for_a_server_prints_and_logs_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    settings = Settings(database_url="postgresql://127.0.0.1:1/x", nats_url="nats://127.0.0.1:1", http="off")
+    async with Projector(settings, observers=(recorder,)) as projector:
+        running = asyncio.create_task(projector.run())
+        async with asyncio.timeout(PATIENCE_S):
+            await recorder.hears("retrying", 3)
+        projector.stop()
+        await running
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
 
 
 async def test_the_example_runs(scene: Scene, event: Event, tmp_path: Path) -> None:

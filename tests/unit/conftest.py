@@ -1,11 +1,11 @@
 """Servers in memory."""
 
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 
 import pytest
-import stamina
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
+from projector.app import rebuild as rebuild_module
 from projector.app import supervisor as supervisor_module
 from projector.stream.codec import Codec
 from tests.support.fixtures import Event
@@ -13,19 +13,20 @@ from tests.support.memory.scene import MemoryScene
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Shorten the daemon's pauses to one turn of the loop; yields the numbers of the growing pauses so far."""
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Shorten the daemon's pauses to one turn of the loop; returns the numbers of the growing pauses so far."""
     numbers: list[int] = []
 
-    def note(details: RetryDetails) -> None:
-        numbers.append(details.retry_num)
+    def pauses_s(**_: float) -> Iterator[float]:
+        for number in count(1):
+            numbers.append(number)
+            yield 0
 
     monkeypatch.setattr(supervisor_module, "_STANDBY_POLL_S", 0)
     monkeypatch.setattr(supervisor_module, "_PAUSE_AFTER_PROGRESS_S", 0)
-    set_on_retry_hooks([note])
-    with stamina.set_testing(True, attempts=1000):
-        yield numbers
-    set_on_retry_hooks(None)
+    monkeypatch.setattr(supervisor_module, "growing_pauses_s", pauses_s)
+    monkeypatch.setattr(rebuild_module, "growing_pauses_s", pauses_s)
+    return numbers
 
 
 @pytest.fixture

@@ -44,11 +44,8 @@ def dev(
 
     All data is in one folder, and the next start continues from there. Ctrl-C ends everything.
     """
-    from projector.cli import log
-    from projector.cli.verbosity import Verbosity
     from projector.dev.demo import Plan
 
-    log.configure(verbose=Verbosity.on)
     plan = Plan(folder=data or data_folder(), endpoints=endpoints, rate=rate, duration_s=duration)
     event_loop.run(_show(plan), fast=True)
 
