@@ -25,7 +25,7 @@ async def folded(prepared: CommandLine, event: Event, publish: Publish) -> Comma
         event("config.updated", "", configId="c1"),
         ("kaa.v1.events.kpc.endpoint.config.unheard", b""),
     )
-    await prepared.succeeds("run", "--until-caught-up")
+    await prepared.fold()
     await publish(*connected)
     return prepared
 
@@ -85,7 +85,7 @@ async def test_wait_returns_when_the_position_is_folded(
 ) -> None:
     waiting = await prepared.start("wait", "--seq", "2")
     await publish(event("connectivity.connected", "e"), event("connectivity.connected", "f"))
-    await prepared.succeeds("run", "--until-caught-up")
+    await prepared.fold()
     ended = await waiting.end()
     assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert len(await query(database_url, "SELECT 1 FROM endpoint_state")) == 2

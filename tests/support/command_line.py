@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from projector.runtime import Projector
+from projector.settings import load
 from tests.support.patience import PATIENCE_S
 
 
@@ -102,6 +104,15 @@ class CommandLine:
     async def __call__(self, *arguments: str, **settings: str | None) -> Ended:
         """Run a command to its end."""
         return await (await self.start(*arguments, **settings)).end()
+
+    async def fold(self) -> None:
+        """Do what `run --until-caught-up` does, but in this process: a test starts no command that it is not about."""
+        settings = {
+            name.removeprefix("PROJECTOR_").lower(): value
+            for name, value in self.environment.items()
+            if name.startswith("PROJECTOR_") and name != "PROJECTOR_CONFIG"
+        }
+        await Projector(load(settings, config=None, fallback=None)).run(until_caught_up=True)
 
     async def succeeds(self, *arguments: str, **settings: str | None) -> str:
         """Run a command that has to succeed, and return what it printed."""
