@@ -103,13 +103,18 @@ async def test_messages_removed_before_delivery_are_no_longer_counted(
 
 
 async def test_consumer_is_idle_at_the_end_of_the_stream_and_delivers_later_messages(
-    stream: StreamUnderTest,
+    stream: StreamUnderTest, eventually: Eventually
 ) -> None:
     async with stream.open() as source:
-        assert await source.consumer.seek(0) == 0
-        assert await source.consumer.next(0) is None
+        consumer = source.consumer
+        assert await consumer.seek(0) == 0
+        assert await consumer.next(0) is None
         await stream.publish(*numbered(1, 1))
-        assert await source.consumer.count_pending() == 1
+
+        async def counted() -> bool:
+            return await consumer.count_pending() == 1
+
+        await eventually(counted)  # NATS tells its consumers of a message after it has acknowledged the publish
         assert await take(source.consumer, 1) == [1]
         assert await source.consumer.next(0) is None
 

@@ -315,7 +315,7 @@ async def test_counting_pending_messages_leaves_no_consumer(
 
 
 async def test_durable_consumer_counts_its_pending_messages(
-    open_source: OpenSource, publish: Publish, jetstream: JetStreamContext, nats_client: Client, stream: str
+    open_source: OpenSource, publish: Publish, nats_client: Client, stream: str, eventually: Eventually
 ) -> None:
     """The daemon's permissions allow no other consumer."""
     await publish(*numbered(1, 20))
@@ -327,12 +327,16 @@ async def test_durable_consumer_counts_its_pending_messages(
     await take(source, 2)
     assert await source.consumer.count_pending() == 18
     for position in range(11, 21):
-        await jetstream.delete_msg(stream, position)
+        await nats_client.jetstream().delete_msg(stream, position)
     assert await source.consumer.count_pending() == 8
     await take(source, 8)
     assert await source.consumer.count_pending() == 0
     await publish(*numbered(21, 21))
-    assert await source.consumer.count_pending() == 1
+
+    async def counted() -> bool:
+        return await source.consumer.count_pending() == 1
+
+    await eventually(counted)  # NATS tells its consumers of a message after it has acknowledged the publish
     await nats_client.flush()
     assert created.pending_msgs == 0
 
