@@ -64,6 +64,9 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
     with EmbeddedNats(folder / "nats") as nats, EmbeddedPostgres(folder / "postgres") as postgres:
         config = folder / CONFIG_NAME
         config.write_text(f'nats_url = "{nats.url}"\ndatabase_url = "{postgres.url}"\n', encoding="utf-8")
+        revision = load({}, config=config, fallback=None).revision
+        with config.open("a", encoding="utf-8") as file:  # other commands do not get the environment of this one
+            file.write(f'revision = "{revision}"\n')
         try:
             yield config
         finally:

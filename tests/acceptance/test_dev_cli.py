@@ -55,3 +55,20 @@ async def test_demo_ends_its_servers_and_continues_at_the_next_start(
     second.send(signal.SIGINT)
     assert (await second.end()).code == 0
     assert processes_in(server_folder) == []
+
+
+async def test_commands_with_the_settings_of_the_demo_read_its_revision(
+    anywhere: CommandLine, server_folder: Path, eventually: Eventually, query: Query
+) -> None:
+    today = "kaa-2020-05"
+    demo = await anywhere.start("dev", "--data", str(server_folder), "--rate", "500", PROJECTOR_REVISION=today)
+    await demo.prints("query it from another terminal")
+
+    async def folds() -> bool:
+        return bool(await query(database_url(server_folder), "SELECT FROM endpoint_state LIMIT 1"))
+
+    await eventually(folds)
+    ended = await anywhere("verify", "--config", str(server_folder / "projector.toml"))
+    assert ended.code == 0, ended
+    demo.send(signal.SIGINT)
+    assert (await demo.end()).code == 0
