@@ -77,7 +77,7 @@ class Retry:
             await version.check(connection)
             await locks.keep_rebuilds_out(connection, shared=True)
             await set_codecs(connection)
-            await connection.execute(statements.CREATE_CHANGES)
+            await connection.execute(statements.CREATE_SAVED)
 
     async def close(self) -> None:
         """Disconnect."""

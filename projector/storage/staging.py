@@ -99,7 +99,7 @@ class Staging:
             self._opened.push_async_callback(connection.execute, _DROP)
             await set_codecs(connection)
             await connection.execute(_PREPARE)
-            await connection.execute(statements.CREATE_CHANGES)
+            await connection.execute(statements.CREATE_SAVED)
             await connection.execute(_NO_TRANSACTION_TIMEOUT)
         self._reader = await open_reader(self._url)
         self._opened.callback(self._end_reader)
@@ -184,7 +184,7 @@ class Staging:
                     await work.save(seeds)
                     seeds.clear()
                     # Otherwise each part would scan all parts before it.
-                    await self._connection.execute("TRUNCATE endpoint_change")
+                    await self._connection.execute("TRUNCATE saved_endpoint")
             await work.save(seeds)
 
     async def clear(self) -> None:

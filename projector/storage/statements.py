@@ -11,11 +11,11 @@ from sqlalchemy import Column, DefaultClause
 
 from projector.storage.columns import FACET_COLUMNS, LAST_EVENT
 
-CREATE_CHANGES = """
-CREATE TEMPORARY TABLE endpoint_change ON COMMIT DELETE ROWS AS
+CREATE_SAVED = """
+CREATE TEMPORARY TABLE saved_endpoint ON COMMIT DELETE ROWS AS
 SELECT 0 AS part, * FROM endpoint_state WITH NO DATA
 """
-"""Each connection copies changes into this table and merges them from there, one part for each save.
+"""Each connection copies rows into this table and merges them from there, one part for each save.
 
 The columns of a facet that did not change stay null: writing them would double the cost.
 """
@@ -23,8 +23,8 @@ The columns of a facet that did not change stay null: writing them would double 
 _KEY = ("endpoint_id", *(column.name for column in LAST_EVENT))
 _COLUMNS = tuple((facet, column) for facet in FACET_COLUMNS for column in facet.all_columns)
 
-CHANGE_COLUMNS: tuple[str, ...] = ("part", *_KEY, *(column.name for _, column in _COLUMNS))
-"""The columns of `endpoint_change`, in the order in which they are copied."""
+SAVED_COLUMNS: tuple[str, ...] = ("part", *_KEY, *(column.name for _, column in _COLUMNS))
+"""The columns of `saved_endpoint`, in the order in which they are copied."""
 
 
 def park(table: str) -> str:
@@ -59,9 +59,9 @@ CROSS JOIN LATERAL (SELECT * FROM {table} WHERE endpoint_id = needed.endpoint_id
 
 @cache
 def merge(table: str) -> str:
-    """Return the statement that merges part $1 of `endpoint_change` into a table.
+    """Return the statement that merges part $1 of `saved_endpoint` into a table.
 
-    A facet without registers in its change did not change.
+    A facet without registers did not change.
     This is no MERGE, which joins: planned while the table was small, its join reads the whole table.
     """
     updates = [f"{name} = excluded.{name}" for name in _KEY[1:]] + [
@@ -69,10 +69,10 @@ def merge(table: str) -> str:
         f"THEN state.{column.name} ELSE excluded.{column.name} END"
         for facet, column in _COLUMNS
     ]
-    values = [f"change.{name}" for name in _KEY] + [_inserted(column) for _, column in _COLUMNS]
+    values = [f"saved.{name}" for name in _KEY] + [_inserted(column) for _, column in _COLUMNS]
     return f"""
-INSERT INTO {table} AS state ({", ".join(CHANGE_COLUMNS[1:])})
-SELECT {", ".join(values)} FROM endpoint_change AS change WHERE part = $1
+INSERT INTO {table} AS state ({", ".join(SAVED_COLUMNS[1:])})
+SELECT {", ".join(values)} FROM saved_endpoint AS saved WHERE part = $1
 ON CONFLICT (endpoint_id) DO UPDATE SET {", ".join(updates)}
 """
 
@@ -81,5 +81,5 @@ def _inserted(column: Column[Any]) -> str:
     """Return the value of a column in a new row: its default if the facet did not change."""
     default = column.server_default
     if not isinstance(default, DefaultClause):
-        return f"change.{column.name}"
-    return f"coalesce(change.{column.name}, {default.arg})"
+        return f"saved.{column.name}"
+    return f"coalesce(saved.{column.name}, {default.arg})"

@@ -82,7 +82,7 @@ class Store:
             with translated():
                 await version.check(connection)
                 await set_codecs(connection)
-                await connection.execute(statements.CREATE_CHANGES)
+                await connection.execute(statements.CREATE_SAVED)
             self._reader = await open_reader(self._url)
             self._opened.callback(self._reader.terminate)
         except BaseException:

@@ -35,7 +35,7 @@ class UnitOfWork:
     _dead_letter_table = "dead_letter"
 
     def __init__(self, connection: Connection) -> None:
-        """Use a connection with the codecs of `wire` and the table `endpoint_change`."""
+        """Use a connection with the codecs of `wire` and the table `saved_endpoint`."""
         self._connection = connection
 
     async def hold(self, checkpoint: Checkpoint) -> None:
@@ -54,8 +54,8 @@ class UnitOfWork:
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write the facets that changed, and the latest event, of each endpoint."""
         part = next(_PARTS)
-        rows = [_change(part, *item) for item in endpoints.items()]
-        await self._connection.copy_records_to_table("endpoint_change", records=rows, columns=statements.CHANGE_COLUMNS)
+        rows = [_saved(part, *item) for item in endpoints.items()]
+        await self._connection.copy_records_to_table("saved_endpoint", records=rows, columns=statements.SAVED_COLUMNS)
         await self._connection.execute(statements.merge(self._table), part)
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
@@ -122,8 +122,8 @@ def _parked(stream: str, dead_letter: DeadLetter) -> Sequence[Any]:
     return stream, position, escape(subject), storable_headers, payload, stored_at, reason, storable(detail)
 
 
-def _change(part: int, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
-    """Return a row for `statements.CHANGE_COLUMNS`."""
+def _saved(part: int, endpoint_id: str, endpoint: Endpoint) -> Sequence[Any]:
+    """Return a row for `statements.SAVED_COLUMNS`."""
     row: list[Any] = [part, endpoint_id, endpoint.last_event_seq, endpoint.last_event_at]
     states, changed = endpoint.states, endpoint.changed
     for index, bit, values, unchanged in _WRITERS:

@@ -21,7 +21,7 @@ INSERT INTO endpoint_state (endpoint_id, last_event_seq, last_event_at)
 SELECT 'endpoint-' || number, number, now() FROM generate_series(1, $1::integer) AS number
 """
 CHANGE = """
-INSERT INTO endpoint_change (part, endpoint_id, last_event_seq, last_event_at)
+INSERT INTO saved_endpoint (part, endpoint_id, last_event_seq, last_event_at)
 SELECT 1, 'endpoint-' || number * 3, number, now() FROM generate_series(1, $1::integer) AS number
 """
 
