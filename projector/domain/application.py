@@ -18,8 +18,10 @@ class Application(NamedTuple):
 
 
 def name_version(state: Application, event: Connected | Registered) -> Application | Rejection:
-    """Set the version that a connect or a registration names, if any."""
-    version = _take_version(state, event.app_version, event.stamp)
+    """Set the version that a connect or a registration names; one that names none leaves the state as it is."""
+    if not event.app_version:
+        return state
+    version = take(state.version, event.app_version, event.stamp)
     if version is state.version:
         return LATE
     return Application(version, state.previous, state.unregistered)
@@ -27,7 +29,7 @@ def name_version(state: Application, event: Connected | Registered) -> Applicati
 
 def update_version(state: Application, event: AppVersionUpdated) -> Application | Rejection:
     """Set the new version and the one before it."""
-    version = _take_version(state, event.app_version, event.stamp)
+    version = take(state.version, event.app_version, event.stamp) if event.app_version else state.version
     previous = take(state.previous, event.previous_app_version or None, event.stamp)
     if version is state.version and previous is state.previous:
         return LATE
@@ -47,10 +49,6 @@ def kept(state: Application, trimmed: Trimmed) -> Application:
         register_kept(state.previous, trimmed),
         stamps.kept(state.unregistered, trimmed),
     )
-
-
-def _take_version(state: Application, name: str, stamp: Stamp) -> Register[str] | None:
-    return take(state.version, name, stamp) if name else state.version
 
 
 FACET = Facet(

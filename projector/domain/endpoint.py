@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from projector.domain import application, configuration, connectivity, metadata, registration
 from projector.domain.events import Event
@@ -129,10 +129,30 @@ def _stamps(value: object) -> Iterator[Stamp]:
             yield from _stamps(part)
 
 
-def fold(events: Iterable[Event], endpoints: Mapping[str, Endpoint]) -> Counter[tuple[type[Any], Verdict]]:
+class Change(NamedTuple):
+    """What an event did to one facet of an endpoint that it names."""
+
+    event: Event
+    endpoint_id: str
+    facet: int
+    """Its index in `FACETS`."""
+    verdict: Verdict
+    before: Any
+    after: Any
+    """The state of the facet; the one before if the event was rejected."""
+    previous_seq: int
+    """Position of the latest event that had named the endpoint before; 0 if there was none, so that its row is new."""
+    previous_at: int
+    """Unix ms of that event."""
+
+
+def fold(
+    events: Iterable[Event], endpoints: Mapping[str, Endpoint], changes: list[Change] | None = None
+) -> Counter[tuple[type[Any], Verdict]]:
     """Fold events, in stream order, over the endpoints they name; return how many came to which verdict.
 
     An event is applied if it changed anything of any endpoint it names.
+    To `changes` is added what each event did to each facet that it says something about.
     """
     verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
     for event in events:
@@ -142,19 +162,28 @@ def fold(events: Iterable[Event], endpoints: Mapping[str, Endpoint]) -> Counter[
         verdict: Verdict = LATE
         for endpoint_id in event.endpoint_ids:
             endpoint = endpoints[endpoint_id]
-            if stamp.position > endpoint.last_event_seq:
+            previous_seq, previous_at = endpoint.last_event_seq, endpoint.last_event_at
+            if stamp.position > previous_seq:
                 endpoint.last_event_seq = stamp.position
                 endpoint.last_event_at = stamp.occurred_at
             for index, bit, reduce in reducers:
-                state = endpoint.states[index]
-                if state.unregistered is not None and not supersedes(stamp, state.unregistered):
-                    continue  # late: the life that the event belongs to is over
-                after = reduce(state, event)
-                if after is FENCED:
-                    verdict = Verdict.FENCED if verdict is LATE else verdict
-                elif after is not LATE:
+                before = endpoint.states[index]
+                after = reduce(before, event)
+                if after is before:
+                    continue
+                if before.unregistered is not None and not supersedes(stamp, before.unregistered):
+                    after = LATE  # the life that the event belongs to is over
+                came_to: Verdict
+                if after is LATE or after is FENCED:
+                    came_to = after
+                    after = before
+                    if came_to is FENCED and verdict is LATE:
+                        verdict = FENCED
+                else:
                     endpoint.states[index] = after
                     endpoint.changed |= bit
-                    verdict = Verdict.APPLIED
+                    came_to = verdict = Verdict.APPLIED
+                if changes is not None:
+                    changes.append(Change(event, endpoint_id, index, came_to, before, after, previous_seq, previous_at))
         verdicts[kind, verdict] += 1
     return verdicts

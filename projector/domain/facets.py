@@ -52,8 +52,9 @@ class Facet(Generic[S]):
     reducers: Mapping[type[Any], Callable[[S, Any], S | Rejection]]
     """By type of event; a reducer is pure and returns a new state, or why there is none.
 
-    It gets no event that the latest unregistration makes late. Every facet has one for `Unregistered`,
-    which keeps what the event does not supersede.
+    If the event says nothing about the facet, it returns the very state it was given.
+    What it returns for an event that the latest unregistration makes late is ignored.
+    Every facet has one for `Unregistered`, which keeps what the event does not supersede.
     """
     kept: Callable[[S, Trimmed], S]
     """What is left of a state when everything is forgotten that the stream still says."""

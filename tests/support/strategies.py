@@ -58,7 +58,10 @@ def when(facet: Facet[S], state: S, event: Event) -> tuple[S, Verdict]:
 
 def _reduce(facet: Facet[S], state: S, event: Event) -> S | Rejection:
     """Apply an event to one facet, as `fold` does for all facets."""
-    return facet.reducers[type(event)](state, event) if supersedes(event.stamp, state.unregistered) else LATE
+    outcome = facet.reducers[type(event)](state, event)
+    if outcome is state:  # the event says nothing about the facet
+        return LATE
+    return outcome if supersedes(event.stamp, state.unregistered) else LATE
 
 
 def folded(*histories: Iterable[Event]) -> dict[str, Endpoint]:

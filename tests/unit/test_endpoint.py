@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projector.domain.endpoint import EVENT_TYPES, FACETS, TOUCHED_FACETS, Endpoint, completed, fold, missing
+from projector.domain.endpoint import EVENT_TYPES, FACETS, TOUCHED_FACETS, Change, Endpoint, completed, fold, missing
 from projector.domain.events import (
     AppVersionUpdated,
     ConfigApplied,
@@ -523,3 +523,60 @@ def test_before_a_position_that_no_event_has_reached_the_latest_event_stays() ->
 def test_nothing_is_known_from_before_the_first_event() -> None:
     assert folded(ONE_OF_EACH)["e"].kept(Trimmed(first=1)) is None
     assert Endpoint.unseen().kept(Trimmed(first=9)) is None
+
+
+# What is recorded of it.
+
+
+def recorded(endpoint: Endpoint, *events: Event) -> list[Change]:
+    changes: list[Change] = []
+    fold(events, {"e": endpoint}, changes)
+    return changes
+
+
+def test_a_change_holds_the_states_before_and_after() -> None:
+    endpoint = Endpoint.unseen()
+    event = Disconnected(FIRST, E)
+    (change,) = recorded(endpoint, event)
+    assert change == Change(
+        event, "e", 0, Verdict.APPLIED, FACETS[0].initial, endpoint.states[0], previous_seq=0, previous_at=0
+    )
+
+
+@one_of_each
+def test_a_change_is_recorded_for_every_facet_that_the_event_names(event: Event) -> None:
+    changes = recorded(Endpoint.unseen(), event)
+    assert sum(1 << change.facet for change in changes) == TOUCHED_FACETS[type(event)]
+    assert {change.verdict for change in changes} == {Verdict.APPLIED}
+
+
+@pytest.mark.parametrize(
+    "event", [Connected(FIRST, E, ""), Registered(FIRST, E, "")], ids=lambda event: type(event).__name__
+)
+def test_an_event_without_a_version_does_not_name_the_application(event: Event) -> None:
+    assert "application" not in {FACETS[change.facet].name for change in recorded(Endpoint.unseen(), event)}
+
+
+def test_a_rejected_event_is_recorded_with_its_verdict_and_without_a_change() -> None:
+    endpoint = Endpoint.unseen()
+    held = Connected(stamp(1, at=100, replica="r1"), E, "")
+    fenced = Disconnected(stamp(2, at=200, replica="r2"), E)
+    late = Connected(stamp(3, at=50, replica="r3"), E, "")
+    applied, *rejected = recorded(endpoint, held, fenced, late)
+    assert [(change.verdict, change.before) for change in rejected] == [
+        (Verdict.FENCED, applied.after),
+        (Verdict.LATE, applied.after),
+    ]
+    assert all(change.after is change.before for change in rejected)
+
+
+def test_an_event_of_a_life_that_is_over_is_recorded_as_late() -> None:
+    ended = Unregistered(stamp(2, at=200), E)
+    (change,) = recorded(folded([ended])["e"], Connected(stamp(3, at=100, replica="other"), E, ""))
+    assert (change.verdict, change.after) == (Verdict.LATE, change.before)
+
+
+def test_a_change_holds_the_latest_event_before_it() -> None:
+    first, late, last = (Disconnected(stamp(position, at=position * 10), E) for position in (5, 3, 7))
+    changes = recorded(Endpoint.unseen(), first, late, last)
+    assert [(change.previous_seq, change.previous_at) for change in changes] == [(0, 0), (5, 50), (5, 50)]
