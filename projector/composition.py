@@ -86,7 +86,8 @@ class Composition:
             accept_gap=accept_gap,
             until_caught_up=until_caught_up,
         )
-        return Supervisor(self.codec, self.open_source, Store(self._settings.database_url), observer, options)
+        store = Store(self._settings.database_url, retention=self._settings.changes)
+        return Supervisor(self.codec, self.open_source, store, observer, options)
 
     def monitor(self, observer: Observer, *, heartbeat_period_s: float, sample_period_s: float) -> Monitor | None:
         """Return the monitor, or None if the settings turn HTTP off."""

@@ -62,6 +62,7 @@ class Projector:
         self._consumer = settings.consumer
         self._originators = settings.originators
         self._database_url = settings.database_url
+        self._retention = settings.changes
         self._observers = tuple(observers)
         self._stopped = False
         self._supervisor: Supervisor | None = None
@@ -243,7 +244,7 @@ class Projector:
         from projector.app.dead_letters import retry
         from projector.storage import dead_letters
 
-        store = dead_letters.Retry(self._database_url, self._stream)
+        store = dead_letters.Retry(self._database_url, self._stream, retention=self._retention)
         try:
             await store.open()
             async for retried in retry(self._parts.codec, store, selection, stream=self._stream, rules=self.rules):
@@ -279,7 +280,9 @@ class Projector:
         from projector.app.rebuild import Rebuild, RebuildOptions
         from projector.storage.staging import Staging
 
-        staging = Staging(self._database_url, "rebuild" if apply else "verify")
+        staging = Staging(
+            self._database_url, "rebuild" if apply else "verify", retention=self._retention if apply else None
+        )
         options = RebuildOptions(
             rules=self.rules,
             stream=self._stream,

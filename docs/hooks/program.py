@@ -58,7 +58,7 @@ TABLES = metadata.tables
 STATUS_COMMENTS = dict(
     re.findall(
         r"COMMENT ON COLUMN projector_status\.(\w+) IS\s+'(.*)';",
-        (VIEWS / "projector_status.sql").read_text(encoding="utf-8"),
+        VIEWS[0].read_text(encoding="utf-8"),
     )
 )
 

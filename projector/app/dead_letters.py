@@ -49,6 +49,6 @@ async def retry(
     for position in positions:
         message = await store.message(position)
         just_before = Checkpoint(stream=stream, stream_created_at=0, rules=rules, position=position - 1)
-        projection = Projection(decoder, store, just_before)
+        projection = Projection(decoder, store, just_before, logs_changes=True)
         outcome = await projection.process(await projection.decode([message]))
         yield Retried(position, outcome.dead_letters[0] if outcome.dead_letters else None)

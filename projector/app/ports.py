@@ -11,7 +11,7 @@ from typing import Protocol
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
-from projector.domain.endpoint import Endpoint, FacetSet
+from projector.domain.endpoint import Change, Endpoint, FacetSet
 from projector.domain.events import Event
 from projector.domain.messages import DeadLetter, Delivery, Message, Origin, Skipped, StreamState
 from projector.domain.trimmed import Trimmed
@@ -112,6 +112,10 @@ class UnitOfWork(Protocol):
         """Write what changed."""
         ...
 
+    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+        """Write what was done to each facet; `messages` are those of the changes, by position."""
+        ...
+
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Write dead letters."""
         ...
@@ -158,6 +162,11 @@ class Store(Rows, Protocol):
 
     async def write_lag(self) -> None:
         """Write the noted lag, and the time at which this daemon took the lead."""
+        ...
+
+    @property
+    def logs_changes(self) -> bool:
+        """Whether every commit writes its changes."""
         ...
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from projector.app.ports import Decoder, Rows, Transactions, UnitOfWork
 from projector.app.stages import Seconds, added, timed
 from projector.domain.checkpoint import Anchor, Checkpoint
-from projector.domain.endpoint import TOUCHED_FACETS, Endpoint, FacetSet, fold
+from projector.domain.endpoint import TOUCHED_FACETS, Change, Endpoint, FacetSet, fold
 from projector.domain.events import Event
 from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Delivery, Message, Skipped
@@ -71,6 +71,8 @@ class FoldedBatch:
     batch: Batch
     endpoints: Mapping[str, Endpoint]
     verdicts: Verdicts
+    changes: Sequence[Change]
+    """What each event did; empty if changes are not logged."""
     seconds: Seconds
     """Durations of the stages up to folding."""
 
@@ -113,10 +115,13 @@ class Outcome:
 class Projection:
     """Folds batches from a checkpoint on, each in one transaction that moves the checkpoint."""
 
-    def __init__(self, decoder: Decoder, transactions: Transactions, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, decoder: Decoder, transactions: Transactions, checkpoint: Checkpoint, *, logs_changes: bool = False
+    ) -> None:
         """Continue from a checkpoint."""
         self._decoder = decoder
         self._transactions = transactions
+        self._logs_changes = logs_changes
         self.checkpoint = checkpoint
         self.committing = False
         """Whether a transaction is in progress, which should be allowed to finish."""
@@ -166,7 +171,7 @@ class Projection:
         loading = Seconds()
         with timed(loading, "load"):
             endpoints = await rows.load(batch.needed, {} if previous is None else previous.endpoints)
-        return await _fold(batch, endpoints, loading)
+        return await self._fold(batch, endpoints, loading)
 
     async def process(self, batch: Batch, ahead: FoldedBatch | None = None) -> Outcome:
         """Commit a batch; messages that can never be folded are parked.
@@ -216,7 +221,23 @@ class Projection:
         loading = Seconds()
         with timed(loading, "load"):
             endpoints = await work.load(batch.needed)
-        return await _fold(batch, endpoints, loading)
+        return await self._fold(batch, endpoints, loading)
+
+    async def _fold(self, batch: Batch, endpoints: Mapping[str, Endpoint], seconds: Seconds) -> FoldedBatch:
+        verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
+        changes: list[Change] = []
+        folding = Seconds()
+        with timed(folding, "fold"):
+            for chunk in _chunks(batch.events):
+                verdicts += fold(chunk, endpoints, changes if self._logs_changes else None)
+                await asyncio.sleep(0)
+        return FoldedBatch(
+            batch=batch,
+            endpoints=endpoints,
+            verdicts=verdicts,
+            changes=changes,
+            seconds=added(added(batch.seconds, seconds), folding),
+        )
 
     async def _write(self, work: UnitOfWork, folded: FoldedBatch, seconds: Seconds) -> Checkpoint:
         """Write everything that a batch changes, and return the checkpoint after it."""
@@ -226,6 +247,8 @@ class Projection:
         after = _advanced(before, batch)
         with timed(seconds, "save"):
             await work.save(folded.endpoints)
+            if folded.changes:
+                await work.log(folded.changes, {message.position: message for message in batch.messages})
         if batch.dead_letters:
             await work.park(before.stream, batch.dead_letters)
         await work.advance(before, after)
@@ -260,18 +283,6 @@ class Projection:
         middle = len(batch.messages) // 2
         first = await self._process(await self.decode(batch.messages[:middle]))
         return first + await self._process(await self.decode(batch.messages[middle:]))
-
-
-async def _fold(batch: Batch, endpoints: Mapping[str, Endpoint], seconds: Seconds) -> FoldedBatch:
-    verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
-    folding = Seconds()
-    with timed(folding, "fold"):
-        for chunk in _chunks(batch.events):
-            verdicts += fold(chunk, endpoints)
-            await asyncio.sleep(0)
-    return FoldedBatch(
-        batch=batch, endpoints=endpoints, verdicts=verdicts, seconds=added(added(batch.seconds, seconds), folding)
-    )
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

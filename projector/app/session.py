@@ -80,7 +80,9 @@ class Session:
         """
         known = await self._store.checkpoint()
         checkpoint = await (self._new_checkpoint() if known is None else self._verified(known))
-        projection = self._projection = Projection(self._decoder, self._store, checkpoint)
+        projection = self._projection = Projection(
+            self._decoder, self._store, checkpoint, logs_changes=self._store.logs_changes
+        )
         gap = await self._reader.seek(checkpoint.position)
         if known is None:
             await self._store.begin(checkpoint)  # a stream that cannot be followed must not claim the tables

@@ -10,8 +10,8 @@ from itertools import islice
 
 from projector.app.ports import Rows
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import Endpoint, FacetSet, missing
-from projector.domain.messages import DeadLetter
+from projector.domain.endpoint import Change, Endpoint, FacetSet, missing
+from projector.domain.messages import DeadLetter, Message
 from projector.errors import HeldRowsRefusedError, PoisonError
 
 _SAMPLE = 100
@@ -73,6 +73,9 @@ class WriteBehindCache:
         sample = [endpoint.registers for endpoint in islice(endpoints.values(), _SAMPLE)]
         if sample:
             self._registers_each = max(self._registers_each, sum(sample) / len(sample))
+
+    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+        """Do nothing: the staging tables have no log."""
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Keep dead letters."""

@@ -18,6 +18,11 @@ class Message(NamedTuple):
     payload: bytes
     headers: Mapping[str, str] | None = None
 
+    @property
+    def type(self) -> str:
+        """Group and type, for a message that was decoded: what follows `endpoint.` in its subject."""
+        return self.subject.partition(".endpoint.")[2]
+
 
 class Origin(NamedTuple):
     """The origin and the time that a message claims."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,11 @@ class Settings:
         "Milliseconds that a batch may wait for more messages, 0 to 1000.",
         default=5,
         read=readers.whole_number(0, 1000),
+    )
+    changes: timedelta | None = _setting(
+        "How long the log of changes is kept, such as 7d or 36h; off, the default: it is not written.",
+        default=None,
+        read=readers.retention,
     )
     http: str = _setting(
         "Where the daemon serves HTTP: host:port, or off; port 0 picks a free port.",

@@ -5,10 +5,13 @@ Each raises ValueError with a text that says what is allowed.
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from math import isfinite
 from pathlib import Path
 
 _NAME = re.compile(r"[^\s.*>/\\]+")  # names of streams and consumers that JetStream allows
+_RETENTION = re.compile(r"([0-9]{1,6})\s*([dh])")
+_LEAST_RETENTION, _MOST_RETENTION = timedelta(hours=1), timedelta(days=3650)
 _TOKEN = re.compile(r"[^\s.*>]+")
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -84,6 +87,18 @@ def switch(value: object) -> bool:
     if found is None:
         raise ValueError("it must be true or false")
     return found
+
+
+def retention(value: object) -> timedelta | None:
+    """Read a number of days or hours, such as 7d or 36h, or `off`, which is None."""
+    if value is None or value == "off":
+        return None
+    if isinstance(value, str) and (found := _RETENTION.fullmatch(value.strip())):
+        count = int(found[1])
+        value = timedelta(days=count) if found[2] == "d" else timedelta(hours=count)
+    if not isinstance(value, timedelta) or not _LEAST_RETENTION <= value <= _MOST_RETENTION:
+        raise ValueError("it must be off, or a number of days or hours such as 7d or 36h, from 1h to 3650d")
+    return value
 
 
 def file(value: object) -> Path | None:

@@ -13,6 +13,11 @@ PROJECTION = "endpoint_state"
 SHARD = 0
 
 _READ = "SELECT * FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
+_HOLD = """
+SELECT *, greatest(clock_timestamp(), advanced_at) AS committing_at
+FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE
+"""
+_NOW = "SELECT clock_timestamp()"
 _COLUMNS = """
 stream, stream_created_at, position, anchor_stored_at, anchor_hash, rules_version, revision, originators, skipped,
 generation"""
@@ -21,11 +26,18 @@ INSERT INTO projector_checkpoint (projection, shard, {_COLUMNS})
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (projection, shard) DO
 """
-_REPLACE = f"UPDATE SET ({_COLUMNS}, advanced_at) = ROW ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now())"
-_ADVANCE = """
+_REPLACE = f"UPDATE SET ({_COLUMNS}) = ROW ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+# A commit that does not log its changes ends the time for which the log is complete.
+_COUNT_COMMIT = """
+commits = $3, advanced_at = $4, changes_since = CASE WHEN $5::boolean THEN coalesce(changes_since, $4) END
+"""
+_ADVANCE = f"""
 UPDATE projector_checkpoint
-SET position = $5, anchor_stored_at = $6, anchor_hash = $7, skipped = $8, stream_created_at = $9, advanced_at = now()
-WHERE projection = $1 AND shard = $2 AND stream = $3 AND position = $4
+SET {_COUNT_COMMIT}, position = $8, anchor_stored_at = $9, anchor_hash = $10, skipped = $11, stream_created_at = $12
+WHERE projection = $1 AND shard = $2 AND stream = $6 AND position = $7
+"""
+_COUNT = f"""
+UPDATE projector_checkpoint SET {_COUNT_COMMIT}, generation = generation + $6 WHERE projection = $1 AND shard = $2
 """
 # Skip if locked: informational only.
 _WRITE_ACTIVITY = """
@@ -35,7 +47,6 @@ WHERE (projection, shard) IN (
     SELECT projection, shard FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE SKIP LOCKED
 )
 """
-_COUNT_CHANGE = "UPDATE projector_checkpoint SET generation = generation + 1 WHERE projection = $1 AND shard = $2"
 
 
 class Lag(NamedTuple):
@@ -46,10 +57,29 @@ class Lag(NamedTuple):
     """Unix ms."""
 
 
-async def read(connection: Connection, *, hold: bool = False) -> Checkpoint | None:
-    """Return the checkpoint, or None if nothing was ever folded; `hold` locks it until the transaction ends."""
-    row = await connection.fetchrow(f"{_READ} FOR UPDATE" if hold else _READ, PROJECTION, SHARD)
+class Commit(NamedTuple):
+    """The commit that the present transaction is to become."""
+
+    number: int
+    """One more than that of the commit before."""
+    at: int
+    """Unix ms; never earlier than the commit before."""
+    log_is_on: bool
+    """Whether the commit before logged its changes."""
+
+
+async def read(connection: Connection) -> Checkpoint | None:
+    """Return the checkpoint, or None if nothing was ever folded."""
+    row = await connection.fetchrow(_READ, PROJECTION, SHARD)
     return None if row is None else _from_row(row)
+
+
+async def hold(connection: Connection) -> tuple[Checkpoint | None, Commit]:
+    """Lock the checkpoint until the transaction ends; return it, and the commit that the transaction will be."""
+    row = await connection.fetchrow(_HOLD, PROJECTION, SHARD)
+    if row is None:
+        return None, Commit(1, await connection.fetchval(_NOW), log_is_on=False)
+    return _from_row(row), Commit(row["commits"] + 1, row["committing_at"], row["changes_since"] is not None)
 
 
 async def begin(connection: Connection, checkpoint: Checkpoint) -> None:
@@ -57,16 +87,19 @@ async def begin(connection: Connection, checkpoint: Checkpoint) -> None:
     await connection.execute(f"{_INSERT} NOTHING", *_to_row(checkpoint))
 
 
-async def replace(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint over any other; the caller must hold it."""
+async def replace(connection: Connection, checkpoint: Checkpoint, commit: Commit, *, logged: bool) -> None:
+    """Write a checkpoint over any other; the caller must hold it. `logged`: the commit writes its changes."""
     await connection.execute(_INSERT + _REPLACE, *_to_row(checkpoint))
+    await _count(connection, commit, logged=logged)
 
 
-async def advance(connection: Connection, before: Checkpoint, after: Checkpoint) -> bool:
+async def advance(
+    connection: Connection, before: Checkpoint, after: Checkpoint, commit: Commit, *, logged: bool
+) -> bool:
     """Move the checkpoint by compare-and-set; return whether it was at `before`."""
-    expected = (PROJECTION, SHARD, before.stream, before.position)
+    counted = (PROJECTION, SHARD, commit.number, commit.at, logged)
     moved = (after.position, *_anchor(after), after.skipped, after.stream_created_at)
-    return await connection.execute(_ADVANCE, *expected, *moved) == "UPDATE 1"
+    return await connection.execute(_ADVANCE, *counted, before.stream, before.position, *moved) == "UPDATE 1"
 
 
 async def write_activity(
@@ -77,9 +110,13 @@ async def write_activity(
     await connection.execute(_WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *lag_or_null, timeout=timeout_s)
 
 
-async def count_change(connection: Connection) -> None:
+async def count_change(connection: Connection, commit: Commit, *, logged: bool) -> None:
     """Increment the generation, so that the leader drops prefetched state; the caller must hold the checkpoint."""
-    await connection.execute(_COUNT_CHANGE, PROJECTION, SHARD)
+    await _count(connection, commit, logged=logged, generations=1)
+
+
+async def _count(connection: Connection, commit: Commit, *, logged: bool, generations: int = 0) -> None:
+    await connection.execute(_COUNT, PROJECTION, SHARD, commit.number, commit.at, logged, generations)
 
 
 def _anchor(checkpoint: Checkpoint) -> tuple[int | None, bytes | None]:

@@ -30,7 +30,7 @@ INSERT INTO endpoint_candidate
 SELECT endpoint_id FROM endpoint_state AS found FULL JOIN {TABLE} AS implied USING (endpoint_id) WHERE {_DIFFERS}
 """
 _ADD_CANDIDATES = "INSERT INTO endpoint_candidate SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-_BOTH = f"LEFT JOIN endpoint_state AS found USING (endpoint_id) LEFT JOIN {TABLE} AS implied USING (endpoint_id)"
+BOTH = f"LEFT JOIN endpoint_state AS found USING (endpoint_id) LEFT JOIN {TABLE} AS implied USING (endpoint_id)"
 _FIND_DIFFERENCES = f"""
 CREATE TEMPORARY TABLE endpoint_difference ON COMMIT DROP AS
 SELECT endpoint_id,
@@ -40,7 +40,7 @@ SELECT endpoint_id,
        array_remove(ARRAY[
            {_each("CASE WHEN found.{name} IS DISTINCT FROM implied.{name} THEN '{name}' END")}
        ], NULL) AS columns
-FROM endpoint_candidate {_BOTH}
+FROM endpoint_candidate {BOTH}
 WHERE {_DIFFERS}
 """
 _COUNT_ROWS = f"""
@@ -56,7 +56,7 @@ WHERE kind = 'different' GROUP BY name ORDER BY count(*) DESC, name
 """
 _SHOW = f"""
 SELECT endpoint_id, kind, columns, to_jsonb(found) AS found, to_jsonb(implied) AS implied
-FROM endpoint_difference {_BOTH}
+FROM endpoint_difference {BOTH}
 WHERE $1::text IS NULL OR endpoint_id = $1
 ORDER BY endpoint_id LIMIT $2
 """

@@ -1,13 +1,16 @@
 """Lists, retries and discards dead letters. No dead letter is ever deleted."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import timedelta
+from functools import partial
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
+from projector.domain.endpoint import Change
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.errors import CheckpointMovedError, NoDeadLetterError
-from projector.storage import checkpoints, locks, statements, version
+from projector.storage import change_log, checkpoints, locks, statements, version
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.store import WRITER_SETTINGS
@@ -62,9 +65,10 @@ async def discard(url: str, stream: str, selection: Selection, note: str) -> int
 class Retry:
     """The database's side of a retry: rows change as for a live message, but the checkpoint's position does not."""
 
-    def __init__(self, url: str, stream: str) -> None:
-        """Open nothing yet."""
+    def __init__(self, url: str, stream: str, *, retention: timedelta | None = None) -> None:
+        """Open nothing yet; the changes are logged if `retention` says so, or if the daemon logs its own."""
         self._url = url
+        self._retention = retention
         self._stream = stream
         self._connection: Connection
         self._opened = AsyncExitStack()
@@ -78,6 +82,8 @@ class Retry:
             await locks.keep_rebuilds_out(connection, shared=True)
             await set_codecs(connection)
             await connection.execute(statements.CREATE_SAVED)
+            if self._retention is not None:
+                await change_log.prepare(connection, self._retention)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -100,19 +106,20 @@ class Retry:
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on `endpoint_state` that resolves one dead letter."""
-        return transaction(self._connection, _RetryUnitOfWork)
+        return transaction(self._connection, partial(_RetryUnitOfWork, logs_changes=self._retention is not None))
 
 
 class _RetryUnitOfWork(UnitOfWork):
     """The operations for a single message that the checkpoint has passed."""
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Connection, *, logs_changes: bool) -> None:
+        super().__init__(connection, logs_changes=logs_changes)
         self._parked_again = False
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         """Lock the live checkpoint, which does not move."""
-        found = await checkpoints.read(self._connection, hold=True)
+        found, self._commit = await checkpoints.hold(self._connection)
+        self._logs_changes |= self._commit.log_is_on
         if found is None or found.stream != checkpoint.stream:
             raise CheckpointMovedError(expected=checkpoint.position, found=None)
         found.rules.check(checkpoint.rules)
@@ -122,8 +129,13 @@ class _RetryUnitOfWork(UnitOfWork):
         await super().park(stream, dead_letters)
         self._parked_again = True
 
+    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+        """Write what was done to each facet, if changes are logged."""
+        if self._logs_changes:
+            await change_log.write_retried(self._connection, self._commit, changes, messages)
+
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Resolve the dead letter unless it was parked again."""
         if not self._parked_again:
             await self._connection.execute(_RESOLVE, before.stream, after.position)
-            await checkpoints.count_change(self._connection)
+            await checkpoints.count_change(self._connection, self._commit, logged=self._logs_changes)

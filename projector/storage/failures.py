@@ -77,6 +77,9 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
         return DatabaseRefusedError(f"a pooler refuses: {text}; connect to Postgres itself, see `projector doctor`")
     if sqlstate[:2] in _TRANSIENT_CLASSES:
         return DatabaseUnavailableError(f"Postgres cannot do it now: {text}")
+    if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+        # Not a check that a value fails, but a row that belongs into no partition.
+        return DatabaseUnavailableError(f"the partition of today is missing, and made at the next attempt: {text}")
     if sqlstate[:2] in _POISON_CLASSES:
         return PoisonError("database-rejected", text)
     remedy = next(advice for beginning, advice in _REMEDIES.items() if sqlstate.startswith(beginning))

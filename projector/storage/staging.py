@@ -7,13 +7,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
-from projector.domain.endpoint import FACETS, Endpoint, FacetSet
+from projector.domain.endpoint import FACETS, Change, Endpoint, FacetSet
+from projector.domain.messages import Message
 from projector.domain.trimmed import Trimmed
 from projector.errors import DamagedRowError, DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, comparison, locks, statements, version
+from projector.storage import change_log, checkpoints, comparison, corrections, locks, statements, version
+from projector.storage.checkpoints import Commit
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.comparison import DEAD_LETTER_TABLE, TABLE
 from projector.storage.connection import Connection, connect, disconnect
@@ -66,6 +69,9 @@ class _StagingUnitOfWork(UnitOfWork):
         await super().save(endpoints)
         self._saved.update(endpoints)
 
+    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+        """Do nothing."""
+
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Do nothing."""
 
@@ -73,9 +79,13 @@ class _StagingUnitOfWork(UnitOfWork):
 class Staging:
     """The staging tables of one rebuild; a database has one set of them."""
 
-    def __init__(self, url: str, purpose: str) -> None:
-        """Open nothing yet; `purpose` names the connection."""
+    def __init__(self, url: str, purpose: str, *, retention: timedelta | None = None) -> None:
+        """Open nothing yet; `purpose` names the connection.
+
+        The corrections are logged if `retention` says so, or if the daemon logs its changes.
+        """
         self._url = url
+        self._retention = retention
         self._purpose = purpose
         self._connection: Connection
         self._reader: Connection
@@ -101,6 +111,8 @@ class Staging:
             await connection.execute(_PREPARE)
             await connection.execute(statements.CREATE_SAVED)
             await connection.execute(_NO_TRANSACTION_TIMEOUT)
+            if self._retention is not None:
+                await change_log.prepare(connection, self._retention)
         self._reader = await open_reader(self._url)
         self._opened.callback(self._end_reader)
 
@@ -204,9 +216,12 @@ class Staging:
         """Begin the transaction in which the live table is locked, compared and changed."""
         async with (
             self._turn,
-            transaction(self._connection, lambda connection: FinalTransaction(connection, self._saved)) as final,
+            transaction(self._connection, self._final) as final,
         ):
             yield final
+
+    def _final(self, connection: Connection) -> "FinalTransaction":
+        return FinalTransaction(connection, self._saved, logs_changes=self._retention is not None)
 
 
 class _Savepoints:
@@ -227,16 +242,20 @@ def _transaction(connection: Connection, saved: set[str]) -> AbstractAsyncContex
 class FinalTransaction:
     """The operations of the last transaction of a rebuild."""
 
-    def __init__(self, connection: Connection, saved: set[str]) -> None:
+    def __init__(self, connection: Connection, saved: set[str], *, logs_changes: bool) -> None:
         """Use a connection; `saved` are the endpoints saved since `Staging.compare`."""
         self._connection = connection
         self._saved = saved
+        self._logs_changes = logs_changes
+        self._commit: Commit
         self.savepoints = _Savepoints(connection, saved)
         """Transactions on the staging tables, which are savepoints of this one."""
 
     async def hold(self) -> Checkpoint | None:
         """Lock the live checkpoint, so that no daemon folds until the transaction ends, and return it."""
-        return await checkpoints.read(self._connection, hold=True)
+        found, self._commit = await checkpoints.hold(self._connection)
+        self._logs_changes |= self._commit.log_is_on
+        return found
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         """Compare the live table with what the stream implies; return up to `show` rows, or the row of one endpoint."""
@@ -244,5 +263,7 @@ class FinalTransaction:
 
     async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
         """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
+        if self._logs_changes:
+            await corrections.log(self._connection, self._commit)
         await comparison.apply(self._connection, checkpoint.stream, retried)
-        await checkpoints.replace(self._connection, checkpoint)
+        await checkpoints.replace(self._connection, checkpoint, self._commit, logged=self._logs_changes)

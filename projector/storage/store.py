@@ -5,11 +5,14 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from functools import partial
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
-from projector.storage import checkpoints, locks, statements, version
+from projector.errors import DatabaseUnavailableError
+from projector.storage import change_log, checkpoints, locks, statements, version
 from projector.storage.checkpoints import Lag
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
@@ -25,6 +28,8 @@ WRITER_SETTINGS: Mapping[str, str] = {
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "jit": "off",
+    # Times in JSON are in UTC.
+    "timezone": "UTC",
     # A policy must not hide rows: a hidden row would be taken for a missing one.
     "row_security": "off",
     # Settings of the role or the database must not end a long replay, or change what a transaction sees.
@@ -53,14 +58,16 @@ _PING_EVERY_S = 2.0
 _PING_TIMEOUT_S = 4.0
 _SEEN_AGAIN_MS = 5000
 """An unchanged lag is written again after this time."""
+_PREPARE_EVERY_S = 600.0
 
 
 class Store:
     """The daemon's access to the projection; opened before use and again after an error."""
 
-    def __init__(self, url: str) -> None:
-        """Open nothing yet."""
+    def __init__(self, url: str, *, retention: timedelta | None = None) -> None:
+        """Open nothing yet; `retention` is how long the changes are kept, None that they are not logged."""
         self._url = url
+        self._retention = retention
         self._connection: Connection
         self._reader: Connection
         self._opened = ExitStack()
@@ -69,6 +76,7 @@ class Store:
         self._active_since = 0
         self._lag: Lag | None = None
         self._written: Lag | None = None
+        self._prepare_at = 0.0
 
     async def open(self) -> None:
         """Connect, or reconnect."""
@@ -83,6 +91,8 @@ class Store:
                 await version.check(connection)
                 await set_codecs(connection)
                 await connection.execute(statements.CREATE_SAVED)
+                if self._retention is not None:
+                    await change_log.prepare(connection, self._retention)
             self._reader = await open_reader(self._url)
             self._opened.callback(self._reader.terminate)
         except BaseException:
@@ -98,9 +108,12 @@ class Store:
         async with self._turn:
             with translated():
                 leads = await locks.lead(self._connection)
+                if leads:
+                    await change_log.switch(self._connection, on=self.logs_changes)
         if leads:
             self._active_since = now_ms()
             self._lag = self._written = None
+            self._prepare_at = time.monotonic() + _PREPARE_EVERY_S
         return leads
 
     def note_lag(self, messages: int) -> None:
@@ -114,9 +127,15 @@ class Store:
                 await checkpoints.write_activity(self._connection, self._active_since, self._lag, _PING_TIMEOUT_S)
         self._written = self._lag
 
+    @property
+    def logs_changes(self) -> bool:
+        """Whether every commit writes its changes."""
+        return self._retention is not None
+
     async def watch(self) -> None:
         """Keep the connection busy; this ends only with an error, when the connection and the lead are lost."""
         while True:
+            await self._prepare_in_time()
             if self._lag_is_news:
                 await self.write_lag()
             else:
@@ -133,8 +152,9 @@ class Store:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on `endpoint_state`; see `unit_of_work.transaction`."""
+        work_of = partial(UnitOfWork, logs_changes=self.logs_changes)
         with self._counted():
-            async with self._turn, transaction(self._connection, UnitOfWork) as work:
+            async with self._turn, transaction(self._connection, work_of) as work:
                 yield work
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
@@ -153,6 +173,16 @@ class Store:
         async with self._turn:
             with translated():
                 await checkpoints.begin(self._connection, checkpoint)
+                await change_log.switch(self._connection, on=self.logs_changes)
+
+    async def _prepare_in_time(self) -> None:
+        """Make and drop partitions of the log, over a connection of its own, so that no commit waits for it."""
+        if self._retention is None or time.monotonic() < self._prepare_at:
+            return
+        self._prepare_at = time.monotonic() + _PREPARE_EVERY_S
+        # It may fail for hours, as during a dump: partitions are made days ahead, and what cannot be dropped stays.
+        with suppress(DatabaseUnavailableError):
+            await change_log.maintain(self._url, self._retention)
 
     @property
     def _lag_is_news(self) -> bool:

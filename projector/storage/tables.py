@@ -1,5 +1,6 @@
-"""The tables; views are in `views/`. Migrations must create the same tables; a test compares them."""
+"""The tables; views and functions are in `views/`. Migrations must create the same tables; a test compares them."""
 
+import re
 from pathlib import Path
 
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, LargeBinary, MetaData, Table, Text, event
@@ -7,7 +8,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from projector.storage.columns import ENDPOINT_COLUMNS, TIME, required
 
-VIEWS = Path(__file__).parent / "views"
+VIEWS = tuple(
+    Path(__file__).parent / "views" / f"{name}.sql"
+    for name in ("projector_status", "endpoint_change", "endpoint_session", "endpoint_state_at")
+)
+"""Views and functions, in the order in which they can be created."""
+
+_BETWEEN_STATEMENTS = re.compile(r";\n(?=\n|COMMENT|REVOKE|\Z)")
 
 metadata = MetaData(naming_convention={"pk": "%(table_name)s_pkey", "ix": "%(table_name)s_%(column_0_N_name)s_idx"})
 
@@ -55,8 +62,55 @@ projector_checkpoint = Table(
     Column(
         "active_since", TIME, comment="When the present leader took the lead; without a leader, when the last one did"
     ),
+    required("commits", BigInteger, "Number of commits so far: that of the latest one", "'0'"),
+    Column(
+        "changes_since",
+        TIME,
+        comment="Since when endpoint_change has the changes of every commit; null: they are not recorded",
+    ),
     comment="How far each projection has folded its stream; changes in the same transaction as the rows",
 )
+
+endpoint_change = Table(
+    "endpoint_change",
+    metadata,
+    required("shard", Integer, "Shard of the endpoint", autoincrement=False),
+    required("commit_no", BigInteger, "Number of the commit in its shard: the order in which the table changed"),
+    required("committed_at", TIME, "Time of the commit, never earlier than that of the commit before"),
+    required("endpoint_id", Text, "Endpoint id"),
+    required("facet", Text, "connectivity, registration, application, metadata or configuration"),
+    required(
+        "verdict",
+        Text,
+        "applied, late (superseded by what was known), fenced (from a replica that no longer held the session), "
+        "or corrected (by a rebuild, or by a retry of a dead letter)",
+    ),
+    Column("position", BigInteger, comment="Stream sequence of the message; null for corrections, as the next five"),
+    Column("occurred_at", TIME, comment="Time of the event"),
+    Column("stored_at", TIME, comment="When the broker stored the message"),
+    Column("event", Text, comment="Group and type of the event"),
+    Column("originator", Text, comment="Service instance that sent the event"),
+    Column("replica", Text, comment="Replica of that instance; null: unknown"),
+    Column(
+        "before",
+        JSONB,
+        comment="Columns of the facet that changed, with their old values; null: none did, or the row is new",
+    ),
+    Column(
+        "after",
+        JSONB,
+        comment="Columns of the facet that changed, with their new values; null: none did, or the row was deleted",
+    ),
+    required(
+        "previous_event_seq", BigInteger, "last_event_seq of the row before the change; 0: there was no row", "'0'"
+    ),
+    Column("previous_event_at", TIME, comment="last_event_at of the row before the change"),
+    comment="What was done to endpoint_state, kept for as long as PROJECTOR_CHANGES says; one partition per day (UTC)",
+    postgresql_partition_by="RANGE (committed_at)",
+)
+
+Index("endpoint_change_endpoint_id_idx", endpoint_change.c.endpoint_id, endpoint_change.c.committed_at)
+Index("endpoint_change_commit_no_idx", endpoint_change.c.shard, endpoint_change.c.commit_no)
 
 dead_letter = Table(
     "dead_letter",
@@ -82,6 +136,7 @@ Index("dead_letter_parked_idx", dead_letter.c.reason, postgresql_where=dead_lett
 
 @event.listens_for(metadata, "after_create")
 def _create_views(_: MetaData, connection: Connection, **__: object) -> None:
-    for path in sorted(VIEWS.glob("*.sql")):
-        for statement in path.read_text(encoding="utf-8").split(";\n")[:-1]:
+    schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
+    for path in VIEWS:
+        for statement in _BETWEEN_STATEMENTS.split(path.read_text(encoding="utf-8").replace(":schema", schema)):
             connection.exec_driver_sql(statement)

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import asyncpg
 
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import FACETS, Endpoint, FacetSet
-from projector.domain.messages import DeadLetter
+from projector.domain.endpoint import FACETS, Change, Endpoint, FacetSet
+from projector.domain.messages import DeadLetter, Message
 from projector.errors import CheckpointMovedError, DamagedRowError, PoisonError, RowsChangedError, one_line
-from projector.storage import checkpoints, statements
+from projector.storage import change_log, checkpoints, statements
+from projector.storage.checkpoints import Commit
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.connection import Connection
 from projector.storage.failures import translate, translated
@@ -34,13 +35,15 @@ class UnitOfWork:
     _table = "endpoint_state"
     _dead_letter_table = "dead_letter"
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, logs_changes: bool = False) -> None:
         """Use a connection with the codecs of `wire` and the table `saved_endpoint`."""
         self._connection = connection
+        self._logs_changes = logs_changes
+        self._commit: Commit
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         """Lock the checkpoint; raises CheckpointMovedError, RulesChangedError, RowsChangedError."""
-        found = await checkpoints.read(self._connection, hold=True)
+        found, self._commit = await checkpoints.hold(self._connection)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
             raise CheckpointMovedError(expected=checkpoint.position, found=None if found is None else found.position)
         found.rules.check(checkpoint.rules)
@@ -81,9 +84,13 @@ class UnitOfWork:
             statements.park(self._dead_letter_table), [_parked(stream, letter) for letter in dead_letters]
         )
 
+    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+        """Write what was done to each facet; `messages` are those of the changes, by position."""
+        await change_log.write(self._connection, self._commit, changes, messages)
+
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Move the checkpoint by compare-and-set; raises CheckpointMovedError."""
-        if not await checkpoints.advance(self._connection, before, after):
+        if not await checkpoints.advance(self._connection, before, after, self._commit, logged=self._logs_changes):
             raise CheckpointMovedError(expected=before.position, found=None)
 
     async def _unwritable(self, endpoints: Mapping[str, Endpoint]) -> Exception | None:

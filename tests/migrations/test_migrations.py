@@ -41,6 +41,13 @@ CATALOGUE = {
     "views": """
         SELECT relname, pg_get_viewdef(oid) FROM pg_class WHERE relkind = 'v' AND {mine} ORDER BY 1
     """,
+    "functions": """
+        SELECT proname,
+               CASE prokind WHEN 'a' THEN aggtransfn::text || agginitval ELSE pg_get_functiondef(pg_proc.oid) END,
+               proacl::text, obj_description(pg_proc.oid, 'pg_proc')
+        FROM pg_proc LEFT JOIN pg_aggregate ON aggfnoid = pg_proc.oid
+        WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+    """,
     "indexes": """
         SELECT pg_get_indexdef(indexrelid)
         FROM pg_index JOIN pg_class ON pg_class.oid = indrelid WHERE {mine} ORDER BY 1
@@ -99,11 +106,12 @@ async def test_migrated_database_matches_the_declared_one_beyond_alembics_compar
     assert await catalogue(database_url) == await catalogue(empty_database_url)
 
 
-async def test_every_table_view_and_column_has_a_comment(database_url: str, catalogue: Catalogue) -> None:
+async def test_every_table_view_column_and_function_has_a_comment(database_url: str, catalogue: Catalogue) -> None:
     found = await catalogue(database_url)
-    assert {row[0] for row in found["columns"]} == {*metadata.tables, "projector_status"}
+    assert {row[0] for row in found["columns"]} == {*metadata.tables, "projector_status", "endpoint_session"}
     assert [row[:3] for row in found["columns"] if not row[-1]] == []
-    assert [row[0] for row in found["relations"] if row[1] in ("r", "v") and not row[-1]] == []
+    assert [row[0] for row in found["relations"] if row[1] in ("r", "p", "v") and not row[-1]] == []
+    assert [row[0] for row in found["functions"] if not row[-1]] == []
 
 
 async def test_rows_are_updated_in_place(database_url: str, query: Query, eventually: Eventually) -> None:

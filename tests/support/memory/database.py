@@ -9,6 +9,8 @@ from enum import Enum
 from typing import Protocol, TypeVar
 
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.endpoint import Change
+from projector.domain.messages import Message
 from projector.errors import DatabaseUnavailableError
 from tests.support.memory.connections import Connection, Connections
 from tests.support.memory.tables import Tables
@@ -40,6 +42,8 @@ class MemoryDatabase:
         self.live = Tables()
         self.staging = Tables()
         self.checkpoint: Checkpoint | None = None
+        self.changes: list[tuple[Change, Message]] = []
+        """The log of changes, with the message behind each."""
         self.lag: int | None = None
         """As `Store.write_lag` wrote it."""
         self.leader: Connection | None = None

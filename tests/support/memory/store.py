@@ -15,7 +15,8 @@ from tests.support.memory.unit_of_work import MemoryUnitOfWork
 class MemoryStore:
     """The port `Store`."""
 
-    def __init__(self, database: MemoryDatabase) -> None:
+    def __init__(self, database: MemoryDatabase, *, logs_changes: bool = False) -> None:
+        self._logs_changes = logs_changes
         self._database = database
         self._connection = Connection(DatabaseUnavailableError)
         self._lag: int | None = None
@@ -38,6 +39,10 @@ class MemoryStore:
     async def write_lag(self) -> None:
         await self._connection.turn()
         self._database.lag = self._lag
+
+    @property
+    def logs_changes(self) -> bool:
+        return self._logs_changes
 
     @property
     def waiting(self) -> bool:

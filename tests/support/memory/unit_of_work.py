@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.endpoint import FACETS, Endpoint, FacetSet
-from projector.domain.messages import DeadLetter
+from projector.domain.endpoint import FACETS, Change, Endpoint, FacetSet
+from projector.domain.messages import DeadLetter, Message
 from projector.errors import CheckpointMovedError, DamagedRowError, PoisonError, RowsChangedError
 from tests.support.memory.connections import Connection
 from tests.support.memory.database import CheckpointLock, MemoryDatabase
@@ -22,6 +22,7 @@ class MemoryUnitOfWork:
         self._draft = tables.draft()
         self._lock = CheckpointLock(database, connection)
         self._moved: Checkpoint | None = None
+        self._logged: list[tuple[Change, Message]] = []
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         await self._lock.take()
@@ -49,6 +50,10 @@ class MemoryUnitOfWork:
                 raise PoisonError("database-rejected", f"the row of {endpoint_id!r}")
             self._draft.save(endpoint_id, endpoint)
 
+    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+        await self._connection.turn()
+        self._logged += [(change, messages[change.event.stamp.position]) for change in changes]
+
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         await self._connection.turn()
         if not self._database.takes_dead_letters:
@@ -67,6 +72,7 @@ class MemoryUnitOfWork:
 
     def commit(self) -> None:
         self._tables.take(self._draft)
+        self._database.changes += self._logged
         if self._moved is not None:
             self._database.checkpoint = self._moved
 

@@ -1,0 +1,174 @@
+"""Writes the log of changes, `endpoint_change`: what was done to `endpoint_state`, in the same transaction."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from projector.domain.endpoint import FACETS, Change
+from projector.domain.facets import Verdict
+from projector.domain.messages import Message
+from projector.storage.checkpoints import PROJECTION, SHARD, Commit
+from projector.storage.columns import FACET_COLUMNS, TIME, Row
+from projector.storage.connection import Connection, connect
+from projector.storage.failures import translated
+
+CORRECTED = "corrected"
+"""The verdict on what a rebuild or a retry changed."""
+
+CHANNEL = "endpoint_change"
+"""Every commit with changes notifies this channel, with its number."""
+
+COLUMNS = (
+    "shard",
+    "commit_no",
+    "committed_at",
+    "endpoint_id",
+    "facet",
+    "verdict",
+    "position",
+    "occurred_at",
+    "stored_at",
+    "event",
+    "originator",
+    "replica",
+    "before",
+    "after",
+    "previous_event_seq",
+    "previous_event_at",
+)
+_NO_MESSAGE = (None,) * 6
+
+_MAINTAIN = "SELECT endpoint_change_maintain($1)"
+_NOTIFY = "SELECT pg_notify($1, $2)"
+# The daemon's setting decides; what it finds decided already costs no write.
+_SWITCH = """
+UPDATE projector_checkpoint SET changes_since =
+    CASE WHEN $3 THEN greatest(date_trunc('milliseconds', clock_timestamp()), advanced_at) END
+WHERE projection = $1 AND shard = $2 AND (changes_since IS NOT NULL) <> $3
+"""
+
+
+async def prepare(connection: Connection, retention: timedelta) -> None:
+    """Make the partitions of the next days, and drop those that are wholly older than the retention."""
+    await connection.execute(_MAINTAIN, retention)
+
+
+async def maintain(url: str, retention: timedelta) -> None:
+    """Do the same over a connection of its own."""
+    connection = await connect(url, purpose="partitions")
+    try:
+        with translated():
+            await prepare(connection, retention)
+    finally:
+        connection.terminate()
+
+
+async def switch(connection: Connection, *, on: bool) -> None:
+    """Note that every commit from now on writes its changes, or that it does not."""
+    await connection.execute(_SWITCH, PROJECTION, SHARD, on)
+
+
+async def write(
+    connection: Connection, commit: Commit, changes: Iterable[Change], messages: Mapping[int, Message]
+) -> None:
+    """Write the changes of a commit, and notify; `messages` are those of the changes, by position."""
+    await _copy(connection, commit, [_row(commit, change, messages[change.event.stamp.position]) for change in changes])
+
+
+async def write_retried(
+    connection: Connection, commit: Commit, changes: Iterable[Change], messages: Mapping[int, Message]
+) -> None:
+    """Write the changes of a retried message: those that were applied are corrections."""
+    rows = [_row(commit, change, messages[change.event.stamp.position]) for change in changes]
+    await _copy(connection, commit, [_corrected(row) if row[5] == Verdict.APPLIED.value else row for row in rows])
+
+
+async def notify(connection: Connection, commit: Commit) -> None:
+    """Notify listeners of a commit with changes; they hear of it once it is committed."""
+    await connection.execute(_NOTIFY, CHANNEL, str(commit.number))
+
+
+async def _copy(connection: Connection, commit: Commit, rows: Sequence[Row]) -> None:
+    await connection.copy_records_to_table("endpoint_change", records=rows, columns=COLUMNS)
+    await notify(connection, commit)
+
+
+def _row(commit: Commit, change: Change, message: Message) -> Row:
+    """Return a row for `COLUMNS`."""
+    event, endpoint_id, index, verdict, state_before, state_after, previous_seq, previous_at = change
+    position, occurred_at, originator, replica = event.stamp
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    if state_after is not state_before:
+        before, after = _difference(index, state_before, state_after)
+        if not previous_seq:
+            before = None
+        elif not after:
+            before = after = None
+    return (
+        SHARD,
+        commit.number,
+        commit.at,
+        endpoint_id,
+        FACETS[index].name,
+        verdict.value,
+        position,
+        occurred_at,
+        message.stored_at,
+        message.type,
+        originator,
+        replica,
+        before,
+        after,
+        previous_seq,
+        previous_at if previous_seq else None,
+    )
+
+
+def _corrected(row: Row) -> Row:
+    return (*row[:5], CORRECTED, *_NO_MESSAGE, *row[12:])
+
+
+def _difference(index: int, before: Any, after: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the visible columns of a facet that two states differ in, with the values of each."""
+    old: dict[str, Any] = {}
+    new: dict[str, Any] = {}
+    values, columns = _VISIBLE[index]
+    for (name, shown), was, now in zip(columns, values(before), values(after), strict=True):
+        if was != now:
+            old[name] = shown(was)
+            new[name] = shown(now)
+    return old, new
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@lru_cache(maxsize=20_000)
+def time_text(unix_ms: int | None) -> str | int | None:
+    """Return a time as Postgres writes it in JSON in UTC.
+
+    A time that only a damaged row can hold stays a number.
+    """
+    if unix_ms is None:
+        return None
+    seconds, ms = divmod(unix_ms, 1000)
+    try:
+        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return unix_ms
+    return f"{text}.{ms:03}".rstrip("0").rstrip(".") + "+00:00" if ms else f"{text}+00:00"
+
+
+def _visible() -> Iterator[tuple[Callable[[Any], Row], tuple[tuple[str, Callable[[Any], Any]], ...]]]:
+    for facet in FACET_COLUMNS:
+        yield (
+            facet.values,
+            tuple((column.name, time_text if column.type is TIME else _same) for column in facet.columns),
+        )
+
+
+_VISIBLE = tuple(_visible())
+"""By facet: what returns the values of its visible columns, and for each its name and what makes JSON of it."""

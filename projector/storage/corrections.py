@@ -1,0 +1,62 @@
+"""Writes what a rebuild corrects into the log of changes, from the rows that differ."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Column, DefaultClause
+
+from projector.storage import change_log
+from projector.storage.change_log import CORRECTED
+from projector.storage.checkpoints import SHARD, Commit
+from projector.storage.columns import FACET_COLUMNS, LAST_EVENT, FacetColumns
+from projector.storage.comparison import BOTH
+from projector.storage.connection import Connection
+
+
+async def log(connection: Connection, commit: Commit) -> None:
+    """Write the differences that `comparison.differences` found as corrections, before they are applied."""
+    written = [await connection.execute(statement, SHARD, *commit[:2]) for statement in _LOG]
+    if any(tag != "INSERT 0 0" for tag in written):
+        await change_log.notify(connection, commit)
+
+
+def _statement(facet: FacetColumns) -> str:
+    """Return the statement that logs the corrections of one facet; $1: shard, $2 and $3: number and time of the commit.
+
+    A row whose latest event alone is wrong has no facet to name; it counts among those of the first facet.
+    """
+    names = [column.name for column in facet.all_columns]
+    if facet is FACET_COLUMNS[0]:
+        names += [column.name for column in LAST_EVENT]
+    columns = ", ".join(
+        f"('{column.name}', {_side('found', column)}, {_side('implied', column)})" for column in facet.columns
+    )
+    return f"""
+INSERT INTO endpoint_change
+    (shard, commit_no, committed_at, endpoint_id, facet, verdict, before, after, previous_event_seq, previous_event_at)
+SELECT $1::integer, $2::bigint, $3::timestamptz, endpoint_id, '{facet.facet.name}', '{CORRECTED}',
+       CASE kind WHEN 'missing' THEN NULL WHEN 'extra' THEN coalesce(was, '{{}}') ELSE was END,
+       CASE kind WHEN 'extra' THEN NULL WHEN 'missing' THEN coalesce(now, '{{}}') ELSE now END,
+       coalesce(found.last_event_seq, 0), found.last_event_at
+FROM endpoint_difference {BOTH}
+CROSS JOIN LATERAL (
+    SELECT jsonb_object_agg(name, was), jsonb_object_agg(name, now)
+    FROM (VALUES {columns}) AS visible (name, was, now) WHERE was IS DISTINCT FROM now
+) AS changed (was, now)
+WHERE ({_row("found", names)}) IS DISTINCT FROM ({_row("implied", names)})
+"""
+
+
+def _side(side: str, column: Column[object]) -> str:
+    """Return a column as JSON; in a row that does not exist, it has its default."""
+    default = column.server_default
+    value = f"{side}.{column.name}"
+    if isinstance(default, DefaultClause):
+        value = f"coalesce({value}, {default.arg})"
+    return f"coalesce(to_jsonb({value}), 'null')"
+
+
+def _row(side: str, names: Iterable[str]) -> str:
+    return ", ".join(f"{side}.{name}" for name in names)
+
+
+_LOG = tuple(map(_statement, FACET_COLUMNS))
