@@ -43,7 +43,7 @@ class NatsProxy(Proxy):
         return self._tampered
 
     def before_first_pull(self, act: Callable[[], Awaitable[None]] | None) -> None:
-        """Do something between the next creation of a consumer and the first request to it, or nothing any more."""
+        """Do something between each creation of a consumer and the first request to it, or nothing any more."""
         self._before_pull = act
 
     async def _listen(self) -> asyncio.Server:
@@ -70,9 +70,8 @@ class NatsProxy(Proxy):
                 created = created or b"$JS.API.CONSUMER.CREATE." in line or b"$JS.API.CONSUMER.DURABLE." in line
                 if created and b"$JS.API.CONSUMER.MSG.NEXT." in line:
                     created = False
-                    act, self._before_pull = self._before_pull, None
-                    if act is not None:
-                        await act()
+                    if self._before_pull is not None:
+                        await self._before_pull()
             for frame in self._tampered_with(link, line, payload):
                 await self._send(link, way, frame)
 

@@ -53,6 +53,8 @@ class Proxy(ABC):
         self._spent = asyncio.Event()
         self.away = False
         """Whether new connections are refused, as if there were no server."""
+        self.error: Exception | None = None
+        """What went wrong in the proxy itself, or in what a fault made it do."""
 
     async def __aenter__(self) -> Self:
         self._server = await self._listen()
@@ -112,6 +114,8 @@ class Proxy(ABC):
         try:
             with suppress(OSError, EOFError):
                 await self._forward(link, way)
+        except Exception as error:  # noqa: BLE001 - the trial raises it
+            self.error = error
         finally:
             link.cut()
 

@@ -30,6 +30,15 @@ from tests.chaos.world import Daemon, World
 
 PATIENCE_S = 60.0
 CONSUMER = "endpoint-state-projector"
+AWAY = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    nats.errors.Error,
+    TimeoutError,
+)
+"""What a server that is down at the moment raises."""
 
 _COMMAND_S = 120.0
 _TURNS = 10
@@ -39,15 +48,6 @@ _BURSTS = (5, 10, 10, 20, 20, 150)
 _READ_AT_ONCE = 1000
 _NS_PER_MS = 1_000_000
 _BATCH_SIZES = (1, 2, 7, 40, 300, 8000)
-_AWAY = (
-    OSError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    nats.errors.Error,
-    TimeoutError,
-)
-"""What a server that is down at the moment raises."""
 
 _LEADER = """
 SELECT activity.application_name
@@ -130,7 +130,7 @@ class Trial:
 
     async def witness(self, acknowledged: int) -> None:
         """See an acknowledgement on its way: what it says is done has to be committed, as far as anybody can tell."""
-        with suppress(*_AWAY):
+        with suppress(*AWAY):
             position = await self.position()
             if position < acknowledged:
                 self.premature.append(f"position {acknowledged} was acknowledged with the checkpoint at {position}")
@@ -166,7 +166,7 @@ class Trial:
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            with suppress(*_AWAY):
+            with suppress(*AWAY):
                 if await condition():
                     return
             # Only after the condition: what is waited for may be the very thing that ends a daemon.
@@ -185,7 +185,7 @@ class Trial:
             burst = traffic.take(self.random.choice(_BURSTS))
             for subject, payload in burst:
                 while not self.silenced:  # a flag, since the client's requests may swallow a cancellation
-                    with suppress(*_AWAY):
+                    with suppress(*AWAY):
                         # Stored twice is as good: the stream is what is compared with.
                         self.published = (await jetstream.publish(subject, payload, timeout=1)).seq
                         break

@@ -168,11 +168,14 @@ class Daemon:
         return True
 
     def check(self) -> None:
-        """Make sure that it has not ended by itself.
+        """Make sure that it has not ended by itself, and that its proxies work.
 
         Raises:
-            AssertionError: it has.
+            AssertionError: it has, or one does not.
         """
+        for proxy in (self.nats, self.postgres):
+            if proxy.error is not None:
+                raise AssertionError(f"a proxy of daemon {self.name} failed") from proxy.error
         if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"daemon {self.name} ended with code {self._process.returncode}: {self.tail()}")
 
