@@ -17,10 +17,17 @@ async def run_daemon(settings: Settings, *, until_caught_up: bool, accept_gap: b
         FatalError: continuing would be wrong or pointless.
     """
     log = DaemonLog()
+
+    def stop() -> None:
+        log.stopping(received[0].name)
+        projector.stop()
+
     with ServiceManager(os.environ) as service:
-        async with Projector(settings, observers=(log, service)) as projector:
+        projector = Projector(settings, observers=(log, service))
+        with stopped_by_signals(stop) as received:
             log.starting(settings, projector.rules)
             collect_garbage_less_often()
-            with log.errors_logged(), stopped_by_signals(projector.stop) as received:
-                await projector.run(until_caught_up=until_caught_up, accept_gap=accept_gap)
+            async with projector:
+                with log.errors_logged():
+                    await projector.run(until_caught_up=until_caught_up, accept_gap=accept_gap)
     log.stopped(received[0].name if received else "the end of the stream")

@@ -161,6 +161,10 @@ class DaemonLog(Observer):
             log.error("broken", error=type(error).__name__, reason=one_line(error), exc_info=error)  # noqa: TRY400
             raise
 
+    def stopping(self, reason: str) -> None:
+        """Log why the daemon is about to end, once the current batch is finished."""
+        log.info("stopping", reason=reason)
+
     def stopped(self, reason: str) -> None:
         """Log why the daemon ended."""
         log.info("stopped", reason=reason)

@@ -108,6 +108,40 @@ async def test_signal_lets_the_daemon_finish_its_batch(
     assert await database.rows("SELECT position FROM projector_checkpoint") == [(1,)]
 
 
+async def test_daemon_stops_cleanly_from_its_first_log_line_on(prepared: CommandLine) -> None:
+    daemon = await prepared.start("run")
+    await daemon.logs("starting")
+    ended = await daemon.insist(signal.SIGTERM)
+    assert (ended.code, daemon.logged[-1]["event"]) == (0, "stopped"), ended
+
+
+async def test_repeated_sigterm_changes_neither_the_clean_stop_nor_the_exit_code(
+    idle_daemon: Running, connect: Connect, database: Database, eventually: Eventually
+) -> None:
+    async with database.locked():
+        await connect("e")
+        await eventually(database.a_statement_waits)
+        idle_daemon.send(signal.SIGTERM)
+        await idle_daemon.logs("stopping")
+        idle_daemon.send(signal.SIGTERM)
+    ended = await idle_daemon.insist(signal.SIGTERM)
+    assert ended.code == 0, ended
+    assert [line["event"] for line in idle_daemon.logged[-2:]] == ["stopping", "stopped"]
+    assert await database.endpoints() == ["e"]
+
+
+async def test_second_sigint_ends_a_daemon_that_waits_for_postgres(
+    idle_daemon: Running, connect: Connect, database: Database, eventually: Eventually
+) -> None:
+    async with database.locked():
+        await connect("e")
+        await eventually(database.a_statement_waits)
+        idle_daemon.send(signal.SIGTERM)
+        await idle_daemon.logs("stopping")
+        assert (await idle_daemon.insist(signal.SIGINT)).code == 130
+    assert await database.endpoints() == []
+
+
 async def test_repeatedly_killed_daemon_builds_the_same_table(
     prepared: CommandLine, backlog: int, database: Database, other_database: Database, eventually: Eventually
 ) -> None:

@@ -52,8 +52,7 @@ async def test_demo_ends_its_servers_and_continues_at_the_next_start(
         return bool(further > position)
 
     await eventually(goes_on)
-    second.send(signal.SIGINT)
-    assert (await second.end()).code == 0
+    assert (await second.insist(signal.SIGINT)).code == 0
     assert processes_in(server_folder) == []
 
 

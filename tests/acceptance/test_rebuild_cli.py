@@ -283,7 +283,7 @@ async def test_interrupted_rebuild_changes_nothing_and_cleans_up(
     wrong = await world.sql(TABLE)
     async with world.held_rebuild() as rebuild:
         rebuild.send(number)
-        assert (await rebuild.end()).code == 130
+        assert (await rebuild.insist(signal.SIGTERM)).code == 130
     assert await world.sql(TABLE) == wrong
     assert await world.sql("SELECT relname FROM pg_class WHERE relname LIKE '%rebuild%'") == []
 

@@ -13,6 +13,8 @@ from projector.runtime import Projector
 from projector.settings import load
 from tests.support.patience import PATIENCE_S
 
+_SIGNAL_EVERY_S = 0.001
+
 
 class Ended(NamedTuple):
     """The result of a process."""
@@ -44,7 +46,14 @@ class Running:
         return next(line for line in self._out if text in line)
 
     def send(self, number: int) -> None:
-        self._process.send_signal(number)
+        os.kill(self._process.pid, number)  # Popen's own method may take the exit code away from asyncio
+
+    async def insist(self, number: int) -> Ended:
+        """Send a signal again and again until the end."""
+        while not self._reading.done():
+            self.send(number)
+            await asyncio.sleep(_SIGNAL_EVERY_S)
+        return await self.end()
 
     async def end(self) -> Ended:
         """Wait for the end."""

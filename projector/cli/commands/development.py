@@ -68,5 +68,6 @@ async def _show(plan: "Plan") -> None:
     from projector.dev.demo import run
 
     stop = asyncio.Event()
-    with stopped_by_signals(stop.set):
+    # An end without cleanup would leave the servers running.
+    with stopped_by_signals(stop.set, force=lambda: None):
         await run(plan, stop)
