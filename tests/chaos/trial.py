@@ -158,6 +158,11 @@ class Trial:
 
         await self.until(happened, what)
 
+    async def logs(self, daemon: Daemon, event: str) -> None:
+        """Wait for a line in the log of a daemon that runs."""
+        await self.until(lambda: daemon.has_logged(event), f"daemon {daemon.name} logs {event!r}")
+        daemon.check()
+
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Wait for a condition; a server that is away is waited for as well.
 
@@ -228,8 +233,8 @@ class Trial:
         Raises:
             AssertionError: it did not, or not with exit code 0, or before it was asked.
         """
-        if ask:
-            daemon.check()
+        if ask and daemon.pid is not None:
+            await self.logs(daemon, "starting")  # before that, a signal ends it as any other process
             daemon.signal(signal.SIGTERM)
         position = -1
         for _ in range(_TURNS):

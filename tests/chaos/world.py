@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -25,6 +26,7 @@ from tests.support.nats_client import lasting_client
 
 _STOP_S = 30.0
 _LOG_LINES = 12
+_STARTED = "--- started"
 
 
 class World:
@@ -119,6 +121,8 @@ class Daemon:
         """Start it; `settings` are named as those of the projector."""
         environment = self.environment | {f"PROJECTOR_{key.upper()}": str(value) for key, value in settings.items()}
         with self._log.open("ab") as log:
+            log.write(f"{_STARTED}\n".encode())
+            log.flush()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "projector", "run", *flags],
                 env=os.environ | environment,
@@ -139,9 +143,9 @@ class Daemon:
         if self._process is not None:
             self._process.send_signal(number)
 
-    async def heeds_no_more_signals(self) -> bool:
-        """Tell whether it has taken note of a first SIGTERM, from when on a second one ends it at once."""
-        return not _catches(self.pid, signal.SIGTERM)
+    async def has_logged(self, event: str) -> bool:
+        """Tell whether it has logged an event since it was started last."""
+        return any(f'"event": "{event}"' in line for line in takewhile(_STARTED.__ne__, reversed(self._lines())))
 
     async def finish(self) -> None:
         """Let it end by itself.
@@ -181,15 +185,7 @@ class Daemon:
 
     def tail(self) -> str:
         """Return the end of its log; nothing if it was never started."""
-        if not self._log.exists():
-            return ""
-        return "\n".join(["", *self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]])
+        return "\n".join(["", *self._lines()[-_LOG_LINES:]])
 
-
-def _catches(pid: int | None, number: signal.Signals) -> bool:
-    """Tell whether a process has a handler for a signal; only Linux says."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.is_file():
-        return False
-    (caught,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught, 16) >> number - 1 & 1)
+    def _lines(self) -> list[str]:
+        return self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
