@@ -211,7 +211,7 @@ class Projector:
         codecs = self._parts.codecs()
         return await examine(
             partial(inspect_broker, self._parts.broker, wanted, codecs, monitoring=nats_monitoring),
-            partial(inspect_database, self._database_url),
+            partial(inspect_database, self._database_url, logs_changes=self._retention is not None),
             stream=self._stream,
             rules=self.rules,
         )

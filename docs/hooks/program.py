@@ -29,9 +29,9 @@ __all__ = [
     "EXIT_CODES",
     "NATS_FAULTS",
     "POISON_REASONS",
-    "STATUS_COMMENTS",
     "STATUS_FIELDS",
     "TABLES",
+    "VIEW_COMMENTS",
     "FatalError",
     "Metric",
     "ProjectorError",
@@ -55,12 +55,15 @@ EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL)
 POISON_REASONS: tuple[str, ...] = get_args(PoisonReason)
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
 TABLES = metadata.tables
-STATUS_COMMENTS = dict(
-    re.findall(
-        r"COMMENT ON COLUMN projector_status\.(\w+) IS\s+'(.*)';",
-        VIEWS[0].read_text(encoding="utf-8"),
+VIEW_COMMENTS = {
+    view: dict(
+        comment
+        for path in VIEWS
+        for comment in re.findall(rf"COMMENT ON COLUMN {view}\.(\w+) IS\s+'(.*)';", path.read_text(encoding="utf-8"))
     )
-)
+    for view in ("projector_status", "endpoint_session")
+}
+"""By view, the comments of its columns."""
 
 
 class Metric(NamedTuple):

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,8 @@ def _tables() -> str:
     return "\n".join(parts)
 
 
-def _status_view() -> str:
-    rows = [(f"`{name}`", comment) for name, comment in program.STATUS_COMMENTS.items()]
+def _view(view: str) -> str:
+    rows = [(f"`{name}`", comment) for name, comment in program.VIEW_COMMENTS[view].items()]
     return table(("column", "meaning"), rows)
 
 
@@ -226,7 +227,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": _commands,
     "metrics": _metrics,
     "tables": _tables,
-    "status-view": _status_view,
+    "status-view": partial(_view, "projector_status"),
+    "session-view": partial(_view, "endpoint_session"),
     "errors": _errors,
     "server-faults": _faults,
 }

@@ -15,12 +15,17 @@ from projector.storage.wire import set_codecs
 _TIMEOUT_S = 10.0
 _ROUNDS = 3
 
-DAEMON_NEEDS: Mapping[str, tuple[str, ...]] = {
+DAEMON_NEEDS: dict[str, tuple[str, ...]] = {
     version.VERSION_TABLE: ("SELECT",),
     "endpoint_state": ("SELECT", "INSERT", "UPDATE"),
     "projector_checkpoint": ("SELECT", "INSERT", "UPDATE"),
     "dead_letter": ("SELECT", "INSERT", "UPDATE"),
 }
+CHANGES_NEED: dict[str, tuple[str, ...]] = {
+    "endpoint_change": ("INSERT",),
+    "FUNCTION endpoint_change_maintain(interval)": ("EXECUTE",),
+}
+"""What the daemon needs besides to log changes."""
 REBUILD_NEEDS: Mapping[str, tuple[str, ...]] = {"endpoint_state": ("DELETE",)}
 
 _SERVER = """
@@ -39,7 +44,10 @@ SELECT current_setting('server_version_num')::int AS version,
 _MISSING = """
 SELECT privilege || ' on ' || relation
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (relation, privilege, number)
-WHERE NOT has_table_privilege(to_regclass(relation)::oid, privilege)
+WHERE NOT CASE privilege
+    WHEN 'EXECUTE' THEN has_function_privilege(to_regprocedure(substr(relation, 10))::oid, privilege)
+    ELSE has_table_privilege(to_regclass(relation)::oid, privilege)
+END
 ORDER BY number
 """
 _IGNORED = """
@@ -49,26 +57,26 @@ WHERE current_setting(name) <> value AND name NOT LIKE 'tcp!_%' ESCAPE '!'
 """Connections over a Unix socket have no TCP parameters."""
 
 
-async def inspect(url: str) -> DatabaseInfo:
-    """Return what the daemon's role sees of a database."""
+async def inspect(url: str, *, logs_changes: bool) -> DatabaseInfo:
+    """Return what the role of a daemon sees of a database."""
     connection = await connect(url, purpose="doctor", command_timeout_s=_TIMEOUT_S, keep_statements=False)
     try:
         with translated():
             async with connection.transaction(readonly=True):
-                known = await _look(connection)
+                known = await _look(connection, DAEMON_NEEDS | CHANGES_NEED if logs_changes else DAEMON_NEEDS)
             return DatabaseInfo(**known, backends=await _backends(connection, url))
     finally:
         connection.terminate()
 
 
-async def _look(connection: Connection) -> dict[str, Any]:
+async def _look(connection: Connection, needs: Mapping[str, Iterable[str]]) -> dict[str, Any]:
     """Return the fields of DatabaseInfo except `backends`."""
     await set_codecs(connection)
     (server,) = await connection.fetch(_SERVER)
     asked_at = time()
     clock = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     answered_at = time()
-    missing = await _missing(connection, DAEMON_NEEDS)
+    missing = await _missing(connection, needs)
     may_look = not any(privilege.startswith("SELECT") for privilege in missing)
     found = await version.migration(connection) if may_look else None
     return {

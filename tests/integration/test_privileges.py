@@ -46,6 +46,10 @@ GRANT SELECT ON dead_letter TO projector;
 GRANT INSERT ON dead_letter TO projector;
 GRANT UPDATE ON dead_letter TO projector;
 """
+FOR_CHANGES = """
+GRANT INSERT ON endpoint_change TO projector;
+GRANT EXECUTE ON FUNCTION endpoint_change_maintain(interval) TO projector;
+"""
 ONLY_FOR_REBUILD = """
 GRANT CREATE ON SCHEMA public TO projector;
 GRANT DELETE ON endpoint_state TO projector;
@@ -64,7 +68,7 @@ PERMISSIONS = (
 
 def one_by_one(grants: str) -> list[str]:
     """Each privilege on each object, as a separate statement."""
-    found = re.findall(r"GRANT ([A-Z, ]+) ON ((?:DATABASE |SCHEMA )?)([a-z_, ]+) TO projector;", grants)
+    found = re.findall(r"GRANT ([A-Z, ]+) ON ((?:DATABASE |SCHEMA |FUNCTION )?)([a-z_, ()]+) TO projector;", grants)
     return [
         f"GRANT {privilege} ON {kind}{name} TO projector"
         for privileges, kind, names in found
@@ -74,7 +78,7 @@ def one_by_one(grants: str) -> list[str]:
 
 
 def test_docs_list_these_privileges() -> None:
-    assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + ONLY_FOR_REBUILD))
+    assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + FOR_CHANGES + ONLY_FOR_REBUILD))
     block = re.search(r"permissions: \{.*?\n\}", CONNECT, re.DOTALL)
     assert block
     documented = re.findall(r'"(\$JS[^"]+)"', block[0])
@@ -97,6 +101,7 @@ def test_doctor_checks_these_privileges() -> None:
         }
 
     elsewhere = {one for one in one_by_one(GRANTS + ONLY_FOR_REBUILD) if " ON DATABASE " in one or " ON SCHEMA " in one}
+    assert granted(database_inspection.CHANGES_NEED) == set(one_by_one(FOR_CHANGES))
     assert granted(database_inspection.DAEMON_NEEDS) == set(one_by_one(GRANTS)) - elsewhere
     assert granted(database_inspection.REBUILD_NEEDS) == set(one_by_one(ONLY_FOR_REBUILD)) - elsewhere
     names = {"stream": STREAM, "consumer": CONSUMER}
@@ -150,6 +155,22 @@ async def test_daemon_fails_without_any_one_privilege(
         refusal, said = (NotMigratedError, "projector init")
     with pytest.raises(refusal, match=said):
         await eventful.fold(url=url)
+
+
+async def test_the_daemon_logs_changes_with_exactly_these_privileges(
+    eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
+) -> None:
+    await eventful.fold(url=await grant(one_by_one(GRANTS + FOR_CHANGES)), changes="7d")
+    assert await eventful.query("SELECT count(*) FROM endpoint_change") == [(2,)]
+
+
+@pytest.mark.parametrize("missing", one_by_one(FOR_CHANGES))
+async def test_the_log_of_changes_needs_each_of_its_privileges(
+    missing: str, eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
+) -> None:
+    url = await grant([one for one in one_by_one(GRANTS + FOR_CHANGES) if one != missing])
+    with pytest.raises(DatabaseRefusedError, match=r"docs/how-to/connect\.md"):
+        await eventful.fold(url=url, changes="7d")
 
 
 @pytest.fixture

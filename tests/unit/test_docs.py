@@ -419,7 +419,13 @@ def test_every_dotted_name_exists(path: Path) -> None:
 
 @every_document
 def test_every_table_that_is_named_exists(path: Path) -> None:
-    known = {*metadata.tables, "endpoint_state_rebuild", "dead_letter_rebuild", "projector_migration"}
+    known = {
+        *metadata.tables,
+        "endpoint_state_at",
+        "endpoint_state_rebuild",
+        "dead_letter_rebuild",
+        "projector_migration",
+    }
     named = re.findall(r"\b(?:endpoint_state|dead_letter|projector_checkpoint)(?:_\w+)?\b", text(path))
     not_tables = {"dead_letters_by_reason", "dead_letters", "projector_checkpoint_position"}
     assert set(named) - not_tables <= known
