@@ -1,6 +1,6 @@
 """Writes the log of changes, `endpoint_change`: what was done to `endpoint_state`, in the same transaction."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -111,8 +111,8 @@ def _row(commit: Commit, change: Change, message: Message) -> Row:
         commit.number,
         commit.at,
         endpoint_id,
-        FACETS[index].name,
-        verdict.value,
+        _NAMES[index],
+        _VERDICTS[verdict],
         position,
         occurred_at,
         message.stored_at,
@@ -134,19 +134,14 @@ def _difference(index: int, before: Any, after: Any) -> tuple[dict[str, Any], di
     """Return the visible columns of a facet that two states differ in, with the values of each."""
     old: dict[str, Any] = {}
     new: dict[str, Any] = {}
-    values, columns = _VISIBLE[index]
-    for (name, shown), was, now in zip(columns, values(before), values(after), strict=True):
+    values, names, times = _VISIBLE[index]
+    for name, is_time, was, now in zip(names, times, values(before), values(after), strict=True):
         if was != now:
-            old[name] = shown(was)
-            new[name] = shown(now)
+            old[name] = time_text(was) if is_time else was
+            new[name] = time_text(now) if is_time else now
     return old, new
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
-@lru_cache(maxsize=20_000)
 def time_text(unix_ms: int | None) -> str | int | None:
     """Return a time as Postgres writes it in JSON in UTC.
 
@@ -155,20 +150,27 @@ def time_text(unix_ms: int | None) -> str | int | None:
     if unix_ms is None:
         return None
     seconds, ms = divmod(unix_ms, 1000)
+    text = _second(seconds)
+    return unix_ms if text is None else text + _FRACTIONS[ms]
+
+
+@lru_cache(maxsize=10_000)
+def _second(unix_s: int) -> str | None:
     try:
-        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     except (ValueError, OverflowError, OSError):
-        return unix_ms
-    return f"{text}.{ms:03}".rstrip("0").rstrip(".") + "+00:00" if ms else f"{text}+00:00"
+        return None
 
 
-def _visible() -> Iterator[tuple[Callable[[Any], Row], tuple[tuple[str, Callable[[Any], Any]], ...]]]:
-    for facet in FACET_COLUMNS:
-        yield (
-            facet.values,
-            tuple((column.name, time_text if column.type is TIME else _same) for column in facet.columns),
-        )
-
-
-_VISIBLE = tuple(_visible())
-"""By facet: what returns the values of its visible columns, and for each its name and what makes JSON of it."""
+_FRACTIONS = tuple(f".{ms:03}".rstrip("0").rstrip(".") + "+00:00" for ms in range(1000))
+_NAMES = tuple(facet.name for facet in FACETS)
+_VERDICTS = {verdict: verdict.value for verdict in Verdict}
+_VISIBLE: tuple[tuple[Callable[[Any], Row], tuple[str, ...], tuple[bool, ...]], ...] = tuple(
+    (
+        facet.values,
+        tuple(column.name for column in facet.columns),
+        tuple(column.type is TIME for column in facet.columns),
+    )
+    for facet in FACET_COLUMNS
+)
+"""By facet: what returns the values of its visible columns, the name of each, and whether it is a time."""
