@@ -95,10 +95,12 @@ class Backlog:
         )
         return measure(module, *arguments, json.dumps(asdict(task)), events=events, meters=self.meters)
 
-    def measure_live(self, database_url: str, *, events: int | None = None, http: str = "off") -> Sample:
+    def measure_live(
+        self, database_url: str, *, events: int | None = None, http: str = "off", changes: str = "off"
+    ) -> Sample:
         """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all.
 
-        `http` is where it answers.
+        `http` is where it answers, `changes` how long it keeps the log of changes.
         """
         sample = measure(
             "projector",
@@ -106,7 +108,7 @@ class Backlog:
             "--until-caught-up",
             events=events or self.events,
             meters=self.meters,
-            env={**self.settings(database_url), "PROJECTOR_HTTP": http},
+            env={**self.settings(database_url), "PROJECTOR_HTTP": http, "PROJECTOR_CHANGES": changes},
         )
         position = ask(database_url, "SELECT position FROM projector_checkpoint")
         assert position == self.last, f"the daemon stopped at {position}, the stream ends at {self.last}"

@@ -19,6 +19,7 @@ from benchmarks.results import (
     LIVE_NO_ROWS,
     LIVE_WHOLE,
     LOAD_AND_WRITE,
+    LOGGED,
     ORM,
     PULL,
     PULL_AND_DECODE,
@@ -26,6 +27,7 @@ from benchmarks.results import (
     REBUILD_EQUAL,
     SOUND,
     SPOILED,
+    UNLOGGED,
     UNWATCHED,
     WATCHED,
     WRITE,
@@ -46,6 +48,10 @@ SELECT md5(string_agg(row::text, '|' ORDER BY endpoint_id)) FROM (
            config_applied_id, config_applied_at, config_pending_id, last_event_at
     FROM endpoint_state
 ) AS row
+"""
+_BYTES_PER_CHANGE = """
+SELECT sum(pg_total_relation_size(relid)) / (SELECT count(*) FROM endpoint_change)
+FROM pg_partition_tree('endpoint_change')
 """
 _PARKED = """
 SELECT coalesce(json_object_agg(reason, count), '{}')
@@ -112,6 +118,16 @@ class Parts:
                     else:
                         with onlooker() as http:
                             yield case, backlog.measure_live(url, http=http)
+
+    def changes(self) -> Samples:
+        """Measure the daemon with the log of changes and without, each going first once."""
+        with self._headline as backlog:
+            for case in (UNLOGGED, LOGGED, LOGGED, UNLOGGED):
+                with backlog.database() as url:
+                    sample = backlog.measure_live(url, changes="7d" if case is LOGGED else "off")
+                    if case is LOGGED:
+                        sample["bytes_per_change"] = float(ask(url, _BYTES_PER_CHANGE))
+                    yield case, sample
 
     def peers(self) -> Samples:
         """Measure what people do today, on as much of the backlog as their speed allows."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PARTS = ("limits", "ours", "monitoring", "peers", "growth", "poison", "latency")
+PARTS = ("limits", "ours", "monitoring", "changes", "peers", "growth", "poison", "latency")
 """In the order in which a round runs them; `latency` lengthens the stream and so comes after all rounds of the rest."""
 
 

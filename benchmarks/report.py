@@ -13,6 +13,7 @@ _TITLES = {
     "limits": "Limits: each part alone",
     "ours": "Ours",
     "monitoring": "What watching costs",
+    "changes": "What the log of changes costs",
     "peers": "What people do today",
     "growth": "Growth",
     "poison": "Messages that cannot be folded",

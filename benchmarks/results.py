@@ -67,6 +67,8 @@ REBUILD = Case("ours", "rebuild, the whole stream into an empty table")
 REBUILD_EQUAL = Case("ours", "rebuild, the whole stream over an equal table")
 UNWATCHED = Case("monitoring", "live backlog, nobody watches")
 WATCHED = Case("monitoring", "live backlog, watched and asked every 5 s")
+UNLOGGED = Case("changes", "live backlog, changes are not logged")
+LOGGED = Case("changes", "live backlog, changes are logged")
 LATENCY = Case("latency", "publish to visible")
 SOUND = Case("poison", "live backlog, every message sound")
 SPOILED = Case("poison", "live backlog, some messages cannot be folded")
@@ -127,6 +129,15 @@ def claims(results: Results, growth_endpoints: Sequence[int]) -> list[Claim]:
             None,
             False,
         ),
+        ("changes logged / not logged", results.ratio(LOGGED, UNLOGGED), 0.65, None, False),
+        (
+            "the same in CPU time of the process",
+            results.ratio(UNLOGGED, LOGGED, "process_cpu_s_per_million"),
+            None,
+            None,
+            False,
+        ),
+        ("bytes per change, indexes included", results.figure(LOGGED, "bytes_per_change"), None, None, True),
         ("publish to visible, p50 in ms", results.figure(LATENCY, "p50_ms"), 20, None, True),
         ("publish to visible, p99 in ms", results.figure(LATENCY, "p99_ms"), 100, None, True),
         ("rate with some messages that cannot be folded / without", results.ratio(SPOILED, SOUND), 0.9, None, False),
