@@ -24,6 +24,7 @@ from projector.domain.messages import Message
 from projector.storage.locks import LEADER_LOCK
 from projector.stream import subjects
 from projector.stream.codec import Codec
+from tests.chaos.changes import RETENTION, Snapshots
 from tests.chaos.reference import Tables, differences, independent_fold, plain_fold, stored
 from tests.chaos.traffic import Traffic
 from tests.chaos.world import Daemon, World
@@ -80,6 +81,9 @@ class Trial:
     per_second: int = 300
     """How many messages are published."""
     publishing: asyncio.Task[None] | None = None
+    snapshots: Snapshots | None = None
+    """What the log of changes is compared with; None if changes are not logged."""
+    snapping: asyncio.Task[None] | None = None
     silenced: bool = False
 
     @property
@@ -198,6 +202,13 @@ class Trial:
             due = max(due + len(burst) / self.per_second, time.monotonic() - 1)
             await asyncio.sleep(max(0, due - time.monotonic()))
 
+    def log_changes(self) -> None:
+        """Have the daemons log changes, and take snapshots to compare the log with."""
+        for daemon in self.daemons:
+            daemon.environment["PROJECTOR_CHANGES"] = RETENTION
+        self.snapshots = Snapshots(lambda: asyncpg.connect(self.world.postgres.url_of(self.database)))
+        self.snapping = asyncio.create_task(self.snapshots.take(AWAY))
+
     async def silence(self) -> None:
         """Publish no more."""
         self.silenced = True
@@ -256,6 +267,7 @@ class Trial:
             *(f"by the design: {line}" for line in differences(expected, found)),
             *await self._status(found, expected.position),
             *self.premature,
+            *(await self.snapshots.verdict() if self.snapshots else ()),
         ]
         if messages[-1].position < self.published:
             wrong.append(
@@ -320,7 +332,10 @@ async def trial(  # noqa: PLR0913 - each is something that a trial varies
     replicas: int = 1,
     per_second: int = 300,
 ) -> AsyncIterator[Trial]:
-    """Set a trial up, publish while it lasts, and clear everything away; sound traffic can all be folded."""
+    """Set a trial up, publish while it lasts, and clear everything away; sound traffic can all be folded.
+
+    Three of four seeds log changes.
+    """
     random = Random(seed)  # noqa: S311 - a schedule that can be repeated is the point
     codec = Codec(revision, resources.folder("schemas"))
     traffic = Traffic(Random(seed), codec, now_ms=int(time.time() * 1000), sound=sound)  # noqa: S311 - as above
@@ -335,10 +350,15 @@ async def trial(  # noqa: PLR0913 - each is something that a trial varies
         one.nats.witness = other.nats.witness = made.witness
         for daemon in made.daemons:
             daemon.environment["PROJECTOR_REVISION"] = revision
+        if seed % 4:
+            made.log_changes()
         made.publishing = asyncio.create_task(made.publish(traffic))
         try:
             yield made
         finally:
             await made.silence()
+            if made.snapping is not None:
+                made.snapping.cancel()
+                await asyncio.gather(made.snapping, return_exceptions=True)
             if made.connection is not None:
                 made.connection.terminate()
