@@ -53,8 +53,10 @@ def translate(error: BaseException) -> ProjectorError | None:
         return DatabaseRefusedError(f"{one_line(error)}; correct PROJECTOR_DATABASE_URL")
     if isinstance(error, OverflowError | UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
         return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError | TimeoutError):
-        return DatabaseUnavailableError(f"Postgres is not reachable: {one_line(error)}")
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError):
+        late = isinstance(error, TimeoutError)
+        reason = "did not answer in time" if late else f"is not reachable: {one_line(error)}"
+        return DatabaseUnavailableError(f"Postgres {reason}")
     return None
 
 

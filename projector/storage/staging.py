@@ -28,7 +28,6 @@ from projector.storage.wire import set_codecs
 
 _SEEDED_AT_ONCE = 5000
 _ALL_FACETS = (1 << len(FACETS)) - 1
-_SETTINGS = {**WRITER_SETTINGS, "synchronous_commit": "off"}
 _COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: a comparison of any table is faster
 _SHOW_EVERY_S = 1.0
 _LOST = "the stream no longer holds their events: first restore them, or set them to null"
@@ -37,6 +36,8 @@ _NO_TRANSACTION_TIMEOUT = """
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
 """
 """Servers before 17 do not know this parameter, and reject a connection that sets it."""
+_COMMIT_FAST = "SET synchronous_commit = off"
+_COMMIT_SAFELY = "SET LOCAL synchronous_commit TO DEFAULT"
 _DROP = f"DROP TABLE IF EXISTS {TABLE}, {DEAD_LETTER_TABLE};"
 _PREPARE = f"""
 {_DROP}
@@ -100,7 +101,7 @@ class Staging:
     async def open(self) -> None:
         """Connect, block other rebuilds, and create empty tables; raises RebuildRunningError."""
         self._connection = connection = await connect(
-            self._url, purpose=self._purpose, settings=_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
+            self._url, purpose=self._purpose, settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
         self._opened.push_async_callback(disconnect, connection)
         with translated():
@@ -108,6 +109,7 @@ class Staging:
             await locks.keep_rebuilds_out(connection)
             self._opened.push_async_callback(connection.execute, _DROP)
             await set_codecs(connection)
+            await connection.execute(_COMMIT_FAST)
             await connection.execute(_PREPARE)
             await connection.execute(statements.CREATE_SAVED)
             await connection.execute(_NO_TRANSACTION_TIMEOUT)
@@ -263,6 +265,7 @@ class FinalTransaction:
 
     async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
         """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
+        await self._connection.execute(_COMMIT_SAFELY)
         if self._logs_changes:
             await corrections.log(self._connection, self._commit)
         await comparison.apply(self._connection, checkpoint.stream, retried)

@@ -13,6 +13,7 @@ from projector import Projector
 from projector.app import rebuild as rebuild_module
 from projector.errors import DatabaseUnavailableError
 from projector.storage import staging as staging_module
+from projector.storage.store import WRITER_SETTINGS
 from tests.support.fixtures import Event, Eventually
 from tests.support.scene import Scene
 
@@ -31,7 +32,7 @@ async def wrong(scene: Scene, event: Event) -> Scene:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock timeout of a tenth of a second."""
-    monkeypatch.setattr(staging_module, "_SETTINGS", staging_module._SETTINGS | {"lock_timeout": "100ms"})
+    monkeypatch.setattr(staging_module, "WRITER_SETTINGS", {**WRITER_SETTINGS, "lock_timeout": "100ms"})
 
 
 @asynccontextmanager

@@ -77,6 +77,11 @@ def postgres_in(folder: Path, settings: Mapping[str, str] = SETTINGS) -> Embedde
     return EmbeddedPostgres(folder, settings, programs=_PROGRAMS)
 
 
+def postgres_copied(folder: Path) -> EmbeddedPostgres:
+    """Return a Postgres, not started, whose data files are still to be copied into the folder."""
+    return EmbeddedPostgres(folder, SETTINGS, programs=_PROGRAMS)
+
+
 @cache
 def _laid_out() -> Path:
     """Return a folder with data files, which the process removes at its end."""

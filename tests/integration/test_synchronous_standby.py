@@ -1,0 +1,191 @@
+"""A commit that waits for a synchronous standby: the daemon is healthy, and loses and repeats nothing."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from projector import Projector
+from projector.dev.embedded import EmbeddedPostgres
+from projector.errors import DatabaseUnavailableError
+from projector.storage import store as store_module
+from tests.support import servers
+from tests.support.fixtures import Event, Eventually, Rows
+from tests.support.monitored import Watched, watched
+from tests.support.scene import Scene
+
+STANDBY = "standby_one"
+HEARTBEAT_PERIOD_S = 1.5
+BEATS = 5
+"""Heartbeats of the supervisor that last longer than the two periods without one that make a daemon unhealthy."""
+COMPARED = "SELECT * FROM endpoint_state ORDER BY endpoint_id", "SELECT position, attempts FROM dead_letter ORDER BY 1"
+BASE_BACKUP = servers.POSTGRES_BIN / "pg_basebackup"
+
+
+class Cluster:
+    """A database whose commits can wait for a standby."""
+
+    def __init__(self, scene: Scene, primary: EmbeddedPostgres, folder: Path) -> None:
+        self.scene = scene
+        self.standby = servers.postgres_copied(folder)
+        self._primary = primary
+        self._folder = folder
+
+    async def require(self, standby: str) -> None:
+        """Let commits wait for a standby; an empty name ends all waits."""
+        await self.scene.ask(self._primary.url, f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
+        await self.scene.ask(self._primary.url, "SELECT pg_reload_conf()")
+
+    async def commit_waits(self) -> bool:
+        """Whether a commit waits for the standby."""
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        return await self.scene.ask(self._primary.url, waiting) != []
+
+    def start_standby(self) -> None:
+        """Copy the primary, and follow it."""
+        user = self._primary._user or os.geteuid()
+        self._folder.mkdir()
+        shutil.chown(self._folder, user)
+        source = f"host={self._primary._data} user=postgres application_name={STANDBY}"
+        subprocess.run(
+            [BASE_BACKUP, "--pgdata", self._folder / "data", "--dbname", source, "--write-recovery-conf", "-c", "fast"],
+            check=True,
+            capture_output=True,
+            cwd=self._folder,
+            user=user,
+        )
+        for lock in (self._folder / "data").glob(".s.PGSQL.*"):  # the primary's socket is in its folder, too
+            lock.unlink()
+        self.standby.start()
+
+    async def result(self, url: str | None = None) -> list[Rows]:
+        """What a daemon has made of the stream."""
+        return [await self.scene.ask(url or self.scene.database_url, statement) for statement in COMPARED]
+
+
+@pytest.fixture
+async def cluster(scene: Scene, own_postgres: EmbeddedPostgres, server_folder: Path) -> AsyncIterator[Cluster]:
+    async with servers.database(own_postgres) as scene.database_url:
+        cluster = Cluster(scene, own_postgres, server_folder / "standby")
+        yield cluster
+        await cluster.require("")
+        for daemon in scene.daemons:
+            await daemon.abandon()
+    cluster.standby.stop()
+
+
+async def publish_some(scene: Scene, event: Event) -> None:
+    """Publish events of ten endpoints, and one message that is parked."""
+    await scene.publish(
+        *(event("connectivity.connected", f"e{number}", appVersionName="1") for number in range(10)),
+        ("kaa.v1.events.kpc.endpoint.connectivity.connected", b"\xff"),
+    )
+
+
+async def stays_healthy(watched: Watched) -> None:
+    """Check the health of a daemon until it would be unhealthy without heartbeats."""
+    recorder = watched.daemon.recorder
+    until = recorder.heard["heartbeat"] + BEATS
+    while recorder.heard["heartbeat"] < until:
+        answer = await watched.get("/healthz")
+        assert answer.code == 200, answer
+
+
+async def matches_the_stream(cluster: Cluster, url: str) -> bool:
+    """Whether the tables are those that an undisturbed daemon makes in another database."""
+    await cluster.scene.fold(url=url, consumer="undisturbed")
+    return await cluster.result() == await cluster.result(url)
+
+
+async def test_daemon_is_healthy_while_a_commit_waits_for_an_absent_standby(
+    cluster: Cluster, event: Event, eventually: Eventually, other_database_url: str
+) -> None:
+    async with watched(cluster.scene, heartbeat_period_s=HEARTBEAT_PERIOD_S) as leader:
+        await publish_some(cluster.scene, event)
+        await leader.daemon.hears("caught up at 11")
+        await cluster.require(STANDBY)
+        await publish_some(cluster.scene, event)
+        await eventually(cluster.commit_waits)
+        async with watched(cluster.scene, heartbeat_period_s=HEARTBEAT_PERIOD_S) as second:
+            await stays_healthy(leader)
+            await stays_healthy(second)
+        assert await cluster.scene.position() == 11
+        await cluster.require("")
+        await leader.daemon.hears("caught up at 22")
+        assert leader.daemon.recorder.errors == []
+        await leader.daemon.stop()
+    assert await matches_the_stream(cluster, other_database_url)
+
+
+@pytest.mark.skipif(not BASE_BACKUP.exists(), reason="this Postgres cannot copy itself")
+async def test_session_that_opens_without_its_standby_waits_until_it_comes_back(
+    cluster: Cluster, event: Event, eventually: Eventually, other_database_url: str
+) -> None:
+    await publish_some(cluster.scene, event)
+    await cluster.require(STANDBY)
+    async with watched(cluster.scene, heartbeat_period_s=HEARTBEAT_PERIOD_S) as daemon:
+        await eventually(cluster.commit_waits)
+        await stays_healthy(daemon)
+        cluster.start_standby()
+        await daemon.daemon.hears("caught up at 11")
+        assert daemon.daemon.recorder.errors == []
+        await daemon.daemon.stop()
+    assert await matches_the_stream(cluster, other_database_url)
+
+
+async def test_commit_that_waits_for_longer_than_its_timeout_is_folded_once(
+    cluster: Cluster,
+    event: Event,
+    eventually: Eventually,
+    other_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "_COMMAND_TIMEOUT_S", 0.5)
+    daemon = cluster.scene.follow()
+    await daemon.hears("active")
+    await cluster.require(STANDBY)
+    await publish_some(cluster.scene, event)
+    await eventually(cluster.commit_waits)
+    await daemon.hears("retrying", 3)
+    assert {(type(error), str(error)) for error in daemon.recorder.errors} == {
+        (DatabaseUnavailableError, "Postgres did not answer in time")
+    }
+    await publish_some(cluster.scene, event)
+    await cluster.require("")
+    await daemon.hears("caught up at 22")
+    await daemon.stop()
+    assert await matches_the_stream(cluster, other_database_url)
+
+
+async def test_daemon_that_ends_while_its_commit_waits_leaves_the_batch_to_the_next(
+    cluster: Cluster, event: Event, eventually: Eventually, other_database_url: str
+) -> None:
+    daemon = cluster.scene.follow()
+    await daemon.hears("active")
+    await cluster.require(STANDBY)
+    await publish_some(cluster.scene, event)
+    await eventually(cluster.commit_waits)
+    await daemon.abandon()
+    successor = cluster.scene.follow(until_caught_up=True)
+    await cluster.require("")
+    await successor.end()
+    assert await matches_the_stream(cluster, other_database_url)
+
+
+async def test_rebuild_is_reported_as_done_only_once_the_standby_has_it(
+    cluster: Cluster, event: Event, eventually: Eventually, other_database_url: str
+) -> None:
+    await publish_some(cluster.scene, event)
+    await cluster.scene.fold()
+    await cluster.scene.query("DELETE FROM endpoint_state WHERE endpoint_id = 'e7'")
+    await cluster.require(STANDBY)
+    rebuild = asyncio.create_task(Projector(cluster.scene.settings()).rebuild())
+    await eventually(cluster.commit_waits)
+    assert not rebuild.done()
+    await cluster.require("")
+    assert (await rebuild).differences.missing == 1
+    assert await matches_the_stream(cluster, other_database_url)
