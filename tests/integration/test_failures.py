@@ -164,7 +164,7 @@ async def test_a_wrong_password_is_fatal_and_is_not_shown(spare_postgres: Embedd
 
 
 async def test_missing_table_is_fatal_and_names_the_remedy(connection: Any) -> None:
-    await connection.execute("DROP TABLE endpoint_state")
+    await connection.execute("DROP TABLE endpoint_state CASCADE")
     with pytest.raises(DatabaseRefusedError, match=r"endpoint_state.*projector init"), translated():
         await connection.execute("SELECT 1 FROM endpoint_state")
 
