@@ -91,8 +91,16 @@ async def test_package_lists_exactly_the_existing_migrations(database_url: str) 
 
 
 async def test_migrated_database_matches_the_declared_one(database_url: str) -> None:
+    def is_read_by_alembic(_: object, name: str | None, *__: object) -> bool:
+        return name != "endpoint_state_endpoint_id_idx"  # its collation is not; the next test compares it
+
     def differences(connection: Connection) -> object:
-        options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+        options: dict[str, Any] = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "version_table": VERSION_TABLE,
+            "include_object": is_read_by_alembic,
+        }
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
     assert await sync(database_url, differences) == []
