@@ -1,4 +1,4 @@
-"""The hot path reads rows by the primary key, with any statistics of the table."""
+"""The hot path reads rows by the primary key, with any statistics; the past of one endpoint is read by its id."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +9,7 @@ import pytest
 from projector.domain.endpoint import FACETS
 from projector.storage import statements
 from projector.storage.store import Store
+from tests.support.fixtures import Query
 
 # A plan is kept while the table grows, so a plan made for a single row must not be a scan either.
 sizes = pytest.mark.parametrize("rows", [0, 1, 50_000])
@@ -74,3 +75,26 @@ async def test_merging_a_batch_never_scans_the_table(connection: Any, rows: int,
         plan = await planned(connection, statements.merge("endpoint_state"), "1")
     assert plan[0]["Conflict Arbiter Indexes"] == ["endpoint_state_pkey"], plan
     assert not [node for node in plan[1:] if node.get("Relation Name") == "endpoint_state"], plan
+
+
+@pytest.mark.parametrize("source", ["endpoint_session", "endpoint_state_at(now())"])
+async def test_the_past_of_one_endpoint_is_read_by_its_id(database_url: str, query: Query, source: str) -> None:
+    await query(database_url, FILL, 5_000)
+    await query(database_url, "SELECT endpoint_change_maintain('7 days')")
+    await query(
+        database_url,
+        "INSERT INTO endpoint_change (shard, commit_no, committed_at, endpoint_id, facet, verdict, before) "
+        "SELECT 0, number, now(), 'endpoint-' || number, 'connectivity', 'applied', '{}' "
+        "FROM generate_series(1, 5000) AS number",
+    )
+    await query(database_url, "ANALYZE")
+    ((plan,),) = await query(
+        database_url, f"EXPLAIN (FORMAT JSON) SELECT * FROM {source} WHERE endpoint_id = 'endpoint-7'"
+    )
+    read = [
+        node for node in nodes(json.loads(plan)[0]["Plan"]) if node.get("Relation Name", "").startswith("endpoint_")
+    ]
+    # Partitions of the days to come are empty.
+    scanned = {node["Relation Name"] for node in read if node["Node Type"] == "Seq Scan" and node["Plan Rows"] > 1}
+    assert read
+    assert scanned == set()
