@@ -43,6 +43,8 @@ class Status:
     dead_letters: int
     dead_letters_by_reason: Mapping[str, int]
     skipped: Mapping[str, int]
+    changes_since: datetime | None
+    """Since when every change is in the log; None: changes are not recorded."""
     projection_version: int
     active: Mapping[str, Any] | None
     rebuild: Mapping[str, Any] | None
@@ -68,6 +70,7 @@ async def status(
         dead_letters=sum(summary.dead_letters.values()),
         dead_letters_by_reason=summary.dead_letters,
         skipped=summary.skipped,
+        changes_since=summary.changes_since,
         projection_version=rules_version if summary.rules_version is None else summary.rules_version,
         active=summary.active,
         rebuild=summary.rebuild,

@@ -73,6 +73,7 @@ def print_status(status: Status) -> None:
     shown = asdict(status)
     for counts in ("skipped", "dead_letters_by_reason"):
         shown[counts] = ", ".join(f"{kind} {count}" for kind, count in shown[counts].items()) or "none"
+    shown["changes_since"] = shown["changes_since"] or "not recorded"
     shown["active"] = leader(shown["active"])
     rebuild = shown["rebuild"]
     shown["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"

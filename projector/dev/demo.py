@@ -18,6 +18,7 @@ from projector.settings import CONFIG_NAME, Settings, load
 from projector.settings.urls import http_address
 
 _SEED = 1
+_RETENTION = "7d"
 _REFRESH_S = 1.0
 _PLAIN_REFRESH_S = 5.0
 _QUERY_SHARE = 0.1  # largest share of the time: queries for the view must not slow down a large fleet
@@ -66,7 +67,7 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
         config.write_text(f'nats_url = "{nats.url}"\ndatabase_url = "{postgres.url}"\n', encoding="utf-8")
         revision = load({}, config=config, fallback=None).revision
         with config.open("a", encoding="utf-8") as file:  # other commands do not get the environment of this one
-            file.write(f'revision = "{revision}"\n')
+            file.write(f'revision = "{revision}"\nchanges = "{_RETENTION}"\n')
         try:
             yield config
         finally:

@@ -20,6 +20,8 @@ class Summary(NamedTuple):
     """When the broker stored the last message folded."""
     last_commit_at: datetime | None
     """When the position last moved."""
+    changes_since: datetime | None
+    """Since when `endpoint_change` has every change; None: changes are not recorded."""
     active: Mapping[str, Any] | None
     """The leader as Postgres sees it: application, backend process, address and since when; None: no leader."""
     rebuild: Mapping[str, Any] | None

@@ -26,7 +26,7 @@ _SETTINGS: Mapping[str, str] = {
 _COMMAND_TIMEOUT_S = 4.0
 
 _CHECKPOINT = """
-SELECT stream, position, rules_version, skipped::text, anchor_stored_at, advanced_at
+SELECT stream, position, rules_version, skipped::text, anchor_stored_at, advanced_at, changes_since
 FROM projector_checkpoint WHERE projection = $1 AND shard = $2
 """
 _PARKED = """
@@ -133,7 +133,15 @@ async def census(url: str) -> Census:
 
 async def _summary(connection: Connection, stream: str) -> Summary:
     checkpoint = await _checkpoint(connection, stream)
-    _, position, rules_version, skipped, stored_at, committed_at = checkpoint or (stream, 0, None, "{}", None, None)
+    _, position, rules_version, skipped, stored_at, committed_at, changes_since = checkpoint or (
+        stream,
+        0,
+        None,
+        "{}",
+        None,
+        None,
+        None,
+    )
     # A retry of dead letters shares the lock of rebuilds.
     rebuild = await locks.holder(connection, locks.REBUILD_LOCK, exclusive=True)
     return Summary(
@@ -143,6 +151,7 @@ async def _summary(connection: Connection, stream: str) -> Summary:
         dead_letters={row[0]: row[1] for row in await connection.fetch(_PARKED, stream)},
         last_event_stored_at=stored_at,
         last_commit_at=committed_at,
+        changes_since=changes_since,
         active=await locks.holder(connection, locks.LEADER_LOCK),
         rebuild=rebuild and _progress(rebuild),
     )

@@ -34,12 +34,17 @@ async def test_demo_ends_its_servers_and_continues_at_the_next_start(
     anywhere: CommandLine, query: Query, eventually: Eventually, server_folder: Path
 ) -> None:
     demonstration = ("dev", "--data", str(server_folder), "--endpoints", "50", "--rate", "200")
-    first = await anywhere(*demonstration, "--duration", "3")
-    assert first.code == 0, first
+    first = await anywhere.start(*demonstration)
+    await first.prints("query it from another terminal")
+
+    async def begins() -> bool:
+        return [row for row in await query(database_url(server_folder), PROGRESS) if row[0] > 0] != []
+
+    await eventually(begins)
+    assert (await first.insist(signal.SIGINT)).code == 0
     assert processes_in(server_folder) == []
     with EmbeddedPostgres(server_folder / "postgres") as postgres:
         ((position, endpoints),) = await query(postgres.url, PROGRESS)
-    assert position > 0
     assert 0 < endpoints <= 50
 
     second = await anywhere.start(*demonstration, PROJECTOR_HTTP="127.0.0.1:0")
@@ -53,6 +58,12 @@ async def test_demo_ends_its_servers_and_continues_at_the_next_start(
 
     await eventually(goes_on)
     assert (await second.insist(signal.SIGINT)).code == 0
+    assert processes_in(server_folder) == []
+
+
+async def test_demo_ends_by_itself_after_its_duration(anywhere: CommandLine, server_folder: Path) -> None:
+    ended = await anywhere("dev", "--data", str(server_folder), "--endpoints", "50", "--duration", "1")
+    assert ended.code == 0, ended
     assert processes_in(server_folder) == []
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -30,8 +30,6 @@ _MOMENT = """
 SELECT max(committed_at) FILTER (WHERE commit_no <= $1) AS at, min(committed_at) FILTER (WHERE commit_no > $1) AS next
 FROM endpoint_change
 """
-# What was damaged by hand is in no log: until it was corrected, nobody knows since when.
-_CORRECTED = "SELECT DISTINCT endpoint_id FROM endpoint_change WHERE verdict = 'corrected' AND committed_at > $1"
 _LOG = """
 SELECT endpoint_id, commit_no, position, before, after, previous_event_seq
 FROM endpoint_change ORDER BY commit_no, position
@@ -81,14 +79,17 @@ class Snapshots:
             if commits:
                 self._taken.append(Snapshot(commits, await _rows(connection, "endpoint_state")))
 
-    async def verdict(self) -> list[str]:
-        """Say where the log does not give the table: now, or at one of the snapshots."""
+    async def verdict(self, damaged: Container[str]) -> list[str]:
+        """Say where the log does not give the table: now, or at one of the snapshots.
+
+        What was done by hand to the rows of the `damaged` endpoints is in no log, so their past is not known.
+        """
         connection = await self._connect()
         try:
             return [
                 *await _unlike_the_table(connection),
                 *await _unlike_the_connected(connection),
-                *[line for snapshot in self._some() for line in await _unlike(connection, snapshot)],
+                *[line for snapshot in self._some() for line in await _unlike(connection, snapshot, damaged)],
             ]
         finally:
             await connection.close()
@@ -101,16 +102,15 @@ async def _rows(connection: asyncpg.Connection, table: str, *arguments: object) 
     return [tuple(row) for row in await connection.fetch(_ROWS.format(table=table), *arguments)]
 
 
-async def _unlike(connection: asyncpg.Connection, snapshot: Snapshot) -> list[str]:
+async def _unlike(connection: asyncpg.Connection, snapshot: Snapshot, damaged: Container[str]) -> list[str]:
     moment = await connection.fetchrow(_MOMENT, snapshot.commits)
     if moment is None or moment["at"] is None or moment["at"] == moment["next"]:
         return []
-    corrected = {row[0] for row in await connection.fetch(_CORRECTED, moment["at"])}
     then = await _rows(connection, "endpoint_state_at($1)", moment["at"])
     return [
         f"after commit {snapshot.commits} the row was {was}, and the log says {says}"
         for was, says in _pairs(snapshot.rows, then)
-        if was != says and (was or says)[0] not in corrected
+        if was != says and (was or says)[0] not in damaged
     ]
 
 

@@ -172,9 +172,11 @@ async def damaged_and_rebuilt(trial: Trial) -> None:
         "DELETE FROM endpoint_state",
         "UPDATE endpoint_state SET app_version = 'wrong', metadata_registers = NULL, last_event_seq = 1",
     ):
-        await trial.ask(
-            f"{damage} WHERE endpoint_id = (SELECT endpoint_id FROM endpoint_state ORDER BY random() LIMIT 1)"
+        rows = await trial.ask(
+            f"{damage} WHERE endpoint_id = (SELECT endpoint_id FROM endpoint_state ORDER BY random() LIMIT 1) "
+            "RETURNING endpoint_id"
         )
+        trial.damaged.update(row["endpoint_id"] for row in rows)
     await trial.projector("rebuild")
 
 
