@@ -1,6 +1,7 @@
 """Settings: their sources, and invalid values."""
 
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ def test_http_is_served_to_this_machine_only_by_default() -> None:
         ("stream", "EVENTS", "EVENTS"),
         ("nats_nkey", __file__, Path(__file__)),
         ("nats_nkey", Path(__file__), Path(__file__)),
+        ("changes", "7d", timedelta(days=7)),
+        ("changes", " 36h", timedelta(hours=36)),
+        ("changes", "1 d", timedelta(days=1)),
+        ("changes", timedelta(hours=1), timedelta(hours=1)),
+        ("changes", "off", None),
+        ("changes", None, None),
     ],
 )
 def test_a_value_is_read_from_a_text_or_from_its_own_type(name: str, value: object, read: object) -> None:
@@ -90,6 +97,11 @@ def test_a_value_is_read_from_a_text_or_from_its_own_type(name: str, value: obje
         ("nats_credentials", "", "no such file"),
         ("nats_tls_ca", 5, "no such file"),
         ("revision", 5, "a text"),
+        *(
+            ("changes", value, "days or hours such as 7d")
+            for value in ("7", "7w", "0d", "-1d", "1.5d", "4000d", "x", "", 7)
+        ),
+        ("changes", timedelta(minutes=59), "from 1h to 3650d"),
         ("nats_url", "http://a", "nats://"),
         ("nats_url", 5, "a text"),
         ("database_url", "db/x", "postgresql://"),
