@@ -23,7 +23,7 @@ from projector.stream.codec import Codec
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 _REVISION = "kaa-2017-04"
-_IN_FLIGHT = 1_000  # the server buffers 10,000 messages that nobody waits for, and drops what comes beyond
+_IN_FLIGHT = 1_000  # the server buffers 10,000 unacknowledged messages of a connection, and drops more
 _STORED_S = 60.0
 _POLL_S = 0.01
 
@@ -36,7 +36,7 @@ _databases = (f"before_{number}" for number in count(1))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """A stream in a NATS of its own; `with` runs that."""
+    """A stream in its own NATS server, which runs for the length of a `with` block."""
 
     servers: Servers
     nats: Nats

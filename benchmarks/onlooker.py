@@ -21,7 +21,7 @@ def onlooker() -> Iterator[str]:
     def ask() -> None:
         while not ended.wait(_EVERY_S):
             for path in _PATHS:
-                # It is not there yet, or not any more, or says that the lag is too large.
+                # It does not answer yet or any longer, or reports too large a lag.
                 with suppress(OSError), urllib.request.urlopen(f"http://{http}{path}", timeout=_TIMEOUT_S) as answer:
                     answer.read()
 

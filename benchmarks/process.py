@@ -1,4 +1,4 @@
-"""Running a program as a process of its own, and measuring what it takes."""
+"""Runs a program as a process, and measures its time, memory and processor time."""
 
 import json
 import os
@@ -23,7 +23,7 @@ Sample = dict[str, float]
 """What one measurement found, by the name of the figure."""
 
 Meters = Mapping[str, Callable[[], float]]
-"""CPU seconds so far of whoever else works for the program, by name."""
+"""By name, the CPU seconds so far of the servers that the program uses."""
 
 
 class ProgramError(Exception):
@@ -42,7 +42,7 @@ class Program:
     ) -> None:
         """Describe `python -m module arguments`; `on_event` is called on another thread."""
         self._command = [sys.executable, "-m", module, *arguments]
-        # Whatever the projector is set to elsewhere must not be measured here.
+        # Settings of the caller must not affect the measurement.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
         self._env = {**inherited, "PYTHONPATH": str(_ROOT), **(env or {})}
         self._on_event = on_event
@@ -164,7 +164,7 @@ def _peak_mb(pid: int) -> float:
 
 
 def _machine_cpu_s() -> float:
-    """Return the CPU seconds that anybody has used on this machine."""
+    """Return the CPU seconds used on this machine by all processes."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     # The time of guests is counted in that of users.

@@ -29,7 +29,7 @@ class Task:
 
 
 def say(event: str, **facts: float) -> None:
-    """Write a line for whoever measures: `active` when ready to begin, `caught up` when done."""
+    """Write a line for the measuring process: `active` when ready to begin, `caught up` when done."""
     print(json.dumps({"event": event, **facts}), file=sys.stderr, flush=True)
 
 

@@ -12,7 +12,7 @@ from benchmarks.results import Case, Claim, Results, Spread
 _TITLES = {
     "limits": "Limits: each part alone",
     "ours": "Ours",
-    "monitoring": "What watching costs",
+    "monitoring": "What monitoring costs",
     "changes": "What the log of changes costs",
     "peers": "What people do today",
     "growth": "Growth",

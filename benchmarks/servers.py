@@ -24,7 +24,7 @@ Meter = Callable[[], float]
 
 
 class Servers:
-    """A running Postgres, and a folder for whatever else is started."""
+    """A running Postgres, and a folder for the other servers."""
 
     def __init__(self, folder: Path) -> None:
         """Remember where: nothing is started yet."""

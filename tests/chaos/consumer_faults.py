@@ -38,7 +38,7 @@ async def deliveries_stolen(trial: Trial) -> None:
 
 
 async def consumer_moved(trial: Trial) -> None:
-    """Put the consumer ahead of the checkpoint or behind it, while the daemon works or while it is dead."""
+    """Move the consumer ahead of or before the checkpoint, while the daemon folds or while it is dead."""
     daemon = await trial.active()
     await trial.progress(trial.random.randrange(100))
     if trial.random.random() < 0.5:
@@ -47,7 +47,7 @@ async def consumer_moved(trial: Trial) -> None:
 
 
 async def consumer_moved_before_it_is_used(trial: Trial) -> None:
-    """Put the consumer elsewhere between the moment when the daemon has placed it and its first request to it."""
+    """Move the consumer after the daemon has placed it and before its first request."""
     await trial.active()
     await trial.progress(50)
     moved = asyncio.Event()
@@ -77,7 +77,7 @@ async def deliveries_tampered_with(trial: Trial) -> None:
 
 
 async def _consumer_at(trial: Trial, position: int) -> None:
-    """Do what the projector alone should do: put its consumer somewhere else."""
+    """Move the daemon's consumer, as only the daemon should."""
     await _without_consumer(trial)
     config = ConsumerConfig(
         durable_name=CONSUMER,
@@ -92,6 +92,6 @@ async def _consumer_at(trial: Trial, position: int) -> None:
 
 
 async def _without_consumer(trial: Trial) -> None:
-    """Delete the daemon's consumer, unless the daemon is about to put it anew."""
+    """Delete the daemon's consumer, unless the daemon is about to create it again."""
     with suppress(nats.js.errors.NotFoundError):
         await trial.client.jetstream().delete_consumer(trial.stream, CONSUMER)

@@ -36,7 +36,7 @@ async def killed(trial: Trial) -> None:
 
 
 async def restarted(trial: Trial) -> None:
-    """End a daemon as an operator does, and start it with another batch size."""
+    """Stop a daemon as an operator does, and start it with another batch size."""
     daemon = await trial.active()
     await trial.progress(trial.random.randrange(100))
     await trial.finish(daemon)
@@ -45,7 +45,7 @@ async def restarted(trial: Trial) -> None:
 
 
 async def ended_while_a_commit_fails(trial: Trial) -> None:
-    """Ask a daemon to end while it waits for the answer to a commit that never comes, from a server that is gone."""
+    """Stop a daemon while it waits for the answer to a commit from a server that is gone."""
     daemon = await trial.active()
 
     async def end(link: Link) -> None:
@@ -117,7 +117,7 @@ async def active_killed_with_a_standby(trial: Trial) -> None:
 
 
 async def two_are_active(trial: Trial) -> None:
-    """Have the lock granted twice: only the compare-and-set keeps two daemons from folding the same events."""
+    """Grant the lock twice: only the compare-and-set keeps two daemons from folding the same events."""
     daemon = await trial.active()
     second = await _other(trial, daemon)
     lied = second.postgres.lie()
@@ -130,7 +130,7 @@ async def two_are_active(trial: Trial) -> None:
 
 
 async def paused_until_the_standby_takes_over(trial: Trial) -> None:
-    """Pause the active daemon, between two batches or at a commit, and wake it when another one works."""
+    """Pause the active daemon, between two batches or at a commit, and resume it once another one leads."""
     daemon = await trial.active()
     standby = await _stand_by(trial, daemon)
 
@@ -142,12 +142,12 @@ async def paused_until_the_standby_takes_over(trial: Trial) -> None:
     await trial.until(lambda: trial.is_led_by(standby), "the standby takes over")
     daemon.signal(signal.SIGCONT)
     await trial.progress(200)
-    # Awake, it is sent what it had asked for, which the standby then misses, so that both begin anew.
+    # Once resumed, it receives what it had requested, which the other one then misses, so both begin a new session.
     await trial.active()
 
 
 async def postgres_stalls_until_it_gives_up(trial: Trial) -> None:
-    """Let no byte pass between daemon and Postgres for so long that Postgres ends the session."""
+    """Stall the connection between daemon and Postgres until Postgres ends the session."""
     daemon = await trial.active()
 
     async def stall(link: Link) -> None:
@@ -165,7 +165,7 @@ async def postgres_stalls_until_it_gives_up(trial: Trial) -> None:
 
 
 async def damaged_and_rebuilt(trial: Trial) -> None:
-    """Change rows behind the daemon's back, and rebuild the table while it works."""
+    """Change rows by hand, and rebuild the table while the daemon folds."""
     await trial.active()
     await trial.progress(50)
     for damage in (
@@ -181,7 +181,7 @@ async def damaged_and_rebuilt(trial: Trial) -> None:
 
 
 async def dead_letters_retried(trial: Trial) -> None:
-    """Retry what can still not be folded, while the daemon works."""
+    """Retry dead letters that still cannot be folded, while the daemon folds."""
     await trial.active()
     await trial.progress(50)
     parked = await trial.ask("SELECT position FROM dead_letter ORDER BY random() LIMIT 5")

@@ -43,7 +43,7 @@ class Endpoint:
 
 @dataclass
 class Model:
-    """The tables as one thread would have written them."""
+    """The tables as a single thread would write them."""
 
     revision: str = "kaa-2017-04"
     refused: str = ""

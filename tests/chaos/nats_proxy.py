@@ -14,7 +14,7 @@ class Tampering(Enum):
 
     DROP = "is dropped"
     REPEAT = "comes twice"
-    SWAP = "comes after the one behind it"
+    SWAP = "comes after the next one"
 
 
 class NatsProxy(Proxy):
@@ -43,7 +43,7 @@ class NatsProxy(Proxy):
         return self._tampered
 
     def before_first_pull(self, act: Callable[[], Awaitable[None]] | None) -> None:
-        """Do something between each creation of a consumer and the first request to it, or nothing any more."""
+        """Act between each creation of a consumer and the first request to it; None: no longer act."""
         self._before_pull = act
 
     async def _listen(self) -> asyncio.Server:

@@ -25,12 +25,12 @@ from tests.chaos.world import World
 from tests.support import servers
 
 RESUMED_S = 5.0
-"""How soon the daemon has to go on."""
+"""How soon the daemon has to fold again."""
 
 _PER_SECOND = 1000
 _ANSWER_S = 5
 _STEP = 500
-"""Messages that are folded between one thing and the next."""
+"""Messages folded between one step and the next."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Scale:
 
 @dataclass
 class Found:
-    """What came of an outage."""
+    """The result of an outage."""
 
     resumed_s: list[float] = field(default_factory=list)
     """Seconds until a daemon that was running all the time went on, each time."""
@@ -55,7 +55,7 @@ class Found:
 
     @property
     def is_fine(self) -> bool:
-        """Whether it was soon over and nothing came of it."""
+        """Whether the daemon recovered in time and the tables are right."""
         return not self.wrong and not self.dead_letters and all(seconds <= RESUMED_S for seconds in self.resumed_s)
 
 
@@ -86,7 +86,7 @@ async def nats_is_restarted(trial: Trial, scale: Scale) -> Found:
 
 
 async def leaders_move(trial: Trial, scale: Scale) -> Found:
-    """Have the leaders of the stream and of the consumer step down."""
+    """Make the leaders of the stream and of the consumer step down."""
     resumed_s = []
     for leader, group in (
         (_stream_leader, f"STREAM.LEADER.STEPDOWN.{trial.stream}"),
@@ -118,7 +118,7 @@ async def leader_is_killed(trial: Trial, scale: Scale) -> Found:
 
 
 async def database_is_restored(trial: Trial, scale: Scale) -> Found:
-    """Put a dump in the place of the database that is older by many events."""
+    """Replace the database by a dump that is older by many events."""
     daemon = trial.daemons[0]
     url = trial.world.postgres.url_of(trial.database)
     await trial.progress(_STEP)
@@ -138,7 +138,7 @@ async def database_is_restored(trial: Trial, scale: Scale) -> Found:
 
 
 async def stream_is_created_again(trial: Trial, scale: Scale) -> Found:
-    """Put a stream of other events in the place of the one that was folded; nothing may be written any more."""
+    """Replace the stream by one of other events; nothing may be written from then on."""
     await trial.progress(scale.events)
     await trial.catch_up()
     url = trial.world.postgres.url_of(trial.database)
@@ -165,7 +165,7 @@ OUTAGES: tuple[Outage, ...] = (
 
 
 async def suffer(outage: Outage, scale: Scale) -> Found:
-    """Live through an outage, with servers of its own."""
+    """Run one outage on its own servers."""
     clustered = outage in (leaders_move, leader_is_killed)
     async with (
         World(NatsCluster if clustered else servers.nats_in) as world,
@@ -203,7 +203,7 @@ async def _consumer_leader(trial: Trial) -> str:
 
 
 async def _steps_down(trial: Trial, leader: Callable[[Trial], Awaitable[str]], subject: str) -> None:
-    """Have a leader step down, again and again if the others elect it again, until another one leads."""
+    """Make a leader step down, repeatedly if it is elected again, until another one leads."""
     before = await leader(trial)
 
     async def is_another() -> bool:

@@ -1,4 +1,4 @@
-"""A proxy between a daemon and a server, which hurts its connections at chosen moments."""
+"""A proxy between a daemon and a server, which disturbs connections at chosen moments."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -93,7 +93,7 @@ class Proxy(ABC):
         self._open.clear()
 
     def release(self) -> None:
-        """Go on after `stall`."""
+        """Resume after `stall`."""
         self._open.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

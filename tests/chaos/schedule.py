@@ -40,10 +40,10 @@ QUICK: tuple[Fault, ...] = (
     faults.damaged_and_rebuilt,
     faults.dead_letters_retried,
 )
-"""Those that take a second or two; one that stands here twice comes twice as often."""
+"""Faults that take a second or two; one that is listed twice comes twice as often."""
 
 SLOW: tuple[Fault, ...] = (faults.paused_until_the_standby_takes_over, faults.postgres_stalls_until_it_gives_up)
-"""Those that wait for timeouts of ten seconds."""
+"""Faults that wait for timeouts of ten seconds."""
 
 
 def schedule(seed: int, *, count: int = FAULTS_PER_SEED, slow: bool = True) -> list[Fault]:
@@ -53,7 +53,7 @@ def schedule(seed: int, *, count: int = FAULTS_PER_SEED, slow: bool = True) -> l
 
 
 async def run(world: World, seed: int, chosen: Sequence[Fault], revision: str = "kaa-2017-04") -> list[str]:
-    """Live through faults; return how the tables differ from what they should be, which is not at all."""
+    """Run faults, and return how the tables differ from what the stream implies."""
     async with trial(world, seed, revision=revision) as made:
         for fault in chosen:
             await fault(made)

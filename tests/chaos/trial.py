@@ -39,11 +39,11 @@ AWAY = (
     nats.errors.Error,
     TimeoutError,
 )
-"""What a server that is down at the moment raises."""
+"""The errors of a server that is down."""
 
 _COMMAND_S = 120.0
 _TURNS = 10
-"""How often to wait for the end of a daemon that still gets on: another one may be what gets on."""
+"""How often to wait for a daemon to end while the checkpoint still moves; another daemon may be moving it."""
 _POLL_S = 0.02
 _BURSTS = (5, 10, 10, 20, 20, 150)
 _READ_AT_ONCE = 1000
@@ -60,7 +60,7 @@ WHERE lock.locktype = 'advisory' AND lock.granted AND activity.datname = current
 
 @dataclass(eq=False)
 class Trial:
-    """What the faults of one seed work on."""
+    """What the faults of one seed act on."""
 
     random: Random
     world: World
@@ -71,7 +71,7 @@ class Trial:
     daemons: tuple[Daemon, Daemon]
     connection: asyncpg.Connection | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Whose turn it is to use the connection."""
+    """Serialises the use of the connection."""
     premature: list[str] = field(default_factory=list)
     """Acknowledgements that came before the commit."""
     damaged: set[str] = field(default_factory=set)
@@ -101,7 +101,7 @@ class Trial:
         daemon.start(*flags, batch_size=self.random.choice(_BATCH_SIZES), **settings)
 
     async def active(self) -> Daemon:
-        """Return the daemon that works; start one if none runs."""
+        """Return the daemon that leads; start one if none runs."""
         if all(daemon.pid is None for daemon in self.daemons):
             self.start(self.random.choice(self.daemons))
         found: list[Daemon] = []
@@ -130,12 +130,12 @@ class Trial:
                 raise
 
     async def position(self) -> int:
-        """Return where the checkpoint is."""
+        """Return the position of the checkpoint."""
         rows = await self.ask("SELECT position FROM projector_checkpoint")
         return rows[0][0] if rows else 0
 
     async def witness(self, acknowledged: int) -> None:
-        """See an acknowledgement on its way: what it says is done has to be committed, as far as anybody can tell."""
+        """Check an acknowledgement in transit: what it covers must already be committed."""
         with suppress(*AWAY):
             position = await self.position()
             if position < acknowledged:
@@ -157,7 +157,7 @@ class Trial:
         await self.until(reached, f"{count} more messages are published")
 
     async def happens(self, event: asyncio.Event, what: str) -> None:
-        """Wait for something that a proxy was told to do."""
+        """Wait until a proxy has done what it was asked to do."""
 
         async def happened() -> bool:
             return event.is_set()
@@ -189,7 +189,7 @@ class Trial:
             await asyncio.sleep(_POLL_S)
 
     async def publish(self, traffic: Traffic) -> None:
-        """Publish until told to be silent, at a pace that no fault changes."""
+        """Publish until `silence` is called, at a pace that does not depend on the faults."""
         jetstream = self.client.jetstream()
         due = time.monotonic()
         while not self.silenced:
@@ -212,7 +212,7 @@ class Trial:
         self.snapping = asyncio.create_task(self.snapshots.take(AWAY))
 
     async def silence(self) -> None:
-        """Publish no more."""
+        """Stop publishing."""
         self.silenced = True
         if self.publishing is not None:
             await self.publishing
@@ -232,7 +232,7 @@ class Trial:
         return found
 
     async def catch_up(self) -> None:
-        """Publish no more, and let a daemon fold the rest and end."""
+        """Stop publishing, and let a daemon fold the rest and end."""
         await self.silence()
         for daemon in self.daemons:
             await self.finish(daemon)
@@ -257,7 +257,7 @@ class Trial:
         await daemon.finish()
 
     async def verdict(self) -> list[str]:
-        """Say what is not as one thread would have left it."""
+        """Return how the tables differ from what a single thread would have written."""
         messages = await self.messages()
         found = await stored(self.world.postgres.url_of(self.database), self.stream)
         expected = independent_fold(self.codec.revision.name, messages, self.tried_again)
@@ -297,7 +297,7 @@ class Trial:
         return done.stdout
 
     async def _beyond(self, position: int) -> int:
-        """Wait until the checkpoint is behind a position, and return where it is."""
+        """Wait until the checkpoint is after a position, and return it."""
         reached = position
 
         async def has_moved() -> bool:
@@ -305,7 +305,7 @@ class Trial:
             reached = await self.position()
             return reached > position
 
-        await self.until(has_moved, f"anything behind position {position} is folded")
+        await self.until(has_moved, f"anything after position {position} is folded")
         return reached
 
     async def _status(self, found: Tables, last: int) -> list[str]:
