@@ -318,6 +318,13 @@ def upgrade() -> None:
         op.execute(f"COMMENT ON COLUMN endpoint_change.{name} IS '{comment}'")
     for name, columns in INDEXES.items():
         op.create_index(name, "endpoint_change", columns)
+    op.create_index(
+        "endpoint_change_committed_at_idx",
+        "endpoint_change",
+        ["committed_at"],
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    )
     schema = op.get_bind().exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
     for statement in BETWEEN_STATEMENTS.split(DERIVED.replace(":schema", schema).strip() + "\n"):
         op.get_bind().exec_driver_sql(statement)
