@@ -1,10 +1,11 @@
 """Application: the version the endpoint runs, and the one before."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from projector.domain import stamps
+from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import AppVersionUpdated, Connected, Registered, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection
+from projector.domain.facets import LATE, Facet, Rejection, Told
 from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, take
 from projector.domain.trimmed import Trimmed
 
@@ -51,6 +52,42 @@ def kept(state: Application, trimmed: Trimmed) -> Application:
     )
 
 
+def values(state: Application) -> tuple[Any, ...]:
+    """Return the values of the columns."""
+    version, previous = state.version, state.previous
+    named = (None, None) if version is None else (version.value, version.stamp.occurred_at)
+    return *named, None if previous is None else previous.value
+
+
+def causes(state: Application) -> tuple[Cause | None, ...]:
+    """Return the event that each column rests on."""
+    version = caused(state.version, *_NAMING)
+    return version, version, caused(state.previous, AppVersionUpdated)
+
+
+def recalled(shown: Shown, past: Past) -> Application:
+    """Return the state that a row shows."""
+    named_by, updated_by = past.at(shown["app_version_changed_at"], *_NAMING), past.latest(AppVersionUpdated)
+    return Application(
+        named_by and Register(shown["app_version"], named_by),
+        updated_by and Register(shown["previous_app_version"], updated_by),
+        past.at(shown["unregistered_at"], Unregistered),
+    )
+
+
+def why_not_named(state: Application, event: Connected | Registered | AppVersionUpdated | Told) -> str | None:
+    """Return why the version that an event names is rejected."""
+    return newer("a newer event named the version, {}", state.version, event.stamp)
+
+
+def why_not_updated(state: Application, event: AppVersionUpdated | Told) -> str | None:
+    """Return why an update is rejected."""
+    named = None if isinstance(event, AppVersionUpdated) and not event.app_version else why_not_named(state, event)
+    return named or newer("an update {} is newer", state.previous, event.stamp)
+
+
+_NAMING = (Connected, Registered, AppVersionUpdated)
+
 FACET = Facet(
     name="application",
     state=Application,
@@ -63,4 +100,9 @@ FACET = Facet(
     },
     kept=kept,
     registers=len,
+    columns=("app_version", "app_version_changed_at", "previous_app_version"),
+    values=values,
+    causes=causes,
+    recalled=recalled,
+    reasons={Connected: why_not_named, Registered: why_not_named, AppVersionUpdated: why_not_updated},
 )

@@ -1,10 +1,11 @@
 """Configuration: the latest announced, confirmed and failed, and what is pending between them."""
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
+from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import ConfigApplied, ConfigAvailable, ConfigFailed, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection
+from projector.domain.facets import LATE, Facet, Rejection, Told
 from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, supersedes, take
 from projector.domain.trimmed import Trimmed
 
@@ -102,6 +103,67 @@ def kept(state: Configuration, trimmed: Trimmed) -> Configuration:
     )
 
 
+def values(state: Configuration) -> tuple[Any, ...]:
+    """Return the values of the columns."""
+    return (
+        state.status,
+        *_value_at(state.available),
+        *_value_at(state.applied),
+        state.pending_id,
+        *_failure(state.failed),
+    )
+
+
+def _value_at(register: Register[str] | None) -> tuple[str | None, int | None]:
+    return (None, None) if register is None else (register.value, register.stamp.occurred_at)
+
+
+def _failure(register: Register[Failure] | None) -> tuple[Any, ...]:
+    if register is None:
+        return None, None, None, None
+    failure = register.value
+    return failure.config_id, register.stamp.occurred_at, failure.code, failure.reason
+
+
+def causes(state: Configuration) -> tuple[Cause | None, ...]:
+    """Return the event that each column rests on."""
+    announced, confirmed = caused(state.available, ConfigAvailable), caused(state.applied, ConfigApplied)
+    failed = caused(state.failed, ConfigFailed)
+    status = state.status
+    decided_by = failed if status == "failed" else announced if status == "pending" else confirmed or announced
+    pending = announced if state.pending_id is not None else None
+    return decided_by, announced, announced, confirmed, confirmed, pending, failed, failed, failed, failed
+
+
+def recalled(shown: Shown, past: Past) -> Configuration:
+    """Return the state that a row shows."""
+    announced_by = past.at(shown["config_available_at"], ConfigAvailable)
+    confirmed_by = past.at(shown["config_applied_at"], ConfigApplied)
+    failed_by = past.at(shown["config_failed_at"], ConfigFailed)
+    failure = Failure(shown["config_failed_id"], shown["config_failure_code"], shown["config_failure_reason"])
+    return Configuration(
+        announced_by and Register(shown["config_available_id"], announced_by),
+        confirmed_by and Register(shown["config_applied_id"], confirmed_by),
+        failed_by and Register(failure, failed_by),
+        past.at(shown["unregistered_at"], Unregistered),
+    )
+
+
+def why_not_announced(state: Configuration, event: ConfigAvailable | Told) -> str | None:
+    """Return why an announcement is rejected."""
+    return newer("an announcement {} is newer", state.available, event.stamp)
+
+
+def why_not_applied(state: Configuration, event: ConfigApplied | Told) -> str | None:
+    """Return why a confirmation is rejected."""
+    return newer("a confirmation {} is newer", state.applied, event.stamp)
+
+
+def why_not_failed(state: Configuration, event: ConfigFailed | Told) -> str | None:
+    """Return why a failure is rejected."""
+    return newer("a failure {} is newer", state.failed, event.stamp)
+
+
 FACET = Facet(
     name="configuration",
     state=Configuration,
@@ -109,4 +171,20 @@ FACET = Facet(
     reducers={ConfigAvailable: announce, ConfigApplied: apply, ConfigFailed: fail, Unregistered: unregister},
     kept=kept,
     registers=len,
+    columns=(
+        "config_status",
+        "config_available_id",
+        "config_available_at",
+        "config_applied_id",
+        "config_applied_at",
+        "config_pending_id",
+        "config_failed_id",
+        "config_failed_at",
+        "config_failure_code",
+        "config_failure_reason",
+    ),
+    values=values,
+    causes=causes,
+    recalled=recalled,
+    reasons={ConfigAvailable: why_not_announced, ConfigApplied: why_not_applied, ConfigFailed: why_not_failed},
 )

@@ -1,11 +1,12 @@
 """Connectivity: whether the endpoint is in session, and which replica holds the session."""
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
+from projector.domain.attribution import Cause, Past, Shown, caused, newer, sender, told, when
 from projector.domain.events import Connected, Disconnected, Unregistered
-from projector.domain.facets import FENCED, LATE, Facet, Rejection
-from projector.domain.stamps import Stamp, from_other_replica, supersedes, surviving
+from projector.domain.facets import FENCED, LATE, Facet, Rejection, Told
+from projector.domain.stamps import Stamp, from_other_replica, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
 Status: TypeAlias = Literal["unknown", "connected", "disconnected"]
@@ -81,6 +82,49 @@ def _ends(closed: Stamp, opened: Stamp) -> bool:
     return not from_other_replica(closed, opened) and supersedes(closed, opened)
 
 
+def values(state: Connectivity) -> tuple[Any, ...]:
+    """Return the values of the columns."""
+    status, decided_by = state.rests_on
+    opened = state.connected
+    holder = (None, None) if opened is None else (opened.originator, opened.replica)
+    return status, time_of(decided_by), time_of(opened), time_of(state.disconnected), *holder
+
+
+def causes(state: Connectivity) -> tuple[Cause | None, ...]:
+    """Return the event that each column rests on."""
+    opened, closed = caused(state.connected, Connected), caused(state.disconnected, Disconnected)
+    decided_by = opened if state.rests_on[0] == "connected" else closed
+    return decided_by, decided_by, opened, closed, opened, opened
+
+
+def recalled(shown: Shown, past: Past) -> Connectivity:
+    """Return the state that a row shows."""
+    opened = past.at(shown["connected_at"], Connected)
+    if opened is not None:
+        opened = opened._replace(originator=shown["connected_originator"], replica=shown["connected_replica"])
+    return Connectivity(
+        opened, past.at(shown["disconnected_at"], Disconnected), past.at(shown["unregistered_at"], Unregistered)
+    )
+
+
+def why_not_connected(state: Connectivity, event: Connected | Told) -> str | None:
+    """Return why a connect is rejected."""
+    return newer("a connect {} is newer", state.connected, event.stamp)
+
+
+def why_not_disconnected(state: Connectivity, event: Disconnected | Told) -> str | None:
+    """Return why a disconnect is rejected."""
+    opened, closed = state.connected, state.disconnected
+    if opened is not None:
+        if from_other_replica(event.stamp, opened):
+            return f"the session is held by {sender(opened)} since {when(opened)}"
+        if not supersedes(event.stamp, opened):
+            return f"it is older than the connect {told(opened)} that opened the session"
+        if closed is not None and not _ends(closed, opened):
+            return None
+    return newer("a disconnect {} is newer", closed, event.stamp)
+
+
 FACET = Facet(
     name="connectivity",
     state=Connectivity,
@@ -88,4 +132,16 @@ FACET = Facet(
     reducers={Connected: connect, Disconnected: disconnect, Unregistered: unregister},
     kept=kept,
     registers=len,
+    columns=(
+        "connectivity_status",
+        "connectivity_changed_at",
+        "connected_at",
+        "disconnected_at",
+        "connected_originator",
+        "connected_replica",
+    ),
+    values=values,
+    causes=causes,
+    recalled=recalled,
+    reasons={Connected: why_not_connected, Disconnected: why_not_disconnected},
 )

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from projector.domain.attribution import Cause, Past, Shown
 from projector.domain.stamps import Stamp
 from projector.domain.trimmed import Trimmed
 
@@ -22,6 +23,12 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
+
+
+class Told(NamedTuple):
+    """A rejected event as the log knows it."""
+
+    stamp: Stamp
 
 
 class Verdict(Enum):
@@ -60,3 +67,16 @@ class Facet(Generic[S]):
     """What is left of a state when everything is forgotten that the stream still says."""
     registers: Callable[[S], int]
     """How many registers a state has, empty ones included: a measure of the memory it takes."""
+    columns: tuple[str, ...]
+    """Names of the columns that users query."""
+    values: Callable[[S], tuple[Any, ...]]
+    """Returns the values of `columns`; times in Unix ms."""
+    causes: Callable[[S], tuple[Cause | None, ...]]
+    """Returns which event each of the `columns` rests on; None if no event has set it."""
+    recalled: Callable[[Shown, Past], S]
+    """Returns the state that a row shows, as far as its visible columns tell: the reverse of `values`."""
+    reasons: Mapping[type[Any], Callable[[S, Any], str | None]]
+    """By type of event that a reducer rejects: why, given the state and the event; None if the state does not tell.
+
+    Of an event that only the log knows, the stamp is known and nothing else; see `Told`.
+    """

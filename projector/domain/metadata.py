@@ -1,12 +1,14 @@
 """Metadata: a register per key."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 from projector.domain import stamps
+from projector.domain.attribution import Cause, Past, Shown, caused, newer, told
 from projector.domain.events import Json, MetadataUpdated, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Stamp, supersedes, surviving
+from projector.domain.facets import LATE, Facet, Rejection, Told
+from projector.domain.stamps import Stamp, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
 
@@ -65,6 +67,42 @@ def kept(state: Metadata, trimmed: Trimmed) -> Metadata:
     return Metadata(keys, stamps.kept(state.changed, trimmed), stamps.kept(state.unregistered, trimmed))
 
 
+def values(state: Metadata) -> tuple[Any, ...]:
+    """Return the values of the columns; that of `metadata` has JSON texts."""
+    return state.values, time_of(state.changed)
+
+
+def causes(state: Metadata) -> tuple[Cause | None, ...]:
+    """Return the event that each column rests on; the whole of `metadata` on the latest one."""
+    latest = caused(state.changed, MetadataUpdated)
+    return latest, latest
+
+
+def recalled(shown: Shown, past: Past) -> Metadata:
+    """Return the state that a row shows, with the latest event for each key, and without values."""
+    changed = past.at(shown["metadata_changed_at"], MetadataUpdated)
+    keys = {} if changed is None else {name: Key(present=True, value=None, stamp=changed) for name in shown["metadata"]}
+    return Metadata(keys, changed, past.at(shown["unregistered_at"], Unregistered))
+
+
+def why_not_updated(state: Metadata, event: MetadataUpdated | Told) -> str | None:
+    """Return why an update is rejected."""
+    if isinstance(event, Told):
+        return newer("newer events changed every key it names, the latest {}", state.changed, event.stamp)
+    named = {name: state.keys[name] for name in (*event.present, *event.removed) if name in state.keys}
+    if not named:
+        return newer("a metadata event {} is newer", state.changed, event.stamp)
+    some = "; ".join(f"{name!r} was {_done(key)} {told(key.stamp)}" for name, key in islice(named.items(), _KEYS_TOLD))
+    more = f"; and {len(named) - _KEYS_TOLD} more" if len(named) > _KEYS_TOLD else ""
+    return f"every key it names was changed by a newer event: {some}{more}"
+
+
+def _done(key: Key) -> str:
+    return "set" if key.present else "removed"
+
+
+_KEYS_TOLD = 3
+
 FACET = Facet(
     name="metadata",
     state=Metadata,
@@ -72,4 +110,9 @@ FACET = Facet(
     reducers={MetadataUpdated: update, Unregistered: unregister},
     kept=kept,
     registers=lambda state: len(state.keys) + 2,
+    columns=("metadata", "metadata_changed_at"),
+    values=values,
+    causes=causes,
+    recalled=recalled,
+    reasons={MetadataUpdated: why_not_updated},
 )

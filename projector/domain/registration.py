@@ -1,11 +1,12 @@
 """Registration: whether the endpoint is registered, and since when."""
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
+from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import Registered, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection
-from projector.domain.stamps import Stamp, supersedes, surviving
+from projector.domain.facets import LATE, Facet, Rejection, Told
+from projector.domain.stamps import Stamp, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
 Status: TypeAlias = Literal["unknown", "registered", "unregistered"]
@@ -42,6 +43,27 @@ def kept(state: Registration, trimmed: Trimmed) -> Registration:
     return Registration(stamps.kept(state.registered, trimmed), stamps.kept(state.unregistered, trimmed))
 
 
+def values(state: Registration) -> tuple[Any, ...]:
+    """Return the values of the columns."""
+    return state.status, time_of(state.registered), time_of(state.unregistered)
+
+
+def causes(state: Registration) -> tuple[Cause | None, ...]:
+    """Return the event that each column rests on."""
+    began, ended = caused(state.registered, Registered), caused(state.unregistered, Unregistered)
+    return began or ended, began, ended
+
+
+def recalled(shown: Shown, past: Past) -> Registration:
+    """Return the state that a row shows."""
+    return Registration(past.at(shown["registered_at"], Registered), past.at(shown["unregistered_at"], Unregistered))
+
+
+def why_not_registered(state: Registration, event: Registered | Told) -> str | None:
+    """Return why a registration is rejected."""
+    return newer("a registration {} is newer", state.registered, event.stamp)
+
+
 FACET = Facet(
     name="registration",
     state=Registration,
@@ -49,4 +71,9 @@ FACET = Facet(
     reducers={Registered: register, Unregistered: unregister},
     kept=kept,
     registers=len,
+    columns=("registration_status", "registered_at", "unregistered_at"),
+    values=values,
+    causes=causes,
+    recalled=recalled,
+    reasons={Registered: why_not_registered},
 )

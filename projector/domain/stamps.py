@@ -54,6 +54,11 @@ def supersedes(new: Stamp, held: Stamp | None) -> bool:
     return (new.occurred_at, new.position) > (held.occurred_at, held.position)
 
 
+def time_of(held: Stamp | None) -> int | None:
+    """Return the Unix ms of a stamp; None if there is none."""
+    return None if held is None else held.occurred_at
+
+
 def from_other_replica(one: Stamp, other: Stamp) -> bool:
     """Return whether two stamps are known to come from different replicas."""
     return (

@@ -1,20 +1,18 @@
 """Writes the log of changes, `endpoint_change`: what was done to `endpoint_state`, in the same transaction."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import timedelta
 from typing import Any
 
 from projector.domain.endpoint import FACETS, Change
+from projector.domain.explanation import CORRECTED
 from projector.domain.facets import Verdict
 from projector.domain.messages import Message
+from projector.domain.moments import time_text
 from projector.storage.checkpoints import PROJECTION, SHARD, Commit
 from projector.storage.columns import FACET_COLUMNS, TIME, Row
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
-
-CORRECTED = "corrected"
-"""The verdict on what a rebuild or a retry changed."""
 
 CHANNEL = "endpoint_change"
 """Every commit with changes notifies this channel, with its number."""
@@ -142,27 +140,6 @@ def _difference(index: int, before: Any, after: Any) -> tuple[dict[str, Any], di
     return old, new
 
 
-def time_text(unix_ms: int | None) -> str | int | None:
-    """Return a time as Postgres writes it in JSON in UTC.
-
-    A time that only a damaged row can hold stays a number.
-    """
-    if unix_ms is None:
-        return None
-    seconds, ms = divmod(unix_ms, 1000)
-    text = _second(seconds)
-    return unix_ms if text is None else text + _FRACTIONS[ms]
-
-
-@lru_cache(maxsize=10_000)
-def _second(unix_s: int) -> str | None:
-    try:
-        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-_FRACTIONS = tuple(f".{ms:03}".rstrip("0").rstrip(".") + "+00:00" for ms in range(1000))
 _NAMES = tuple(facet.name for facet in FACETS)
 _VERDICTS = {verdict: verdict.value for verdict in Verdict}
 _VISIBLE: tuple[tuple[Callable[[Any], Row], tuple[str, ...], tuple[bool, ...]], ...] = tuple(

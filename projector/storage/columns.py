@@ -13,14 +13,9 @@ from sqlalchemy import BigInteger, Column, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from projector.domain import application, configuration, connectivity, metadata, registration
-from projector.domain.application import Application
-from projector.domain.configuration import Configuration
-from projector.domain.connectivity import Connectivity
 from projector.domain.endpoint import FACETS
 from projector.domain.facets import Facet
 from projector.domain.metadata import Metadata
-from projector.domain.registration import Registration
-from projector.domain.stamps import Register, Stamp
 
 TIME = TIMESTAMP(timezone=True)
 
@@ -49,34 +44,18 @@ def required(name: str, kind: Any, comment: str, default: str | None = None, **o
     return Column(name, kind, nullable=False, server_default=server_default, comment=comment, **options)
 
 
-def _facet(facet: Facet[Any], values: Callable[[Any], Row], *columns: Column[Any]) -> FacetColumns:
+def _facet(facet: Facet[Any], *columns: Column[Any], values: Callable[[Any], Row] | None = None) -> FacetColumns:
     registers = Column(
         f"{facet.name}_registers",
         Text,  # not JSONB: it is read and written as a whole, so parsing it would only cost time
         comment=f"Internal: the registers from which the {facet.name} columns derive. "
         "Each value with its stamp: [stream sequence, Unix ms, originator, replica]",
     )
-    return FacetColumns(facet=facet, columns=columns, values=values, registers=registers)
-
-
-def _at(stamp: Stamp | None) -> int | None:
-    return None if stamp is None else stamp.occurred_at
-
-
-def _value_at(register: Register[str] | None) -> tuple[str | None, int | None]:
-    return (None, None) if register is None else (register.value, register.stamp.occurred_at)
-
-
-def _connectivity(state: Connectivity) -> Row:
-    status, decided_by = state.rests_on
-    opened = state.connected
-    holder = (None, None) if opened is None else (opened.originator, opened.replica)
-    return status, _at(decided_by), _at(opened), _at(state.disconnected), *holder
+    return FacetColumns(facet=facet, columns=columns, values=values or facet.values, registers=registers)
 
 
 _CONNECTIVITY = _facet(
     connectivity.FACET,
-    _connectivity,
     required("connectivity_status", Text, "unknown, connected or disconnected", "'unknown'"),
     Column("connectivity_changed_at", TIME, comment="Time of the connect or disconnect that decides the status"),
     Column("connected_at", TIME, comment="Time of the latest connect"),
@@ -85,28 +64,15 @@ _CONNECTIVITY = _facet(
     Column("connected_replica", Text, comment="Replica of that instance; null: unknown"),
 )
 
-
-def _application(state: Application) -> Row:
-    previous = None if state.previous is None else state.previous.value
-    return *_value_at(state.version), previous
-
-
 _APPLICATION = _facet(
     application.FACET,
-    _application,
     Column("app_version", Text, comment="Application version that the endpoint runs"),
     Column("app_version_changed_at", TIME, comment="Time of the latest event that named the version"),
     Column("previous_app_version", Text, comment="Application version before the latest update"),
 )
 
-
-def _registration(state: Registration) -> Row:
-    return state.status, _at(state.registered), _at(state.unregistered)
-
-
 _REGISTRATION = _facet(
     registration.FACET,
-    _registration,
     required("registration_status", Text, "unknown, registered or unregistered", "'unknown'"),
     Column("registered_at", TIME, comment="Time of the registration; null once the endpoint was unregistered"),
     Column(
@@ -118,33 +84,21 @@ _REGISTRATION = _facet(
 
 
 def _metadata(state: Metadata) -> Row:
-    values = {name: None if value is None else Raw(value) for name, value in state.values.items()}
-    return values, _at(state.changed)
+    texts, changed_at = metadata.values(state)
+    return {name: None if text is None else Raw(text) for name, text in texts.items()}, changed_at
 
 
 _METADATA = _facet(
     metadata.FACET,
-    _metadata,
     required(
         "metadata", JSONB, "Metadata keys and their values; null where the protocol carries no value", "'{}'::jsonb"
     ),
     Column("metadata_changed_at", TIME, comment="Time of the latest metadata event"),
+    values=_metadata,
 )
-
-
-def _configuration(state: Configuration) -> Row:
-    failed = state.failed
-    failure = (
-        (None, None, None, None)
-        if failed is None
-        else (failed.value.config_id, failed.stamp.occurred_at, failed.value.code, failed.value.reason)
-    )
-    return state.status, *_value_at(state.available), *_value_at(state.applied), state.pending_id, *failure
-
 
 _CONFIGURATION = _facet(
     configuration.FACET,
-    _configuration,
     required(
         "config_status",
         Text,
@@ -166,7 +120,9 @@ _CONFIGURATION = _facet(
 FACET_COLUMNS = (_CONNECTIVITY, _APPLICATION, _REGISTRATION, _METADATA, _CONFIGURATION)
 """One for each of `FACETS`, in the same order."""
 
-if tuple(columns.facet for columns in FACET_COLUMNS) != FACETS:
+if tuple(columns.facet for columns in FACET_COLUMNS) != FACETS or any(
+    tuple(column.name for column in columns.columns) != columns.facet.columns for columns in FACET_COLUMNS
+):
     raise AssertionError("every facet of the domain needs its columns, in the same order")
 
 ENDPOINT_ID = Column("endpoint_id", Text, primary_key=True, comment="Endpoint id, as its events name it")

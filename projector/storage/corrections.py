@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Column, DefaultClause
 
+from projector.domain.explanation import CORRECTED
 from projector.storage import change_log
-from projector.storage.change_log import CORRECTED
 from projector.storage.checkpoints import SHARD, Commit
 from projector.storage.columns import FACET_COLUMNS, LAST_EVENT, FacetColumns
 from projector.storage.comparison import BOTH

@@ -1,0 +1,282 @@
+"""The event behind each column, and the sentence for each rejection."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from projector.domain.attribution import Trail
+from projector.domain.endpoint import FACETS, Change, Endpoint, fold
+from projector.domain.events import (
+    AppVersionUpdated,
+    ConfigApplied,
+    ConfigAvailable,
+    ConfigFailed,
+    Connected,
+    Disconnected,
+    Event,
+    MetadataUpdated,
+    Registered,
+    Unregistered,
+)
+from projector.domain.explanation import UNSEEN, Logged, attributed, shown_by, undone, why_logged, why_rejected
+from projector.domain.facets import Verdict
+from tests.support.strategies import histories, stamp
+
+T1, T2 = "1970-01-01T00:00:00.1+00:00", "1970-01-01T00:00:00.2+00:00"
+
+
+def changes_of(*events: Event) -> tuple[dict[str, Endpoint], list[Change]]:
+    endpoints: dict[str, Endpoint] = defaultdict(Endpoint.unseen)
+    changes: list[Change] = []
+    fold(events, endpoints, changes)
+    return dict(endpoints), changes
+
+
+def reasons_of(changes: list[Change]) -> list[tuple[str, str]]:
+    """Return the facet and the sentence of each rejection."""
+    return [
+        (
+            FACETS[change.facet].name,
+            why_rejected(FACETS[change.facet], change.verdict, (type(change.event),), change.event, change.before),
+        )
+        for change in changes
+        if change.verdict is not Verdict.APPLIED
+    ]
+
+
+def columns_of(endpoint: Endpoint) -> dict[str, tuple[Any, Any]]:
+    return dict(attributed(endpoint.states, shown_by(endpoint)))
+
+
+def connected(position: int, at: int, replica: str | None = "x", version: str = "") -> Event:
+    return Connected(stamp(position, at, replica), ("e",), version)
+
+
+def disconnected(position: int, at: int, replica: str | None = "x") -> Event:
+    return Disconnected(stamp(position, at, replica), ("e",))
+
+
+def registered(position: int, at: int, replica: str | None = "x", version: str = "") -> Event:
+    return Registered(stamp(position, at, replica), ("e",), version)
+
+
+def unregistered(position: int, at: int, replica: str | None = "x") -> Event:
+    return Unregistered(stamp(position, at, replica), ("e",))
+
+
+def updated(position: int, at: int, version: str = "v2", replica: str | None = "x") -> Event:
+    return AppVersionUpdated(stamp(position, at, replica), ("e",), version, "v1")
+
+
+def metadata(position: int, at: int, replica: str, *keys: str, removed: tuple[str, ...] = ()) -> Event:
+    return MetadataUpdated(stamp(position, at, replica), ("e",), dict.fromkeys(keys), removed)
+
+
+def announced(position: int, at: int, replica: str = "x", config_id: str = "c1") -> Event:
+    return ConfigAvailable(stamp(position, at, replica), ("e",), config_id)
+
+
+def applied(position: int, at: int, replica: str = "x", config_id: str = "c1") -> Event:
+    return ConfigApplied(stamp(position, at, replica), ("e",), config_id)
+
+
+def failed(position: int, at: int, replica: str = "x", config_id: str = "c1") -> Event:
+    return ConfigFailed(stamp(position, at, replica), ("e",), config_id, 500, None)
+
+
+# Sentences.
+
+REJECTIONS = [
+    pytest.param(
+        [connected(1, 100), disconnected(2, 200, "y")],
+        "connectivity",
+        f"fenced: the session is held by kpc/x since {T1} (position 1)",
+        id="fenced",
+    ),
+    pytest.param(
+        [connected(1, 200), connected(2, 100, "y")],
+        "connectivity",
+        f"late: a connect from kpc/x at {T2} (position 1) is newer",
+        id="older-than-the-connect-held",
+    ),
+    pytest.param(
+        [connected(1, 200), disconnected(2, 100, None)],
+        "connectivity",
+        f"late: it is older than the connect from kpc/x at {T2} (position 1) that opened the session",
+        id="disconnect-older-than-the-connect",
+    ),
+    pytest.param(
+        [connected(1, 50), disconnected(2, 200), disconnected(3, 100, None)],
+        "connectivity",
+        f"late: a disconnect from kpc/x at {T2} (position 2) is newer",
+        id="disconnect-of-a-session-that-has-ended",
+    ),
+    pytest.param(
+        [disconnected(1, 200, None), disconnected(2, 100, "x")],
+        "connectivity",
+        f"late: a disconnect from kpc (replica unknown) at {T2} (position 1) is newer",
+        id="disconnect-without-a-connect",
+    ),
+    pytest.param(
+        [unregistered(1, 200), connected(2, 100, "y")],
+        "connectivity",
+        f"late: it belongs to the life that ended with the unregistration from kpc/x at {T2} (position 1)",
+        id="its-life-has-ended",
+    ),
+    pytest.param(
+        [unregistered(1, 200), unregistered(2, 100, "y")],
+        "metadata",
+        f"late: an unregistration from kpc/x at {T2} (position 1) is newer",
+        id="older-than-the-unregistration-held",
+    ),
+    pytest.param(
+        [updated(1, 200), connected(2, 100, "y", "v1")],
+        "application",
+        f"late: a newer event named the version, from kpc/x at {T2} (position 1)",
+        id="older-than-the-version-held",
+    ),
+    pytest.param(
+        [updated(1, 200), updated(2, 100, replica="y")],
+        "application",
+        f"late: a newer event named the version, from kpc/x at {T2} (position 1)",
+        id="update-older-than-the-version-held",
+    ),
+    pytest.param(
+        [updated(1, 200), updated(2, 100, "", replica="y")],
+        "application",
+        f"late: an update from kpc/x at {T2} (position 1) is newer",
+        id="update-without-a-version",
+    ),
+    pytest.param(
+        [registered(1, 200), registered(2, 100, "y")],
+        "registration",
+        f"late: a registration from kpc/x at {T2} (position 1) is newer",
+        id="older-than-the-registration-held",
+    ),
+    pytest.param(
+        [metadata(1, 100, "x", "a"), metadata(2, 200, "y", "b", removed=("c",)), metadata(3, 50, "z", "a", "c")],
+        "metadata",
+        f"late: every key it names was changed by a newer event: 'a' was set from kpc/x at {T1} (position 1); "
+        f"'c' was removed from kpc/y at {T2} (position 2)",
+        id="older-than-each-key",
+    ),
+    pytest.param(
+        [metadata(1, 100, "x", *"abcde"), metadata(2, 50, "y", *"abcde")],
+        "metadata",
+        "late: every key it names was changed by a newer event: "
+        + "".join(f"'{key}' was set from kpc/x at {T1} (position 1); " for key in "abc")
+        + "and 2 more",
+        id="older-than-many-keys",
+    ),
+    pytest.param(
+        [metadata(1, 200, "x", "a"), metadata(2, 100, "y")],
+        "metadata",
+        f"late: a metadata event from kpc/x at {T2} (position 1) is newer",
+        id="names-no-key",
+    ),
+    pytest.param(
+        [announced(1, 200), announced(2, 100, "y")],
+        "configuration",
+        f"late: an announcement from kpc/x at {T2} (position 1) is newer",
+        id="older-than-the-announcement-held",
+    ),
+    pytest.param(
+        [applied(1, 200), applied(2, 100, "y")],
+        "configuration",
+        f"late: a confirmation from kpc/x at {T2} (position 1) is newer",
+        id="older-than-the-confirmation-held",
+    ),
+    pytest.param(
+        [failed(1, 200), failed(2, 100, "y")],
+        "configuration",
+        f"late: a failure from kpc/x at {T2} (position 1) is newer",
+        id="older-than-the-failure-held",
+    ),
+]
+
+
+@pytest.mark.parametrize(("events", "facet", "sentence"), REJECTIONS)
+def test_a_rejection_names_the_event_that_it_gives_way_to(events: list[Event], facet: str, sentence: str) -> None:
+    _, changes = changes_of(*events)
+    assert (facet, sentence) in reasons_of(changes)
+
+
+@given(histories())
+def test_every_rejection_has_a_reason_that_the_state_tells(events: list[Event]) -> None:
+    _, changes = changes_of(*events)
+    for _, sentence in reasons_of(changes):
+        assert "a newer event had decided" not in sentence
+        assert "another replica held" not in sentence
+
+
+def logged(**fields: Any) -> Logged:
+    empty: dict[str, Any] = dict.fromkeys(Logged._fields)
+    given = {"commit_no": 1, "committed_at": 100, "facet": "application", "previous_event_seq": 1}
+    return Logged(**empty | given | fields)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "done"),
+    [
+        (None, {"app_version": "v1"}, "added the row"),
+        ({"app_version": "v1"}, None, "removed the row"),
+        ({"app_version": "v1", "metadata": {}}, {"app_version": "v2", "metadata": {}}, "changed app_version, metadata"),
+        (None, None, "changed no visible column of the facet"),
+    ],
+)
+def test_a_correction_says_what_it_changed(before: Any, after: Any, done: str) -> None:
+    change = logged(verdict="corrected", before=before, after=after)
+    assert why_logged(change, UNSEEN, Trail(), ()) == f"corrected: a rebuild or a retry at {T1} {done}"
+
+
+def test_a_rejection_whose_cause_the_log_does_not_have_says_so_much() -> None:
+    late = logged(verdict="late", position=1, occurred_at=5, originator="kpc", event="connectivity.connected")
+    assert why_logged(late, UNSEEN, Trail(), (Connected,)) == "late: a newer event had decided what it says"
+    fenced = late._replace(verdict="fenced", facet="connectivity")
+    assert why_logged(fenced, UNSEEN, Trail(), (Disconnected,)) == "fenced: another replica held the session"
+    assert why_logged(late._replace(facet="of a later version"), UNSEEN, Trail(), ()) is None
+
+
+def test_undoing_the_first_change_of_a_row_leaves_the_facet_unset() -> None:
+    first = logged(after={"app_version": "v1"}, previous_event_seq=0)
+    assert undone({**UNSEEN, "app_version": "v1", "last_event_seq": 3}, first) == {**UNSEEN, "last_event_at": None}
+
+
+# Columns.
+
+
+@given(histories())
+def test_the_event_behind_a_column_explains_its_value(events: list[Event]) -> None:
+    """Alone it gives the value; or the value is another one without it, or without all events of its type."""
+    endpoints, _ = changes_of(*events)
+    for endpoint_id, endpoint in endpoints.items():
+        for name, (value, cause) in columns_of(endpoint).items():
+            if cause is None:
+                assert value == UNSEEN[name]
+                continue
+            (event,) = (one for one in events if one.stamp.position == cause.stamp.position)
+            assert endpoint_id in event.endpoint_ids
+            assert isinstance(event, cause.kinds)
+            if name == "metadata":  # each key has an event of its own
+                continue
+            assert shown_after(endpoint_id, event)[name] == value or value not in (
+                shown_after(endpoint_id, *(one for one in events if one is not event))[name],
+                shown_after(endpoint_id, *(one for one in events if not isinstance(one, cause.kinds)))[name],
+            )
+
+
+def shown_after(endpoint_id: str, *events: Event) -> Mapping[str, Any]:
+    """Return the columns of an endpoint after some events."""
+    return shown_by(changes_of(*events)[0].get(endpoint_id) or Endpoint.unseen())
+
+
+def test_a_value_that_no_event_implies_has_no_event() -> None:
+    endpoint = changes_of(connected(1, 100, version="v1"), metadata(2, 200, "x", "a"))[0]["e"]
+    shown = shown_by(endpoint)
+    tampered = attributed(endpoint.states, {**shown, "app_version": "wrong", "metadata": {"b": 1}})
+    assert tampered["app_version"] == ("wrong", None)
+    assert tampered["metadata"] == ({"b": 1}, None)
+    assert tampered["app_version_changed_at"][1] is not None
