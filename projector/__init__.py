@@ -11,6 +11,7 @@ from projector.version import __version__
 
 if TYPE_CHECKING:
     from projector.app.dead_letters import Retried
+    from projector.app.explain import ExplainedColumn, ExplainedEvent, Explanation
     from projector.app.notifications import (
         Active,
         CaughtUp,
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
         HeldRowsRefusedError,
         LoginRefusedAgainError,
         MessagesSkippedError,
+        MomentUnknownError,
         NoDeadLetterError,
+        NoEndpointError,
         NotMigratedError,
         NotPermittedError,
         OtherStreamError,
@@ -94,6 +97,9 @@ __all__ = [
     "Differences",
     "EventsLostError",
     "Examination",
+    "ExplainedColumn",
+    "ExplainedEvent",
+    "Explanation",
     "FatalError",
     "Finding",
     "Heartbeat",
@@ -104,7 +110,9 @@ __all__ = [
     "Mention",
     "Message",
     "MessagesSkippedError",
+    "MomentUnknownError",
     "NoDeadLetterError",
+    "NoEndpointError",
     "NotListening",
     "NotMigratedError",
     "NotPermittedError",
@@ -142,6 +150,7 @@ __all__ = [
 
 _MODULES = {
     "projector.app.dead_letters": ("Retried",),
+    "projector.app.explain": ("ExplainedColumn", "ExplainedEvent", "Explanation"),
     "projector.doctor.examination": ("Examination",),
     "projector.doctor.findings": ("Finding",),
     "projector.app.notifications": (
@@ -184,7 +193,9 @@ _MODULES = {
         "HeldRowsRefusedError",
         "LoginRefusedAgainError",
         "MessagesSkippedError",
+        "MomentUnknownError",
         "NoDeadLetterError",
+        "NoEndpointError",
         "NotMigratedError",
         "NotPermittedError",
         "OtherStreamError",

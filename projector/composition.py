@@ -5,7 +5,7 @@ Each method imports the parts that it builds, so that a short command does not l
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
+    from projector.app.explain import Look, Sender
     from projector.app.observers import Observer
     from projector.app.ports import Source
     from projector.app.supervisor import Supervisor
@@ -150,6 +151,23 @@ class Composition:
 
         async with self._connected("view") as client:
             yield StreamView(client, self._settings.stream, self._filters(client))
+
+    @asynccontextmanager
+    async def open_look(self) -> AsyncIterator[Look]:
+        """Yield a function that looks at messages of the stream, over a connection that its first use opens."""
+        from projector.app.explain import sender_of
+
+        async with AsyncExitStack() as opened:
+            view: StreamView | None = None
+
+            async def look(position: int) -> Sender | None:
+                nonlocal view
+                if view is None:
+                    view = await opened.enter_async_context(self.open_view())
+                message = await view.message(position)
+                return None if message is None else sender_of(message, self.codec)
+
+            yield look
 
     def probe(self, purpose: str) -> Probe:
         """Return what reads the tables for the monitor and for `wait`; the purpose shows in `pg_stat_activity`."""

@@ -29,6 +29,8 @@ ProjectorError
     ├── StreamTrimmedError
     ├── RebuildRunningError
     ├── NoDeadLetterError
+    ├── NoEndpointError
+    ├── MomentUnknownError
     └── QueryRefusedError
 
 An error carries its facts as attributes.
@@ -283,6 +285,26 @@ class NoDeadLetterError(FatalError):
     def __init__(self, position: int) -> None:
         super().__init__(f"there is no dead letter at position {position}; see `projector dead-letters list`")
         self.position = position
+
+
+class NoEndpointError(FatalError):
+    """No event has named this endpoint, as far as is known."""
+
+    def __init__(self, endpoint_id: str, *, looked_in: str) -> None:
+        super().__init__(f"there is no endpoint {endpoint_id!r} in {looked_in}; check its id")
+        self.endpoint_id = endpoint_id
+        self.looked_in = looked_in
+
+
+class MomentUnknownError(FatalError):
+    """The log of changes does not go back to this moment."""
+
+    def __init__(self, *, at: str, since: str | None) -> None:
+        known = "changes are not recorded" if since is None else f"the log of changes begins at {since}"
+        remedy = "set PROJECTOR_CHANGES for the future" if since is None else "ask for a later moment"
+        super().__init__(f"the state at {at} is unknown: {known}; {remedy}")
+        self.at = at
+        self.since = since
 
 
 class QueryRefusedError(FatalError):

@@ -14,9 +14,11 @@ from projector.monitoring.sampler import SAMPLE_PERIOD_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from projector.app.dead_letters import Retried
+    from projector.app.explain import Explanation
     from projector.app.rebuild import Progress, Report
     from projector.app.status import Status
     from projector.app.supervisor import Supervisor
@@ -178,6 +180,26 @@ class Projector:
                 rules_version=self.rules.version,
             )
 
+    async def explain(self, endpoint_id: str, *, at: datetime | None = None, events: int | None = 20) -> Explanation:
+        """Return the event behind each column of an endpoint, and what came of its latest events.
+
+        Args:
+            endpoint_id: the endpoint.
+            at: explain the columns as they were at this moment (UTC unless it has an offset).
+            events: how many of the latest events to return; None: all that are known.
+
+        Raises:
+            NoEndpointError: there is no such endpoint.
+            MomentUnknownError: the log of changes does not go back to the moment.
+        """
+        from projector.app.explain import Scope, explain
+        from projector.storage import explanation
+        from projector.stream.protocol import event_names
+
+        scope = Scope(None if at is None else _unix_ms(at), events)
+        async with explanation.opened(self._database_url) as records, self._parts.open_look() as look:
+            return await explain(records, endpoint_id, event_names, scope=scope, look=look)
+
     async def wait(self, position: int, *, timeout_s: float | None = None) -> Waited:
         """Return as soon as everything up to a position is folded and can be read, or the timeout is over."""
         from projector.app.waiting import Waited, wait_for
@@ -298,3 +320,9 @@ class Projector:
             ).run()
         finally:
             await staging.close()
+
+
+def _unix_ms(moment: datetime) -> int:
+    from datetime import UTC
+
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

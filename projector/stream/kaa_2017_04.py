@@ -66,12 +66,16 @@ def _config_updated(record: Record, stamp: Stamp) -> Sequence[Event]:
 REVISION = Revision(
     name="kaa-2017-04",
     event_types={
-        "connectivity.connected": EventType(schema="connected", translate=_connected),
-        "connectivity.disconnected": EventType(schema="disconnected", translate=_disconnected),
-        "lifecycle.registered": EventType(schema="registered", translate=_registered),
-        "lifecycle.appversion-updated": EventType(schema="app-version-updated", translate=_app_version_updated),
-        "metadata.updated": EventType(schema="metadata-updated", translate=_metadata_updated),
-        "config.new-available": EventType(schema="new-config-available", translate=_new_config_available),
-        "config.updated": EventType(schema="config-updated", translate=_config_updated),
+        "connectivity.connected": EventType(schema="connected", translate=_connected, kinds=(Connected,)),
+        "connectivity.disconnected": EventType(schema="disconnected", translate=_disconnected, kinds=(Disconnected,)),
+        "lifecycle.registered": EventType(schema="registered", translate=_registered, kinds=(Registered,)),
+        "lifecycle.appversion-updated": EventType(
+            schema="app-version-updated", translate=_app_version_updated, kinds=(AppVersionUpdated,)
+        ),
+        "metadata.updated": EventType(schema="metadata-updated", translate=_metadata_updated, kinds=(MetadataUpdated,)),
+        "config.new-available": EventType(
+            schema="new-config-available", translate=_new_config_available, kinds=(ConfigAvailable,)
+        ),
+        "config.updated": EventType(schema="config-updated", translate=_config_updated, kinds=(ConfigApplied,)),
     },
 )

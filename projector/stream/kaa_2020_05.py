@@ -90,13 +90,17 @@ def _checked_key(key: str) -> str:
 REVISION = Revision(
     name="kaa-2020-05",
     event_types={
-        "connectivity.connected": EventType(schema="connected", translate=_connected),
-        "connectivity.disconnected": EventType(schema="disconnected", translate=_disconnected),
-        "lifecycle.registered": EventType(schema="registered", translate=_registered),
-        "lifecycle.unregistered": EventType(schema="unregistered", translate=_unregistered),
-        "lifecycle.appversion-updated": EventType(schema="app-version-updated", translate=_app_version_updated),
-        "metadata.updated": EventType(schema="metadata-updated", translate=_metadata_updated),
-        "config.updated": EventType(schema="config-updated", translate=_config_updated),
-        "config.applied": EventType(schema="config-applied", translate=_config_applied),
+        "connectivity.connected": EventType(schema="connected", translate=_connected, kinds=(Connected,)),
+        "connectivity.disconnected": EventType(schema="disconnected", translate=_disconnected, kinds=(Disconnected,)),
+        "lifecycle.registered": EventType(schema="registered", translate=_registered, kinds=(Registered,)),
+        "lifecycle.unregistered": EventType(schema="unregistered", translate=_unregistered, kinds=(Unregistered,)),
+        "lifecycle.appversion-updated": EventType(
+            schema="app-version-updated", translate=_app_version_updated, kinds=(AppVersionUpdated,)
+        ),
+        "metadata.updated": EventType(schema="metadata-updated", translate=_metadata_updated, kinds=(MetadataUpdated,)),
+        "config.updated": EventType(schema="config-updated", translate=_config_updated, kinds=(ConfigAvailable,)),
+        "config.applied": EventType(
+            schema="config-applied", translate=_config_applied, kinds=(ConfigApplied, ConfigFailed)
+        ),
     },
 )

@@ -1,6 +1,7 @@
 """The protocol revisions that this version supports."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from projector.errors import SettingError
 from projector.stream import kaa_2017_04, kaa_2020_05
@@ -22,3 +23,9 @@ def find_revision(name: str) -> Revision:
         return REVISIONS[name]
     except KeyError:
         raise SettingError(f"PROJECTOR_REVISION={name!r}: known revisions are {', '.join(sorted(REVISIONS))}") from None
+
+
+def event_names(revision: str) -> Mapping[type[Any], str]:
+    """Return the `{group}.{type}` of each type of domain event; none if this version does not know the revision."""
+    known = REVISIONS.get(revision)
+    return {} if known is None else known.names

@@ -23,6 +23,8 @@ class EventType:
     """Name of its file in `schemas/<revision>/`, without the extension."""
     translate: Translate
     """Translates a wire record and its stamp into domain events; raises PoisonError."""
+    kinds: tuple[type[Any], ...]
+    """Types of the domain events that it may be translated into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +39,8 @@ class Revision:
     def groups(self) -> frozenset[str]:
         """The groups of these types, which are the only ones to subscribe to."""
         return frozenset(event_type.partition(".")[0] for event_type in self.event_types)
+
+    @property
+    def names(self) -> Mapping[type[Any], str]:
+        """The `{group}.{type}` of each type of domain event."""
+        return {kind: name for name, event_type in self.event_types.items() for kind in event_type.kinds}

@@ -1,7 +1,8 @@
 """The public API as programs use it: checked by mypy in strict mode, and never run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_type
 
@@ -15,6 +16,9 @@ from projector import (
     DeadLetter,
     Differences,
     Examination,
+    ExplainedColumn,
+    ExplainedEvent,
+    Explanation,
     FatalError,
     Finding,
     Heartbeat,
@@ -141,6 +145,11 @@ async def use() -> None:
 
         assert_type(await projector.status(), Status)
         assert_type(await projector.census(), Census)
+        explanation = await projector.explain("kettle-1")
+        assert_type(explanation, Explanation)
+        assert_type(explanation.columns, Mapping[str, ExplainedColumn])
+        assert_type(explanation.events, Sequence[ExplainedEvent])
+        assert_type(await projector.explain("kettle-1", at=datetime.now(UTC), events=None), Explanation)
         assert_type(await projector.wait(7), Waited)
         assert_type((await projector.wait(7, timeout_s=1.5)).reached, bool)
         examination = await projector.doctor(nats_monitoring="http://nats:8222")

@@ -14,7 +14,7 @@ from projector.domain.messages import Message, Origin, Skipped
 from projector.errors import PoisonError, PoisonReason, SettingError
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from projector.stream.protocol import REVISIONS
+from projector.stream.protocol import REVISIONS, event_names
 from tests.support.wire_samples import (
     CODECS,
     KINDS,
@@ -48,6 +48,16 @@ def test_every_type_has_a_sample() -> None:
     assert {name: set(samples) for name, samples in SAMPLES.items()} == {
         name: set(revision.event_types) for name, revision in REVISIONS.items()
     }
+
+
+def test_each_type_says_which_events_it_is_translated_into() -> None:
+    for name, samples in SAMPLES.items():
+        told = {event_type: set(one.kinds) for event_type, one in REVISIONS[name].event_types.items()}
+        made = {event_type: {type(event) for event in events} for event_type, (_, events) in samples.items()}
+        assert all(kinds <= told[event_type] for event_type, kinds in made.items())
+        assert set(event_names(name)) == set().union(*told.values())
+        assert sum(map(len, told.values())) == len(event_names(name))
+    assert event_names("kaa-2038-01") == {}
 
 
 @each_kind

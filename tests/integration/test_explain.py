@@ -1,0 +1,226 @@
+"""Explanations of endpoints, from the database and from the stream."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from projector import resources
+from projector.app.explain import ExplainedColumn, Explanation
+from projector.errors import MomentUnknownError, NoEndpointError
+from projector.runtime import Projector
+from projector.stream.codec import Codec
+from tests.support.fixtures import Event, Wire
+from tests.support.scene import Scene
+
+T = 1_700_000_000_000
+AT = datetime.fromtimestamp(T // 1000, UTC)
+
+
+@pytest.fixture
+def life(event: Event) -> list[Wire]:
+    """An endpoint whose disconnect is fenced, whose connect is late, and whose configuration is pending."""
+    return [
+        event("lifecycle.registered", "e1", originator="epr", appVersionName="v1", originatorReplicaId="epr-1"),
+        event("connectivity.connected", "e1", appVersionName="v2", originatorReplicaId="kpc-1", timestamp=T + 1000),
+        event("connectivity.disconnected", endpointIds=["e1"], originatorReplicaId="kpc-2", timestamp=T + 2000),
+        event("connectivity.connected", "e1", originatorReplicaId="kpc-2", timestamp=T + 500),
+        event("config.new-available", "e1", configId="c1", originatorReplicaId="cfg-1", timestamp=T + 3000),
+        event("metadata.updated", "e1", added=["site"], originatorReplicaId="epr-1", timestamp=T + 4000),
+    ]
+
+
+async def explain(scene: Scene, endpoint_id: str = "e1", **options: Any) -> Explanation:
+    return await Projector(scene.settings()).explain(endpoint_id, **options)
+
+
+async def now(scene: Scene) -> datetime:
+    ((moment,),) = await scene.query("SELECT clock_timestamp()")
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def reasons(found: Explanation) -> list[tuple[int | None, str]]:
+    return [(event.position, event.reason) for event in found.events if event.reason is not None]
+
+
+async def test_each_column_has_the_event_that_set_it(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    found = await explain(scene)
+    columns = found.columns
+    at = AT + timedelta(seconds=1)
+    status = ExplainedColumn(
+        value="connected",
+        event="connectivity.connected",
+        position=2,
+        occurred_at=at,
+        originator="kpc",
+        replica="kpc-1",
+    )
+    assert columns["connectivity_status"] == status
+    assert columns["connected_at"] == replace(status, value=at)
+    assert columns["connected_replica"] == replace(status, value="kpc-1")
+    assert columns["app_version"] == replace(status, value="v2")
+    assert columns["disconnected_at"] == ExplainedColumn(value=None)
+    assert columns["registration_status"].event == "lifecycle.registered"
+    assert (columns["config_pending_id"].value, columns["config_pending_id"].event) == ("c1", "config.new-available")
+    assert (columns["metadata"].value, columns["metadata"].event) == ({"site": None}, "metadata.updated")
+    assert (columns["last_event_seq"].value, columns["last_event_seq"].event) == (6, "metadata.updated")
+    ((row,),) = await scene.query(
+        "SELECT array_agg(column_name::text) FROM information_schema.columns WHERE table_name = 'endpoint_state'"
+    )
+    assert set(columns) == {name for name in row if not name.endswith("_registers")} - {"endpoint_id"}
+
+
+async def test_each_rejection_has_a_reason_in_the_log(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    found = await explain(scene)
+    held = "kpc/kpc-1 {} 2023-11-14T22:13:21+00:00 (position 2)"
+    assert reasons(found) == [
+        (4, f"late: a connect from {held.format('at')} is newer"),
+        (3, f"fenced: the session is held by {held.format('since')}"),
+    ]
+    assert [(event.position, event.facet) for event in found.events] == [
+        (6, "metadata"),
+        (5, "configuration"),
+        (4, "connectivity"),
+        (3, "connectivity"),
+        (2, "application"),
+        (2, "connectivity"),
+        (1, "application"),
+        (1, "registration"),
+    ]
+    assert found.events[0].after == {"metadata": {"site": None}, "metadata_changed_at": "2023-11-14T22:13:24+00:00"}
+    assert not found.older
+
+
+async def test_only_some_events_are_shown_and_the_reasons_stay(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    every, some = await explain(scene), await explain(scene, events=3)
+    assert (some.events, some.older) == (every.events[:3], True)
+    none = await explain(scene, events=0)
+    assert (none.events, none.older, none.columns) == ([], True, every.columns)
+
+
+async def test_without_a_log_the_registers_answer_and_the_stream_tells_the_type(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life[:2], life[3])
+    await scene.fold()
+    found = await explain(scene)
+    assert (found.events, found.known_since, found.unknown) == ([], None, None)
+    # The register alone does not tell whether a late connect or another event was the last.
+    last = found.columns["last_event_seq"]
+    assert (last.value, last.event, last.originator, last.replica) == (3, "connectivity.connected", "kpc", "kpc-2")
+
+
+async def test_without_the_message_or_nats_the_type_is_unknown_and_it_says_so(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life[:2], life[3])
+    await scene.fold()
+    elsewhere = Projector(scene.settings(nats_url="nats://127.0.0.1:1"))
+    found = await elsewhere.explain("e1")
+    assert found.columns["connectivity_status"].event == "connectivity.connected"
+    assert found.columns["last_event_seq"].event is None
+    assert "not reachable" in (found.unknown or "")
+
+
+async def test_the_columns_at_a_moment_are_explained_as_they_were(scene: Scene, life: list[Wire], event: Event) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    before, moment = await explain(scene), await now(scene)
+    await scene.publish(
+        event("connectivity.disconnected", endpointIds=["e1"], originatorReplicaId="kpc-1", timestamp=T + 9000),
+        event("connectivity.connected", "e1", appVersionName="v3", originatorReplicaId="x", timestamp=T + 9500),
+        event("config.updated", "e1", configId="c1", originatorReplicaId="cfg-1", timestamp=T + 9500),
+        event("metadata.updated", "e1", removed=["site"], originatorReplicaId="epr-1", timestamp=T + 9500),
+    )
+    await scene.fold(changes="7d")
+    then = await explain(scene, at=moment)
+    assert then.columns == before.columns
+    assert then.events == before.events
+    assert (await explain(scene)).columns != before.columns
+
+
+async def test_a_moment_that_the_log_does_not_reach_is_an_error(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold()
+    moment = await now(scene)
+    with pytest.raises(MomentUnknownError, match="changes are not recorded"):
+        await explain(scene, at=moment)
+    await scene.fold(changes="7d")
+    with pytest.raises(MomentUnknownError, match="the log of changes begins at"):
+        await explain(scene, at=moment)
+
+
+@pytest.mark.parametrize("endpoint_id", ["e2", "", "a\0b", "\udcff", "x" * 5000])
+async def test_an_unknown_endpoint_is_an_error(scene: Scene, life: list[Wire], endpoint_id: str) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    with pytest.raises(NoEndpointError, match="there is no endpoint"):
+        await explain(scene, endpoint_id)
+
+
+async def test_an_endpoint_that_came_later_is_unknown_at_a_moment(scene: Scene, life: list[Wire], event: Event) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    moment = await now(scene)
+    await scene.publish(event("connectivity.connected", "e2"))
+    await scene.fold(changes="7d")
+    with pytest.raises(NoEndpointError, match="at that moment"):
+        await explain(scene, "e2", at=moment)
+
+
+async def test_what_a_rebuild_changed_is_a_correction(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    await scene.query("UPDATE endpoint_state SET app_version = 'wrong', metadata = '{}'")
+    damaged = await explain(scene)
+    assert damaged.columns["app_version"] == ExplainedColumn(value="wrong")
+    assert damaged.columns["metadata"] == ExplainedColumn(value={})
+    await Projector(scene.settings()).rebuild()
+    found = await explain(scene)
+    assert found.columns["app_version"].value == "v2"
+    assert [event.reason for event in found.events[:2]] == [
+        f"corrected: a rebuild or a retry at {(found.events[0].reason or '').split()[7]} changed {column}"
+        for column in ("app_version", "metadata")
+    ]
+    assert (found.events[0].before, found.events[0].after) == ({"app_version": "wrong"}, {"app_version": "v2"})
+    assert reasons(found)[2:] == reasons(damaged)
+
+
+async def test_a_row_that_a_rebuild_removed_still_has_its_events(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    await scene.query("UPDATE endpoint_state SET endpoint_id = 'e9'")
+    await Projector(scene.settings()).rebuild()
+    found = await explain(scene, "e9")
+    assert {column.value for column in found.columns.values()} == {None}
+    assert {event.reason.rsplit(" ", 3)[1:] == ["removed", "the", "row"] for event in found.events if event.reason} == {
+        True
+    }
+
+
+async def test_both_meanings_of_config_updated_are_told_apart(scene: Scene) -> None:
+    codec_2020 = Codec("kaa-2020-05", resources.folder("schemas"))
+    header = {"correlationId": "", "timestamp": T, "timeout": 0, "originatorReplicaId": "cfg-1", "endpointId": "e1"}
+    record = header | {"appVersionName": "v1", "configId": "c1"}
+    failed = record | {"statusCode": 500, "reasonPhrase": "no", "timestamp": T + 2000, "originatorReplicaId": "x"}
+    late = failed | {"timestamp": T + 1000, "originatorReplicaId": "y"}
+    await scene.publish(
+        *(
+            (f"kaa.v1.events.cfg.endpoint.{name}", codec_2020.encode(name, fields))
+            for name, fields in (
+                ("config.updated", record | {"content": b"secret"}),
+                ("config.applied", failed),
+                ("config.applied", late),
+            )
+        )
+    )
+    await scene.fold(changes="7d", revision="kaa-2020-05")
+    found = await explain(scene)  # the revision is that of the checkpoint
+    assert found.columns["config_available_id"].event == "config.updated"
+    assert (found.columns["config_status"].value, found.columns["config_status"].event) == ("failed", "config.applied")
+    assert reasons(found) == [(3, "late: a failure from cfg/x at 2023-11-14T22:13:22+00:00 (position 2) is newer")]
+    assert "secret" not in str(found)

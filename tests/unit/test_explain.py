@@ -1,0 +1,51 @@
+"""Explanations from the row of an endpoint and the log of changes, in memory."""
+
+from typing import Any
+
+from hypothesis import given
+
+from projector.app.explain import Scope, explain
+from projector.domain.endpoint import Change
+from projector.domain.events import ConfigAvailable, Connected, Disconnected, Event, Registered, Unregistered
+from projector.domain.facets import Verdict
+from projector.domain.messages import Message
+from projector.stream import subjects
+from projector.stream.protocol import event_names
+from tests.support.memory.database import MemoryDatabase
+from tests.support.memory.records import MemoryRecords
+from tests.support.strategies import histories
+from tests.unit.test_explanation import changes_of, reasons_of
+
+NAMES = event_names("kaa-2020-05")
+
+
+async def from_log(endpoint_id: str, *events: Event, limit: int | None = None) -> tuple[Any, list[Change]]:
+    """Return the explanation of an endpoint from its row and its log, and what the fold did."""
+    endpoints, changes = changes_of(*events)
+    database = MemoryDatabase()
+    database.live.endpoints.update(endpoints)
+    for change in changes:
+        event = change.event
+        subject = subjects.build(event.stamp.originator, NAMES[type(event)])
+        database.changes.append((change, Message(event.stamp.position, event.stamp.position, subject, b"")))
+    records = MemoryRecords(database, revision="kaa-2020-05")
+    found = await explain(records, endpoint_id, event_names, scope=Scope(limit=limit))
+    return found, [change for change in changes if change.endpoint_id == endpoint_id][::-1]
+
+
+@given(histories())
+async def test_the_log_gives_the_same_reasons_as_the_stream(events: list[Event]) -> None:
+    endpoints, _ = changes_of(*events)
+    for endpoint_id in endpoints:
+        found, changes = await from_log(endpoint_id, *events)
+        assert len(found.events) == len(changes)
+        for explained, change in zip(found.events, changes, strict=True):
+            if change.verdict is Verdict.APPLIED:
+                assert explained.reason is None
+                continue
+            ((_, exact),) = reasons_of([change])
+            if type(change.event) in (Connected, Disconnected, Registered, Unregistered, ConfigAvailable):
+                assert explained.reason == exact
+            else:  # the log does not say what the event said
+                assert explained.reason.startswith(f"{change.verdict.value}: ")
+                assert "had decided" not in explained.reason
