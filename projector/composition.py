@@ -97,7 +97,10 @@ class Composition:
             return None
         from projector.monitoring.about import About
         from projector.monitoring.monitor import Monitor, MonitorOptions
+        from projector.monitoring.ports import Readers
         from projector.monitoring.server import Address
+        from projector.storage.endpoints import EndpointReader
+        from projector.stream.codec import encode_text
 
         about = About(
             version=__version__,
@@ -112,7 +115,12 @@ class Composition:
             sample_period_s=sample_period_s,
             observer=observer,
         )
-        return Monitor(about, self.codec, self.open_view, self.probe("monitoring"), options)
+        readers = Readers(
+            open_stats=self.open_view,
+            database=self.probe("monitoring"),
+            endpoints=EndpointReader(self._settings.database_url, self._settings.stream, encode_text),
+        )
+        return Monitor(about, self.codec, readers, options)
 
     @asynccontextmanager
     async def open_source(self) -> AsyncIterator[Source]:

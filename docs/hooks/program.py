@@ -48,7 +48,7 @@ __all__ = [
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT / "projector" / "cli" / "log.py"
-HTTP_SERVER = ROOT / "projector" / "monitoring" / "server.py"
+HTTP_SERVER = tuple(ROOT / "projector" / "monitoring" / f"{name}.py" for name in ("server", "api"))
 
 CHECKS: Sequence[Check[Any]] = examination.CHECKS
 EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL)
@@ -121,4 +121,7 @@ def log_events() -> Sequence[str]:
 
 def http_endpoints() -> Sequence[str]:
     """Return the paths that the daemon serves."""
-    return re.findall(r'web\.get\("([^"]+)"', HTTP_SERVER.read_text(encoding="utf-8"))
+    found = [
+        path for file in HTTP_SERVER for path in re.findall(r'web\.get\("([^"]+)"', file.read_text(encoding="utf-8"))
+    ]
+    return [path.replace("{id:[^/]+}", "ID") for path in found if "{rest" not in path]

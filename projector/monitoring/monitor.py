@@ -14,11 +14,12 @@ from projector.app.ports import Decoder
 from projector.app.status import Status
 from projector.monitoring.about import About
 from projector.monitoring.answers import Answers
+from projector.monitoring.api import Api
 from projector.monitoring.health import Health
 from projector.monitoring.history import History
 from projector.monitoring.liveness import Liveness
 from projector.monitoring.metrics import Metrics
-from projector.monitoring.ports import Database, OpenStats
+from projector.monitoring.ports import Readers
 from projector.monitoring.sampler import Sampler
 from projector.monitoring.server import Address, Server
 from projector.monitoring.skew import ClockSkew
@@ -45,20 +46,22 @@ class Monitor:
     Enter it on the daemon's event loop.
     """
 
-    def __init__(
-        self, about: About, decoder: Decoder, open_stats: OpenStats, database: Database, options: MonitorOptions
-    ) -> None:
+    def __init__(self, about: About, decoder: Decoder, readers: Readers, options: MonitorOptions) -> None:
         """Open nothing yet."""
         self._options = options
         self._liveness = Liveness(options.heartbeat_period_s)
         self._history = History(options.sample_period_s)
         self._sampler = Sampler(
-            open_stats, database, name=about.stream, rules_version=about.rules, period_s=options.sample_period_s
+            readers.open_stats,
+            readers.database,
+            name=about.stream,
+            rules_version=about.rules,
+            period_s=options.sample_period_s,
         )
         health = Health(self._liveness, self._sampler, self._history, ready_lag_s=options.ready_lag_s)
         self._metrics = Metrics(about, self._liveness, health)
         answers = Answers(about, self._liveness, self._sampler, self._history, health)
-        self._server = Server(answers, self._metrics.scrape)
+        self._server = Server(answers, Api(readers.endpoints), self._metrics.scrape)
         skew = ClockSkew(decoder, self._metrics.note_skew)
         self.observers: tuple[Observer, ...] = (self._liveness, self._history, self._metrics, skew)
         """Receives the notifications of the daemon."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from projector.app.status import StreamStats
+from projector.domain.lookup import ChangeCursor, Found, Json, LogState, SearchedLetters, SessionCursor
 from projector.domain.summary import Slice, Summary
 
 
@@ -40,9 +42,54 @@ class Database(Pages, Protocol):
         ...
 
 
+class Endpoints(Protocol):
+    """Read access to single endpoints, one call at a time; implemented by `storage.endpoints.EndpointReader`."""
+
+    async def search(self, prefix: str, after: str, limit: int) -> Found[str]:
+        """Return endpoints whose id begins with a prefix and comes after an id, in the order of bytes."""
+        ...
+
+    async def state(self, endpoint_id: str) -> Json | None:
+        """Return the visible columns of an endpoint, and since when changes are recorded; None: no such endpoint."""
+        ...
+
+    async def exists(self, endpoint_id: str) -> bool:
+        """Return whether there is a row of an endpoint."""
+        ...
+
+    async def sessions(
+        self, endpoint_id: str, before: SessionCursor | None, limit: int
+    ) -> tuple[LogState, Found[SessionCursor]]:
+        """Return sessions, the latest first."""
+        ...
+
+    async def changes(
+        self, endpoint_id: str, before: ChangeCursor | None, limit: int
+    ) -> tuple[LogState, Found[ChangeCursor]]:
+        """Return changes, the latest first."""
+        ...
+
+    async def dead_letters(self, endpoint_id: str, before: int | None, limit: int) -> SearchedLetters:
+        """Return dead letters in any state whose payload has the id, the newest first."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect at once."""
+        ...
+
+
 class OpenStats(Protocol):
     """Opens a connection to the stream."""
 
     def __call__(self) -> AbstractAsyncContextManager[StreamStats]:
         """Return a context manager that connects and disconnects."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readers:
+    """What monitoring reads from."""
+
+    open_stats: OpenStats
+    database: Database
+    endpoints: Endpoints

@@ -11,9 +11,12 @@ from aiohttp import web
 from projector.app.notifications import Listening, Notification, NotListening
 from projector.monitoring import page
 from projector.monitoring.answers import Answers, to_json
+from projector.monitoring.api import Api
 
 BIND_AGAIN_S = 5.0
 _SHUTDOWN_S = 1.0
+_LONGEST_LINE = 16_384
+"""In bytes: the longest endpoint id, percent-encoded, and some more."""
 _PORT = re.compile(r":\d*$")
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -41,17 +44,24 @@ class Address(NamedTuple):
 
 
 class Server:
-    """Serves answers and metrics, read-only."""
+    """Serves the page, answers and metrics, read-only."""
 
-    def __init__(self, answers: Answers, scrape: Callable[[str], tuple[bytes, str]]) -> None:
+    def __init__(self, answers: Answers, api: Api, scrape: Callable[[str], tuple[bytes, str]]) -> None:
         """Take what to serve; `scrape` returns the metrics and their content type for an `Accept` header."""
         self._answers = answers
+        self._api = api
         self._scrape = scrape
         self._page = page.load()
 
     async def serve(self, address: Address, notify: Callable[[Notification], None]) -> None:
         """Listen until cancelled; while the port is taken, report it once and retry."""
-        runner = web.AppRunner(self._app(address), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S)
+        runner = web.AppRunner(
+            self._app(address),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_SHUTDOWN_S,
+            max_line_size=_LONGEST_LINE,
+        )
         await runner.setup()
         try:
             await _bind(runner, address, notify)
@@ -59,6 +69,7 @@ class Server:
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
+            self._api.close()
 
     def _app(self, address: Address) -> web.Application:
         app = web.Application(middlewares=[_refuse_foreign_names] if address.is_loopback else [])
@@ -71,6 +82,7 @@ class Server:
                 web.get("/status", self._get_status),
                 web.get("/history", self._get_history),
                 web.get("/metrics", self._get_metrics),
+                *self._api.routes(),
             ]
         )
         return app

@@ -149,6 +149,13 @@ class Codec:
         return _Route(originator, parsed.type, self._schemas[parsed.type], event_type.translate)
 
 
+def encode_text(text: str) -> bytes:
+    """Return a text as every revision writes it into a payload."""
+    written = BytesIO()
+    fastavro.schemaless_writer(written, "string", text)
+    return written.getvalue()
+
+
 def _load(path: Path, event_type: EventType) -> Any:
     try:
         return fastavro.parse_schema(json.loads(path.read_text(encoding="utf-8")))

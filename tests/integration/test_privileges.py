@@ -24,6 +24,7 @@ from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query, Wire
+from tests.support.monitored import watched
 from tests.support.scene import Scene
 
 STREAM = "KAA_ENDPOINT_EVENTS"
@@ -49,6 +50,10 @@ GRANT UPDATE ON dead_letter TO projector;
 FOR_CHANGES = """
 GRANT INSERT ON endpoint_change TO projector;
 GRANT EXECUTE ON FUNCTION endpoint_change_maintain(interval) TO projector;
+"""
+ONLY_FOR_THE_PAGE = """
+GRANT SELECT ON endpoint_change TO projector;
+GRANT SELECT ON endpoint_session TO projector;
 """
 ONLY_FOR_REBUILD = """
 GRANT CREATE ON SCHEMA public TO projector;
@@ -78,7 +83,7 @@ def one_by_one(grants: str) -> list[str]:
 
 
 def test_docs_list_these_privileges() -> None:
-    assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + FOR_CHANGES + ONLY_FOR_REBUILD))
+    assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + FOR_CHANGES + ONLY_FOR_THE_PAGE + ONLY_FOR_REBUILD))
     block = re.search(r"permissions: \{.*?\n\}", CONNECT, re.DOTALL)
     assert block
     documented = re.findall(r'"(\$JS[^"]+)"', block[0])
@@ -171,6 +176,22 @@ async def test_the_log_of_changes_needs_each_of_its_privileges(
     url = await grant([one for one in one_by_one(GRANTS + FOR_CHANGES) if one != missing])
     with pytest.raises(DatabaseRefusedError, match=r"docs/how-to/connect\.md"):
         await eventful.fold(url=url, changes="7d")
+
+
+@pytest.mark.parametrize("missing", [None, *one_by_one(ONLY_FOR_THE_PAGE)])
+async def test_page_says_which_privileges_it_needs_for_sessions_and_changes(
+    missing: str | None, eventful: Scene, grant: Callable[[list[str]], Awaitable[str]]
+) -> None:
+    permitted = [one for one in one_by_one(GRANTS + FOR_CHANGES + ONLY_FOR_THE_PAGE) if one != missing]
+    async with watched(eventful, url=await grant(permitted), changes="7d") as daemon:
+        await daemon.says("/api/endpoints/e", lambda answer: answer.code == 200)
+        for name in ("sessions", "changes"):
+            answer = await daemon.get(f"/api/endpoints/e/{name}")
+            assert answer.code == 200
+            assert bool(answer.json[name]) == (missing is None)
+            assert answer.json["changes_state"] == ("on" if missing is None else "not-permitted")
+            assert missing is None or "docs/how-to/connect.md" in answer.json["detail"]
+        assert (await daemon.get("/api/endpoints/e/dead-letters")).code == 200
 
 
 @pytest.fixture

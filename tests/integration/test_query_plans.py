@@ -1,4 +1,4 @@
-"""The hot path reads rows by the primary key, with any statistics; the past of one endpoint is read by its id."""
+"""The hot path and the HTTP API use the indexes, with any statistics of the tables."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from projector.domain.endpoint import FACETS
-from projector.storage import statements
+from projector.storage import endpoints, statements
 from projector.storage.store import Store
 from tests.support.fixtures import Query
+from tests.support.scene import Scene
 
 # A plan is kept while the table grows, so a plan made for a single row must not be a scan either.
 sizes = pytest.mark.parametrize("rows", [0, 1, 50_000])
@@ -98,3 +99,51 @@ async def test_the_past_of_one_endpoint_is_read_by_its_id(database_url: str, que
     scanned = {node["Relation Name"] for node in read if node["Node Type"] == "Seq Scan" and node["Plan Rows"] > 1}
     assert read
     assert scanned == set()
+
+
+LOG = """
+INSERT INTO endpoint_change (shard, commit_no, committed_at, endpoint_id, facet, verdict, position, before, after)
+SELECT 0, number, clock_timestamp(), 'endpoint-' || number / 10, 'connectivity', 'applied', number, '{}', '{}'
+FROM generate_series(1, $1::integer) AS number
+"""
+PARKED = """
+INSERT INTO dead_letter (stream, position, subject, payload, stored_at, reason, detail)
+SELECT 'S', number, 's', 'p', now(), 'r', 'd' FROM generate_series(1, $1::integer) AS number
+"""
+AT = "'9999-12-31 00:00:00+00'"
+ASKED = {
+    "search": (endpoints.SEARCH.format(below=endpoints.BELOW), "'endpoint-12', 51, 'endpoint-13'"),
+    "search to the end": (endpoints.SEARCH.format(below=""), "'', 51"),
+    "state": (endpoints.STATE, "'endpoint-7'"),
+    "sessions": (endpoints.SESSIONS, f"'endpoint-7', {AT}, 0, 51"),
+    "changes": (endpoints.CHANGES, f"'endpoint-7', {AT}, 1, 1, 'metadata', 51"),
+    "sizes of dead letters": (endpoints.SIZES, "'S', 40000, 1001"),
+    "dead letters": (endpoints.LETTERS, "'S', 40000, 39000, 'p', 51"),
+}
+
+
+@pytest.fixture
+async def logged(connection: Any, scene: Scene) -> Any:
+    """The connection, once changes are logged."""
+    await scene.fold(changes="7d")
+    return connection
+
+
+@sizes
+@analyzed
+async def test_the_api_never_scans_a_table(logged: Any, rows: int, preparation: str) -> None:
+    for fill in (FILL, LOG, PARKED):
+        await logged.execute(fill, rows)
+    if preparation.startswith("ANALYZE"):
+        await logged.execute("ANALYZE")
+    for mode in ("force_generic_plan", "force_custom_plan"):
+        await logged.execute(f"SET plan_cache_mode = {mode}")
+        for asked, (statement, arguments) in ASKED.items():
+            plan = await planned(logged, statement, arguments)
+            reading = [
+                node for node in plan if node.get("Relation Name", "projector_checkpoint") != "projector_checkpoint"
+            ]
+            assert reading, asked
+            for node in reading:
+                assert "Index Name" in node or node["Node Type"] == "Bitmap Heap Scan", (asked, mode, node)
+            assert [node for node in plan if node["Node Type"] == "Sort" and node["Plan Rows"] > 1_000] == [], asked
