@@ -112,7 +112,7 @@ class UnitOfWork(Protocol):
         """Write what changed."""
         ...
 
-    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Write what was done to each facet; `messages` are those of the changes, by position."""
         ...
 

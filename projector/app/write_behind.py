@@ -4,7 +4,7 @@ A replay changes most endpoints many times, and nothing reads the staging table 
 With the cache, an endpoint costs one load and one save per flush instead of one per batch.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 
@@ -74,7 +74,7 @@ class WriteBehindCache:
         if sample:
             self._registers_each = max(self._registers_each, sum(sample) / len(sample))
 
-    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Do nothing: the staging tables have no log."""
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:

@@ -1,6 +1,6 @@
 """Writes the log of changes, `endpoint_change`: what was done to `endpoint_state`, in the same transaction."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +36,9 @@ COLUMNS = (
     "previous_event_at",
 )
 _NO_MESSAGE = (None,) * 6
+_COPIED_AT_ONCE = (
+    10_000  # changes: an event may name 100,000 endpoints, and their rows are in memory while they are sent
+)
 
 _MAINTAIN = "SELECT endpoint_change_maintain($1)"
 _NOTIFY = "SELECT pg_notify($1, $2)"
@@ -68,18 +71,22 @@ async def switch(connection: Connection, *, on: bool) -> None:
 
 
 async def write(
-    connection: Connection, commit: Commit, changes: Iterable[Change], messages: Mapping[int, Message]
+    connection: Connection, commit: Commit, changes: Sequence[Change], messages: Mapping[int, Message]
 ) -> None:
     """Write the changes of a commit, and notify; `messages` are those of the changes, by position."""
-    await _copy(connection, commit, [_row(commit, change, messages[change.event.stamp.position]) for change in changes])
+    for start in range(0, len(changes), _COPIED_AT_ONCE):
+        some = changes[start : start + _COPIED_AT_ONCE]
+        await _copy(connection, [_row(commit, change, messages[change.event.stamp.position]) for change in some])
+    await notify(connection, commit)
 
 
 async def write_retried(
-    connection: Connection, commit: Commit, changes: Iterable[Change], messages: Mapping[int, Message]
+    connection: Connection, commit: Commit, changes: Sequence[Change], messages: Mapping[int, Message]
 ) -> None:
     """Write the changes of a retried message: those that were applied are corrections."""
     rows = [_row(commit, change, messages[change.event.stamp.position]) for change in changes]
-    await _copy(connection, commit, [_corrected(row) if row[5] == Verdict.APPLIED.value else row for row in rows])
+    await _copy(connection, [_corrected(row) if row[5] == Verdict.APPLIED.value else row for row in rows])
+    await notify(connection, commit)
 
 
 async def notify(connection: Connection, commit: Commit) -> None:
@@ -87,9 +94,8 @@ async def notify(connection: Connection, commit: Commit) -> None:
     await connection.execute(_NOTIFY, CHANNEL, str(commit.number))
 
 
-async def _copy(connection: Connection, commit: Commit, rows: Sequence[Row]) -> None:
+async def _copy(connection: Connection, rows: Sequence[Row]) -> None:
     await connection.copy_records_to_table("endpoint_change", records=rows, columns=COLUMNS)
-    await notify(connection, commit)
 
 
 def _row(commit: Commit, change: Change, message: Message) -> Row:

@@ -1,6 +1,6 @@
 """Lists, retries and discards dead letters. No dead letter is ever deleted."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -129,7 +129,7 @@ class _RetryUnitOfWork(UnitOfWork):
         await super().park(stream, dead_letters)
         self._parked_again = True
 
-    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Write what was done to each facet, if changes are logged."""
         if self._logs_changes:
             await change_log.write_retried(self._connection, self._commit, changes, messages)

@@ -5,7 +5,7 @@ They are unlogged, but have the constraints and indexes of the live tables, so t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -70,7 +70,7 @@ class _StagingUnitOfWork(UnitOfWork):
         await super().save(endpoints)
         self._saved.update(endpoints)
 
-    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Do nothing."""
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:

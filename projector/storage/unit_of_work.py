@@ -84,7 +84,7 @@ class UnitOfWork:
             statements.park(self._dead_letter_table), [_parked(stream, letter) for letter in dead_letters]
         )
 
-    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Write what was done to each facet; `messages` are those of the changes, by position."""
         await change_log.write(self._connection, self._commit, changes, messages)
 

@@ -1,6 +1,6 @@
 """One transaction in memory: the port `UnitOfWork`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from projector.domain.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ class MemoryUnitOfWork:
                 raise PoisonError("database-rejected", f"the row of {endpoint_id!r}")
             self._draft.save(endpoint_id, endpoint)
 
-    async def log(self, changes: Collection[Change], messages: Mapping[int, Message]) -> None:
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         await self._connection.turn()
         self._logged += [(change, messages[change.event.stamp.position]) for change in changes]
 
