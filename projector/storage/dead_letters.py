@@ -132,10 +132,10 @@ class _RetryUnitOfWork(UnitOfWork):
     async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Write what was done to each facet, if changes are logged."""
         if self._logs_changes:
-            await change_log.write_retried(self._connection, self._commit, changes, messages)
+            await change_log.write_retried(self._connection, await self._this_commit(), changes, messages)
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Resolve the dead letter unless it was parked again."""
         if not self._parked_again:
             await self._connection.execute(_RESOLVE, before.stream, after.position)
-            await checkpoints.count_change(self._connection, self._commit, logged=self._logs_changes)
+            await checkpoints.count_change(self._connection, await self._this_commit(), logged=self._logs_changes)

@@ -39,7 +39,7 @@ class UnitOfWork:
         """Use a connection with the codecs of `wire` and the table `saved_endpoint`."""
         self._connection = connection
         self._logs_changes = logs_changes
-        self._commit: Commit
+        self._commit: Commit | None = None
 
     async def hold(self, checkpoint: Checkpoint) -> None:
         """Lock the checkpoint; raises CheckpointMovedError, RulesChangedError, RowsChangedError."""
@@ -86,12 +86,19 @@ class UnitOfWork:
 
     async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Write what was done to each facet; `messages` are those of the changes, by position."""
-        await change_log.write(self._connection, self._commit, changes, messages)
+        await change_log.write(self._connection, await self._this_commit(), changes, messages)
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Move the checkpoint by compare-and-set; raises CheckpointMovedError."""
-        if not await checkpoints.advance(self._connection, before, after, self._commit, logged=self._logs_changes):
+        commit = await self._this_commit()
+        if not await checkpoints.advance(self._connection, before, after, commit, logged=self._logs_changes):
             raise CheckpointMovedError(expected=before.position, found=None)
+
+    async def _this_commit(self) -> Commit:
+        """Return what the transaction will be; this locks the checkpoint unless `hold` has."""
+        if self._commit is None:
+            _, self._commit = await checkpoints.hold(self._connection)
+        return self._commit
 
     async def _unwritable(self, endpoints: Mapping[str, Endpoint]) -> Exception | None:
         """Write endpoints, roll back, and return the error if their values cause one."""
