@@ -124,4 +124,4 @@ def http_endpoints() -> Sequence[str]:
     found = [
         path for file in HTTP_SERVER for path in re.findall(r'web\.get\("([^"]+)"', file.read_text(encoding="utf-8"))
     ]
-    return [path.replace("{id:[^/]+}", "ID") for path in found if "{rest" not in path]
+    return [path.replace("{id:[^/]+}", "ID").replace("{name}", "NAME") for path in found if "{rest" not in path]

@@ -1,37 +1,38 @@
-"""The page at `/`, and the Content-Security-Policy that allows its own script and style only."""
+"""The pages for a browser: their markup, scripts and styles, and the policy that allows these only."""
 
-import base64
-import hashlib
-import re
+from collections.abc import Mapping
 from importlib import resources
 from typing import NamedTuple
 
-
-class Page(NamedTuple):
-    """A page in one file, with its script and style."""
-
-    html: str
-    policy: str
-    """The Content-Security-Policy."""
-
-
-def load() -> Page:
-    """Load the page from the package."""
-    html = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    directives = (
+POLICY = "; ".join(
+    (
         "default-src 'none'",
-        f"script-src {_hash_of('script', html)}",
-        f"style-src {_hash_of('style', html)}",
+        "script-src 'self'",
+        "style-src 'self'",
         "img-src data:",  # the icon of the browser tab
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
     )
-    return Page(html, "; ".join(directives))
+)
+"""The Content-Security-Policy of every page."""
+
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def _hash_of(element: str, html: str) -> str:
-    (text,) = re.findall(f"<{element}>(.*?)</{element}>", html, flags=re.DOTALL)
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+class File(NamedTuple):
+    """A file for a browser."""
+
+    text: str
+    content_type: str
+
+
+def load() -> Mapping[str, File]:
+    """Load the files from the package, by name."""
+    return {
+        file.name: File(file.read_text(encoding="utf-8"), content_type)
+        for file in resources.files(__package__).joinpath("browser").iterdir()
+        for suffix, content_type in _TYPES.items()
+        if file.name.endswith(suffix)
+    }

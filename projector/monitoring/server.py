@@ -51,7 +51,7 @@ class Server:
         self._answers = answers
         self._api = api
         self._scrape = scrape
-        self._page = page.load()
+        self._files = page.load()
 
     async def serve(self, address: Address, notify: Callable[[Notification], None]) -> None:
         """Listen until cancelled; while the port is taken, report it once and retry."""
@@ -77,6 +77,7 @@ class Server:
         app.add_routes(
             [
                 web.get("/", self._get_page),
+                web.get("/browser/{name}", self._get_file),
                 web.get("/healthz", self._get_healthy),
                 web.get("/readyz", self._get_ready),
                 web.get("/status", self._get_status),
@@ -88,8 +89,17 @@ class Server:
         return app
 
     async def _get_page(self, _: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": self._page.policy}
-        return web.Response(text=self._page.html, content_type="text/html", headers=headers)
+        return self._file("overview.html")
+
+    async def _get_file(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self._files:
+            raise web.HTTPNotFound
+        return self._file(name)
+
+    def _file(self, name: str) -> web.Response:
+        text, content_type = self._files[name]
+        return web.Response(text=text, content_type=content_type, headers={"Content-Security-Policy": page.POLICY})
 
     async def _get_healthy(self, _: web.Request) -> web.Response:
         return _verdict(*self._answers.healthy())

@@ -273,7 +273,13 @@ async def test_only_get_and_head_are_allowed_and_the_page_has_a_strict_policy(ev
         assert [(await eventful.get(path, method)).code for method in ("POST", "PUT", "DELETE")] == [405] * 3
     page = await eventful.get("/")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert page.headers["Content-Security-Policy"].startswith(
+        "default-src 'none'; script-src 'self'; style-src 'self';"
+    )
+    for name, content_type in (("page.css", "text/css"), ("overview.js", "text/javascript")):
+        assert (await eventful.get(f"/browser/{name}")).headers["Content-Type"] == f"{content_type}; charset=utf-8"
+    for name in ("nothing", "..%2Fserver.py", "%2Fetc%2Fpasswd"):
+        assert (await eventful.get(f"/browser/{name}")).code == 404
     assert (await eventful.get("/nothing")).code == 404
 
 
