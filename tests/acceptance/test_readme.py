@@ -25,6 +25,7 @@ from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHANGES = (ROOT / "docs" / "how-to" / "changes.md").read_text(encoding="utf-8")
 CONNECT = (ROOT / "docs" / "how-to" / "connect.md").read_text(encoding="utf-8")
 KAA = (ROOT / "docs" / "how-to" / "kaa.md").read_text(encoding="utf-8")
 MONITOR = (ROOT / "docs" / "how-to" / "monitor.md").read_text(encoding="utf-8")
@@ -58,13 +59,13 @@ async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, pub
         await publish(
             (subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))
         )
-    projector = Projector(settings_with(nats_url=nats_url, stream=stream, database_url=database_url))
+    projector = Projector(settings_with(nats_url=nats_url, stream=stream, database_url=database_url, changes="7d"))
     await fold(projector)
     return projector
 
 
 async def test_every_readme_query_finds_rows(fleet: Projector) -> None:
-    assert len(QUERIES) == 5
+    assert len(QUERIES) == 7
     for query in QUERIES:
         answer = await fleet.sql(query)
         assert answer.rows, query
@@ -81,6 +82,18 @@ async def test_first_readme_query_is_that_of_the_demo(fleet: Projector) -> None:
 @pytest.mark.parametrize("query", QUERIES)
 def test_readme_query_fits_in_double_quotes(query: str) -> None:
     assert not set('"$`\\!') & set(query)
+
+
+async def test_every_query_about_changes_runs(fleet: Projector, database_url: str, query: Query) -> None:
+    # As if the log had begun before the moments that the page asks for.
+    await query(database_url, "UPDATE projector_checkpoint SET changes_since = now() - interval '2 days'")
+    ((some_id,),) = (await fleet.sql("SELECT endpoint_id FROM endpoint_change LIMIT 1")).rows
+    ((now,),) = (await fleet.sql("SELECT now()")).rows
+    queries = blocks(CHANGES, "sql")
+    assert len(queries) == 7
+    for sql in queries:
+        answer = await fleet.sql(sql.replace("'e1'", f"'{some_id}'").replace("'2026-11-26 02:00:00+00'", f"'{now}'"))
+        assert len(set(answer.columns)) == len(answer.columns)
 
 
 # The privileges.
