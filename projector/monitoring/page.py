@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import NamedTuple
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src data:",  # the icon of the browser tab
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+_DIRECTIVES = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src data:",  # the icon of the browser tab
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
 )
+POLICY = "; ".join(_DIRECTIVES)
 """The Content-Security-Policy of every page."""
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
