@@ -105,11 +105,14 @@ DECLARE
     today CONSTANT timestamptz := date_trunc('day', clock_timestamp(), 'UTC');
     day timestamptz;
     name text;
-    known CONSTANT text[] := ARRAY(
+    known text[];
+BEGIN
+    -- Daemons that start together do not make the same partition.
+    PERFORM pg_advisory_xact_lock(hashtextextended('endpoint_change_maintain', 0));
+    known := ARRAY(
         SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid
         WHERE inhparent = 'endpoint_change'::regclass AND relname ~ '^endpoint_change_[0-9]{8}$'
     );
-BEGIN
     created := 0;
     dropped := 0;
     FOR day IN SELECT today + number * interval '24 hours' FROM generate_series(0, ahead) AS number LOOP

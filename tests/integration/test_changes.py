@@ -1,5 +1,6 @@
 """The log of changes, and the views and functions on it."""
 
+import asyncio
 import json
 from datetime import datetime, timedelta
 from itertools import islice
@@ -329,6 +330,18 @@ async def test_partitions_are_made_ahead_and_dropped_in_time(scene: Scene) -> No
         assert await connection.fetchval(partitions) == 4
     finally:
         await connection.close()
+
+
+async def test_daemons_that_start_together_make_each_partition_once(scene: Scene) -> None:
+    async def prepare() -> None:
+        connection = await asyncpg.connect(scene.database_url)
+        try:
+            await change_log.prepare(connection, timedelta(days=1))
+        finally:
+            await connection.close()
+
+    await asyncio.gather(*(prepare() for _ in range(4)))
+    assert len(await scene.query("SELECT FROM pg_inherits WHERE inhparent = 'endpoint_change'::regclass")) == 4
 
 
 async def test_a_missing_partition_is_made_by_the_next_session(scene: Scene, event: Event) -> None:
