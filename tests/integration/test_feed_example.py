@@ -1,0 +1,64 @@
+"""The reader of examples/feed.py loses and repeats nothing, over kills and restarts."""
+
+import asyncio
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+
+from projector.dev.fleet import Fleet
+from projector.stream import subjects
+from projector.stream.codec import Codec
+from tests.support.fixtures import Eventually
+from tests.support.scene import Scene
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.py"
+KILLS = 8
+SEEN = "SELECT commit_no, position, endpoint_id, status FROM connectivity_seen ORDER BY ctid"
+LOGGED = """
+SELECT commit_no, position, endpoint_id, after ->> 'connectivity_status' FROM endpoint_change
+WHERE facet = 'connectivity' AND verdict = 'applied' ORDER BY commit_no, position, endpoint_id
+"""
+
+
+async def start(scene: Scene) -> asyncio.subprocess.Process:
+    reader = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLE), "test"),
+        env=os.environ | {"PROJECTOR_DATABASE_URL": scene.database_url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert reader.stdout is not None
+    assert await reader.stdout.readline() == b"reading\n"
+    return reader
+
+
+async def kill(reader: asyncio.subprocess.Process) -> None:
+    reader.kill()
+    await reader.wait()
+
+
+async def test_a_reader_that_is_killed_again_and_again_sees_each_change_once_and_in_order(
+    scene: Scene, codec: Codec, eventually: Eventually
+) -> None:
+    fleet = Fleet(endpoints=40, seed=5, start_at=1_700_000_000_000, interval_ms=100).events()
+    daemon = scene.follow(changes="7d", batch_size=20)
+    await daemon.hears("caught up at 0")
+    for number in range(KILLS + 1):
+        reader = await start(scene)
+        await scene.publish(
+            *(
+                (subjects.build(one.originator, one.event_type), codec.encode(one.event_type, one.record))
+                for one in islice(fleet, 200)
+            )
+        )
+        if number < KILLS:
+            await kill(reader)  # while it reads
+
+    async def everything_seen() -> bool:
+        folded = await scene.position() == 200 * (KILLS + 1)
+        return folded and len(await scene.query(SEEN)) >= len(await scene.query(LOGGED))
+
+    await eventually(everything_seen)
+    await kill(reader)
+    assert await scene.query(SEEN) == await scene.query(LOGGED)
+    await daemon.stop()
