@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from projector.app.explain import Look, Sender
     from projector.app.observers import Observer
     from projector.app.ports import Source
+    from projector.app.publish import Publishing
     from projector.app.supervisor import Supervisor
     from projector.monitoring.monitor import Monitor
     from projector.settings import Settings
+    from projector.storage.feed import ChangeLog
     from projector.storage.probe import Probe
+    from projector.stream.change_stream import ChangeStream
     from projector.stream.codec import Codec
     from projector.stream.connection import Broker, RawClient
     from projector.stream.publisher import Publisher
@@ -87,8 +90,29 @@ class Composition:
             accept_gap=accept_gap,
             until_caught_up=until_caught_up,
         )
-        store = Store(self._settings.database_url, retention=self._settings.changes)
-        return Supervisor(self.codec, self.open_source, store, observer, options)
+        settings = self._settings
+        store = Store(settings.database_url, retention=settings.changes, publish=settings.publish)
+        return Supervisor(self.codec, self.open_source, store, observer, options, publishing=self._publishing(observer))
+
+    def _publishing(self, observer: Observer) -> Publishing | None:
+        """Return the task that publishes changes, or None if the settings turn it off."""
+        if self._settings.publish is None:
+            return None
+        from projector.app.publish import Publishing
+
+        return Publishing(self, observer)
+
+    def log(self) -> AbstractAsyncContextManager[ChangeLog]:
+        """Connect to the log of changes for the length of a block."""
+        from projector.storage import feed
+
+        return feed.opened(self._settings.database_url)
+
+    def stream(self) -> AbstractAsyncContextManager[ChangeStream]:
+        """Connect to the stream of the changes for the length of a block."""
+        from projector.stream import change_stream
+
+        return change_stream.opened(self.broker, self._settings.publish or "", self._settings.stream)
 
     def monitor(self, observer: Observer, *, heartbeat_period_s: float, sample_period_s: float) -> Monitor | None:
         """Return the monitor, or None if the settings turn HTTP off."""

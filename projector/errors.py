@@ -10,7 +10,9 @@ ProjectorError
 │   │   ├── ConsumerPausedError
 │   │   └── MessagesSkippedError
 │   ├── LoginRefusedAgainError
-│   └── HeldRowsRefusedError
+│   ├── HeldRowsRefusedError
+│   ├── FeedMovedError
+│   └── FeedStreamMissingError
 ├── PoisonError             park the message and continue
 └── FatalError              stop, report why, exit non-zero
     ├── SettingError
@@ -116,6 +118,22 @@ class LoginRefusedAgainError(TransientError):
 
 class HeldRowsRefusedError(TransientError):
     """Postgres rejects rows of a rebuild that were written together, so the message at fault is unknown."""
+
+
+class FeedMovedError(TransientError):
+    """Another program has published to the stream of the changes, or another projector has moved their cursor."""
+
+
+class FeedStreamMissingError(TransientError):
+    """No stream stores the changes; publishing waits for one."""
+
+    def __init__(self, prefix: str, stream: str) -> None:
+        super().__init__(
+            f"no stream stores {prefix}.>; run `projector init` with PROJECTOR_PUBLISH to create {stream!r}, "
+            "or add it to the subjects of a stream"
+        )
+        self.prefix = prefix
+        self.stream = stream
 
 
 class PoisonError(ProjectorError):

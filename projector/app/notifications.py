@@ -69,6 +69,34 @@ class StreamRecognized:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Changes are stored in the stream that they are published to."""
+
+    changes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishingFailed:
+    """Nothing is published until the cause is gone; the daemon keeps folding and retries."""
+
+    error: Exception
+    """A ProjectorError, unless the projector itself is at fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishingResumed:
+    """Changes are published again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesLost:
+    """Changes left the log before they were published; publishing continues after them."""
+
+    commits: int
+    """Number of commits, at most: some may have had no changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
     """The HTTP server answers."""
 
@@ -91,6 +119,10 @@ Notification: TypeAlias = (
     | CaughtUp
     | Retrying
     | StreamRecognized
+    | Published
+    | PublishingFailed
+    | PublishingResumed
+    | ChangesLost
     | Listening
     | NotListening
 )

@@ -22,6 +22,8 @@ from projector.domain.messages import Delivery
 from projector.domain.rules import Rules
 from projector.errors import EventsLostError, OtherStreamError
 
+_BACKLOG = 2000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveOptions:
@@ -61,6 +63,11 @@ class Session:
         """Whether the session has begun to follow the stream."""
         self.progressed = False
         """Whether a batch was committed."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the session has a backlog to fold."""
+        return self._lag > _BACKLOG
 
     @property
     def committing(self) -> bool:

@@ -11,6 +11,7 @@ from projector.app.backoff import growing_pauses_s
 from projector.app.notifications import Heartbeat, Retrying, StandingBy
 from projector.app.observers import Observer
 from projector.app.ports import Decoder, OpenSource, Store
+from projector.app.publish import Publishing
 from projector.app.session import LiveOptions, Session
 from projector.errors import (
     BrokerLoginError,
@@ -28,8 +29,15 @@ _HEARTBEAT_S = 1.0
 class Supervisor:
     """Runs sessions."""
 
-    def __init__(
-        self, decoder: Decoder, open_source: OpenSource, store: Store, observer: Observer, options: LiveOptions
+    def __init__(  # noqa: PLR0913 - each is a part
+        self,
+        decoder: Decoder,
+        open_source: OpenSource,
+        store: Store,
+        observer: Observer,
+        options: LiveOptions,
+        *,
+        publishing: Publishing | None = None,
     ) -> None:
         """Take the parts; open nothing yet."""
         self._decoder = decoder
@@ -37,6 +45,7 @@ class Supervisor:
         self._store = store
         self._observer = observer
         self._options = options
+        self._publishing = publishing
         self._work: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._accepted: set[type[FatalError]] = set()
@@ -128,14 +137,27 @@ class Supervisor:
         """Run a session, and end it if the lead is lost."""
         working = asyncio.create_task(self._run_session())
         watch = asyncio.create_task(self._store.watch())
+        publishing = asyncio.create_task(self._publish())
+        tasks = (working, watch, publishing)
         try:
             await asyncio.wait((working, watch), return_when=asyncio.FIRST_COMPLETED)
             await (working if working.done() else watch)
             await self._store.write_lag()
+            if self._publishing is not None and not self._stopping:
+                self._publishing.finish()
+                await asyncio.wait((publishing, watch), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (working, watch):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(working, watch, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _publish(self) -> None:
+        """Publish what the session folds; whatever happens to it, the session goes on."""
+        if self._publishing is not None:
+            await self._publishing.run(self._is_behind)
+
+    def _is_behind(self) -> bool:
+        return self._session is not None and self._session.is_behind
 
     async def _run_session(self) -> None:
         async with self._open_source() as source:

@@ -15,10 +15,13 @@ from structlog.typing import EventDict
 from projector.app.notifications import (
     Active,
     CaughtUp,
+    ChangesLost,
     Committed,
     Listening,
     Notification,
     NotListening,
+    PublishingFailed,
+    PublishingResumed,
     Retrying,
     StandingBy,
     StreamRecognized,
@@ -92,6 +95,7 @@ class DaemonLog(Observer):
             revision=settings.revision,
             rules=rules.version,
             batch_size=settings.batch_size,
+            publish=settings.publish or "off",
             http=settings.http,
         )
 
@@ -124,6 +128,22 @@ class DaemonLog(Observer):
                 log.info("listening", http=url)
             case NotListening(reason=reason):
                 log.warning("not listening", reason=reason, then="the daemon keeps folding and retries")
+            case _:
+                self._publishing(notification)
+
+    def _publishing(self, notification: Notification) -> None:
+        match notification:
+            case PublishingFailed(error=error):
+                then = "the daemon keeps folding, and publishes later what it could not"
+                log.warning("not publishing", error=type(error).__name__, reason=one_line(error), then=then)
+            case PublishingResumed():
+                log.info("publishing")
+            case ChangesLost(commits=commits):
+                log.error(
+                    "changes lost",
+                    commits=commits,
+                    reason="they left the log before they were published; keep it for longer (PROJECTOR_CHANGES)",
+                )
 
     def _committed(self, batch: Committed) -> None:
         log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)

@@ -113,6 +113,12 @@ class Settings:
         default=None,
         read=readers.retention,
     )
+    publish: str | None = _setting(
+        "Subject prefix under which changes are published to JetStream; off, the default: they are not. "
+        "Needs the log of changes.",
+        default=None,
+        read=readers.publish_prefix,
+    )
     http: str = _setting(
         "Where the daemon serves HTTP: host:port, or off; port 0 picks a free port.",
         default="127.0.0.1:9464",
@@ -134,6 +140,11 @@ class Settings:
                 object.__setattr__(self, setting.name, setting.read(value))
             except ValueError as error:
                 problems.append(f"{setting.variable}={_shown(setting.name, value)!r}: {error}")
+        if not problems and self.publish is not None and self.changes is None:
+            problems.append(
+                f"PROJECTOR_PUBLISH={self.publish!r}: it needs the log of changes; "
+                "set PROJECTOR_CHANGES to how long to keep it, such as 7d"
+            )
         if not problems and not self.allow_plaintext_passwords:
             encrypted = self.nats_tls_ca is not None or self.nats_tls_certificate is not None
             problems.extend(urls.exposed_passwords(self.nats_url, self.database_url, nats_is_encrypted=encrypted))

@@ -12,6 +12,9 @@ from pathlib import Path
 _NAME = re.compile(r"[^\s.*>/\\]+")  # names of streams and consumers that JetStream allows
 _RETENTION = re.compile(r"([0-9]{1,6})\s*([dh])")
 _LEAST_RETENTION, _MOST_RETENTION = timedelta(hours=1), timedelta(days=3650)
+_EVENTS = ("kaa", "v1", "events")
+"""Beginning of the subjects of the events, and of other events of the platform."""
+_LONGEST_PREFIX = 200
 _TOKEN = re.compile(r"[^\s.*>]+")
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -99,6 +102,26 @@ def retention(value: object) -> timedelta | None:
     if not isinstance(value, timedelta) or not _LEAST_RETENTION <= value <= _MOST_RETENTION:
         raise ValueError("it must be off, or a number of days or hours such as 7d or 36h, from 1h to 3650d")
     return value
+
+
+def publish_prefix(value: object) -> str | None:
+    """Read the subject prefix of published changes, or `off`, which is None."""
+    if value in (None, "off"):
+        return None
+    prefix = subject(value)
+    tokens = prefix.split(".")
+    if not prefix.isprintable():
+        raise ValueError("it must be names separated by dots, without control characters")
+    if len(prefix) > _LONGEST_PREFIX:
+        raise ValueError(f"it must not be longer than {_LONGEST_PREFIX} characters")
+    if tokens[0].startswith(("$", "_INBOX")):
+        raise ValueError("it must not begin with $ or _INBOX, which NATS uses itself")
+    if all(one == other for one, other in zip(tokens, _EVENTS, strict=False)):
+        raise ValueError(
+            f"the subjects {prefix}.> overlap {'.'.join(_EVENTS)}.>, those of the events: "
+            "the changes would be stored among them; choose a prefix that does not begin so"
+        )
+    return prefix
 
 
 def file(value: object) -> Path | None:

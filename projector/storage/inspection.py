@@ -26,6 +26,11 @@ CHANGES_NEED: dict[str, tuple[str, ...]] = {
     "FUNCTION endpoint_change_maintain(interval)": ("EXECUTE",),
 }
 """What the daemon needs besides to log changes."""
+PUBLISHING_NEEDS: dict[str, tuple[str, ...]] = {
+    "endpoint_change": ("SELECT",),
+    "projector_feed": ("SELECT", "INSERT", "UPDATE"),
+}
+"""What it needs besides to publish them."""
 REBUILD_NEEDS: Mapping[str, tuple[str, ...]] = {"endpoint_state": ("DELETE",)}
 
 _SERVER = """

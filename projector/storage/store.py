@@ -12,7 +12,7 @@ from functools import partial
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.errors import DatabaseUnavailableError
-from projector.storage import change_log, checkpoints, locks, statements, version
+from projector.storage import change_log, checkpoints, feed, locks, statements, version
 from projector.storage.checkpoints import Lag
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
@@ -64,10 +64,15 @@ _PREPARE_EVERY_S = 600.0
 class Store:
     """The daemon's access to the projection; opened before use and again after an error."""
 
-    def __init__(self, url: str, *, retention: timedelta | None = None) -> None:
-        """Open nothing yet; `retention` is how long the changes are kept, None that they are not logged."""
+    def __init__(self, url: str, *, retention: timedelta | None = None, publish: str | None = None) -> None:
+        """Open nothing yet.
+
+        `retention` is how long the changes are kept, None that they are not logged;
+        `publish` the prefix under which they are published, None that they are not.
+        """
         self._url = url
         self._retention = retention
+        self._publish = publish
         self._connection: Connection
         self._reader: Connection
         self._opened = ExitStack()
@@ -109,7 +114,7 @@ class Store:
             with translated():
                 leads = await locks.lead(self._connection)
                 if leads:
-                    await change_log.switch(self._connection, on=self.logs_changes)
+                    await self._switch()
         if leads:
             self._active_since = now_ms()
             self._lag = self._written = None
@@ -173,7 +178,13 @@ class Store:
         async with self._turn:
             with translated():
                 await checkpoints.begin(self._connection, checkpoint)
-                await change_log.switch(self._connection, on=self.logs_changes)
+                await self._switch()
+
+    async def _switch(self) -> None:
+        """Note what happens to the changes of every commit from now on."""
+        await change_log.switch(self._connection, on=self.logs_changes)
+        if self._publish is not None:
+            await feed.begin(self._connection, self._publish)
 
     async def _prepare_in_time(self) -> None:
         """Make and drop partitions of the log, over a connection of its own, so that no commit waits for it."""

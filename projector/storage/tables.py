@@ -123,6 +123,36 @@ Index(
     postgresql_with={"autosummarize": "on"},
 )
 
+projector_feed = Table(
+    "projector_feed",
+    metadata,
+    required("projection", Text, "Name of the projection, which is the name of its table", primary_key=True),
+    required("shard", Integer, "Shard of the endpoints; 0 if there is only one", primary_key=True, autoincrement=False),
+    required("prefix", Text, "Subject prefix, as PROJECTOR_PUBLISH of the latest leader says"),
+    Column("stream", Text, comment="JetStream stream that holds the latest message; null: nothing was published yet"),
+    required("stream_seq", BigInteger, "Stream sequence of the latest message", "'0'"),
+    required("commit_no", BigInteger, "Commit up to which every change is published; see endpoint_id"),
+    required("committed_at", TIME, "Time of that commit"),
+    Column(
+        "position",
+        BigInteger,
+        comment="Position of the latest change of that commit that is published; 0: it has none",
+    ),
+    Column("endpoint_id", Text, comment="Endpoint of that change; null: every change of the commit is published"),
+    Column("facet", Text, comment="Facet of that change"),
+    required("advanced_at", TIME, "When this row last moved; at most five times a second", "now()"),
+    Column("error", Text, comment="Why nothing is published; null: publishing works"),
+    Column("error_since", TIME, comment="Since when"),
+    required(
+        "lost_commits",
+        BigInteger,
+        "Commits whose changes left endpoint_change before they were published, at most",
+        "'0'",
+    ),
+    Column("lost_at", TIME, comment="When that was last found"),
+    comment="How far the changes are published to JetStream, if PROJECTOR_PUBLISH is set",
+)
+
 dead_letter = Table(
     "dead_letter",
     metadata,

@@ -9,6 +9,10 @@ from projector.errors import BrokerRefusedError, BrokerUnavailableError, Project
 CONSUMER_IS_INACTIVE_TOO_LONG = 10153
 STREAM_NOT_FOUND = 10059
 SUBJECTS_OVERLAP = 10065
+OTHER_END = (10070, 10071, 10164)
+"""The stream has another end than a publisher expects."""
+DUPLICATE_IN_FLIGHT = 10158
+"""A cluster has taken note of a message id, but stored no message with it."""
 JETSTREAM_OFF = (10039, 10076)
 """For the account, and on the server."""
 
@@ -40,6 +44,7 @@ _REMEDIES: Mapping[int | None, str] = {
     10026: "raise max_consumers of the stream or of the account, or delete consumers that nothing uses: "
     "the daemon needs one, and one more for its monitoring, `projector status` and `projector rebuild`",
     10027: "raise max_streams of the account, or create the stream in another account",
+    10077: "raise the limits of the stream, or let it discard old messages",
     10084: _WORK_QUEUE,
     10098: _WORK_QUEUE,
     10113: "the account requires a size limit: create the stream yourself, with max_bytes",

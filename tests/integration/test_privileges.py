@@ -10,6 +10,7 @@ from typing import Any
 
 import nats
 import pytest
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
@@ -51,6 +52,12 @@ FOR_CHANGES = """
 GRANT INSERT ON endpoint_change TO projector;
 GRANT EXECUTE ON FUNCTION endpoint_change_maintain(interval) TO projector;
 """
+FOR_PUBLISHING = """
+GRANT SELECT ON endpoint_change TO projector;
+GRANT SELECT ON projector_feed TO projector;
+GRANT INSERT ON projector_feed TO projector;
+GRANT UPDATE ON projector_feed TO projector;
+"""
 ONLY_FOR_THE_PAGE = """
 GRANT SELECT ON endpoint_change TO projector;
 GRANT SELECT ON endpoint_session TO projector;
@@ -70,6 +77,13 @@ PERMISSIONS = (
     "$JS.ACK.KAA_ENDPOINT_EVENTS.endpoint-state-projector.>",
 )
 
+PREFIX = "fleet"
+TO_PUBLISH = (
+    f"{PREFIX}.>",
+    "$JS.API.STREAM.INFO.KAA_ENDPOINT_EVENTS_CHANGES",
+    "$JS.API.STREAM.MSG.GET.KAA_ENDPOINT_EVENTS_CHANGES",
+)
+
 
 def one_by_one(grants: str) -> list[str]:
     """Each privilege on each object, as a separate statement."""
@@ -83,7 +97,10 @@ def one_by_one(grants: str) -> list[str]:
 
 
 def test_docs_list_these_privileges() -> None:
-    assert set(one_by_one(CONNECT)) == set(one_by_one(GRANTS + FOR_CHANGES + ONLY_FOR_THE_PAGE + ONLY_FOR_REBUILD))
+    everything = GRANTS + FOR_CHANGES + FOR_PUBLISHING + ONLY_FOR_THE_PAGE + ONLY_FOR_REBUILD
+    assert set(one_by_one(CONNECT)) == set(one_by_one(everything))
+    (publishing,) = re.findall(r"To \[publish changes\].*?```text\n(.*?)```", CONNECT, re.DOTALL)
+    assert re.findall(r'"(.+)"', publishing) == list(TO_PUBLISH)
     block = re.search(r"permissions: \{.*?\n\}", CONNECT, re.DOTALL)
     assert block
     documented = re.findall(r'"(\$JS[^"]+)"', block[0])
@@ -107,6 +124,7 @@ def test_doctor_checks_these_privileges() -> None:
 
     elsewhere = {one for one in one_by_one(GRANTS + ONLY_FOR_REBUILD) if " ON DATABASE " in one or " ON SCHEMA " in one}
     assert granted(database_inspection.CHANGES_NEED) == set(one_by_one(FOR_CHANGES))
+    assert granted(database_inspection.PUBLISHING_NEEDS) == set(one_by_one(FOR_PUBLISHING))
     assert granted(database_inspection.DAEMON_NEEDS) == set(one_by_one(GRANTS)) - elsewhere
     assert granted(database_inspection.REBUILD_NEEDS) == set(one_by_one(ONLY_FOR_REBUILD)) - elsewhere
     names = {"stream": STREAM, "consumer": CONSUMER}
@@ -176,6 +194,50 @@ async def test_the_log_of_changes_needs_each_of_its_privileges(
     url = await grant([one for one in one_by_one(GRANTS + FOR_CHANGES) if one != missing])
     with pytest.raises(DatabaseRefusedError, match=r"docs/how-to/connect\.md"):
         await eventful.fold(url=url, changes="7d")
+
+
+@pytest.mark.parametrize("missing", [None, *one_by_one(FOR_PUBLISHING)])
+async def test_publishing_works_with_exactly_these_privileges(
+    missing: str | None, eventful: Scene, nats_client: Client, grant: Callable[[list[str]], Awaitable[str]]
+) -> None:
+    await nats_client.jetstream().add_stream(name=f"{STREAM}_CHANGES", subjects=[f"{PREFIX}.>"])
+    url = await grant([one for one in one_by_one(GRANTS + FOR_CHANGES + FOR_PUBLISHING) if one != missing])
+    settings: dict[str, Any] = {"url": url, "changes": "7d", "publish": PREFIX}
+    if missing is None:
+        recorder = await eventful.fold(**settings)
+        assert (recorder.published, recorder.failures) == (2, [])
+    elif "endpoint_change" in missing:
+        recorder = await eventful.fold(**settings)
+        assert [type(failure) for failure in recorder.failures] == [DatabaseRefusedError]
+    else:
+        with pytest.raises(DatabaseRefusedError, match=r"docs/how-to/connect\.md"):
+            await eventful.fold(**settings)
+
+
+@pytest.mark.parametrize("missing", [None, *TO_PUBLISH])
+async def test_publishing_works_with_exactly_these_permissions(
+    missing: str | None, server_folder: Path, database_url: str, query: Query, event: Event
+) -> None:
+    permitted = [one for one in (*PERMISSIONS, *TO_PUBLISH) if one != missing]
+    users = f"{{user: admin, password: p}}, {user('daemon', permitted)}"
+    config = f"accounts: {{fleet: {{jetstream: enabled, users: [{users}]}}}}"
+    with servers.nats_in(server_folder / "nats", config=config) as server:
+        async with await nats.connect(server.url.replace("//", "//admin:p@")) as admin:
+            jetstream = admin.jetstream()
+            await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()))
+            await jetstream.add_stream(name=f"{STREAM}_CHANGES", subjects=[f"{PREFIX}.>"])
+
+            async def publish(*messages: Wire, headers: dict[str, str] | None = None) -> int:
+                return max([(await jetstream.publish(*message, headers=headers)).seq for message in messages])
+
+            scene = Scene(server.url.replace("//", "//daemon:p@"), database_url, STREAM, publish, query)
+            await publish(event("connectivity.connected", "e"))
+            recorder = await scene.fold(changes="7d", publish=PREFIX)
+            assert await scene.position() == 1
+            assert recorder.published == (missing is None)
+            assert [type(failure) for failure in recorder.failures] == ([] if missing is None else [NotPermittedError])
+            if missing is not None:
+                assert missing.removesuffix(">") in str(recorder.failures[0])
 
 
 @pytest.mark.parametrize("missing", [None, *one_by_one(ONLY_FOR_THE_PAGE)])

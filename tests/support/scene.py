@@ -9,11 +9,15 @@ from typing import Any, Protocol
 from projector.app.notifications import (
     Active,
     CaughtUp,
+    ChangesLost,
     Committed,
     Heartbeat,
     Listening,
     Notification,
     NotListening,
+    Published,
+    PublishingFailed,
+    PublishingResumed,
     Retrying,
     StandingBy,
     StreamRecognized,
@@ -46,6 +50,10 @@ class Recorder(Observer):
         self.parked: list[tuple[int, str]] = []
         self.url = ""
         """Where the daemon answers."""
+        self.published = 0
+        self.failures: list[Exception] = []
+        """Why nothing was published."""
+        self.lost_commits = 0
         self.not_listening = ""
         """Why it does not."""
         self._news = asyncio.Event()
@@ -75,6 +83,22 @@ class Recorder(Observer):
             case NotListening(reason=reason):
                 self.not_listening = reason
                 self._hear("not listening")
+            case _:
+                self._notify_published(notification)
+
+    def _notify_published(self, notification: Notification) -> None:
+        match notification:
+            case Published(changes=changes):
+                self.published += changes
+                self._hear("published")
+            case PublishingFailed(error=failure):
+                self.failures.append(failure)
+                self._hear("publishing failed")
+            case PublishingResumed():
+                self._hear("publishing resumed")
+            case ChangesLost(commits=commits):
+                self.lost_commits += commits
+                self._hear("changes lost")
 
     async def hears(self, what: str, times: int = 1) -> None:
         while self.heard[what] < times:

@@ -8,7 +8,16 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from projector.app.notifications import Active, CaughtUp, Committed, Retrying
+from projector.app.notifications import (
+    Active,
+    CaughtUp,
+    ChangesLost,
+    Committed,
+    Heartbeat,
+    PublishingFailed,
+    PublishingResumed,
+    Retrying,
+)
 from projector.app.projection import Outcome
 from projector.cli import log as journal_module
 from projector.cli.log import DaemonLog
@@ -18,7 +27,7 @@ from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.revision_hint import hinted_revision, with_hint
 from projector.domain.rules import Rules
-from projector.errors import DatabaseUnavailableError
+from projector.errors import DatabaseUnavailableError, FeedStreamMissingError
 from projector.settings import load
 
 RULES = Rules(version=3, revision="kaa-2017-04", originators=())
@@ -163,3 +172,19 @@ def test_a_batch_without_any_message_of_this_revision_is_enough() -> None:
 )
 def test_noise_is_not_mistaken_for_another_revision(batches: list[Committed]) -> None:
     assert hints(*batches) == []
+
+
+def test_publishing_logs_why_it_waits_that_it_continues_and_what_is_lost() -> None:
+    with capture_logs() as logged:
+        log = DaemonLog()
+        log.notify(PublishingFailed(error=FeedStreamMissingError("fleet", "S_CHANGES")))
+        log.notify(Heartbeat())
+        log.notify(PublishingResumed())
+        log.notify(ChangesLost(commits=3))
+    assert [(line["event"], line["log_level"]) for line in logged] == [
+        ("not publishing", "warning"),
+        ("publishing", "info"),
+        ("changes lost", "error"),
+    ]
+    assert "no stream stores fleet.>" in logged[0]["reason"]
+    assert logged[2]["commits"] == 3

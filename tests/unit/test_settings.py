@@ -114,6 +114,35 @@ def test_invalid_value_is_named_with_the_allowed_values(name: str, value: object
     assert allowed in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "read"), [("off", None), ("fleet", "fleet"), ("kaa.v2", "kaa.v2"), ("a.b-c", "a.b-c")]
+)
+def test_changes_are_published_under_a_prefix(value: str, read: str | None) -> None:
+    assert settings(changes="7d", publish=value).publish == read
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reason"),
+    [
+        *((prefix, "names separated by dots") for prefix in ("a..b", ".a", "a.", "a.*", "a.>", "*", "a b", "a\tb")),
+        *((prefix, "$ or _INBOX") for prefix in ("$JS.API", "$x", "_INBOX", "_INBOX.a")),
+        *((prefix, "overlap kaa.v1.events.>") for prefix in ("kaa", "kaa.v1", "kaa.v1.events", "kaa.v1.events.a.b.c")),
+        ("a\x01", "control characters"),
+        ("a" * 201, "not be longer"),
+        (5, "a text"),
+    ],
+)
+def test_a_prefix_that_cannot_be_published_to_is_refused(prefix: object, reason: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        settings(changes="7d", publish=prefix)
+    assert reason in str(refused.value)
+
+
+def test_publishing_needs_the_log_of_changes() -> None:
+    with pytest.raises(SettingError, match=r"PROJECTOR_PUBLISH='fleet': it needs the log .* set PROJECTOR_CHANGES"):
+        settings(publish="fleet")
+
+
 def test_every_wrong_setting_is_named_at_once() -> None:
     with pytest.raises(SettingError) as refused:
         load({"batch_size": "0", "linger_ms": "x"}, config=None, fallback=None)
