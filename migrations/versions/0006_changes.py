@@ -189,7 +189,8 @@ WITH change AS (
 ), timed AS (
     SELECT endpoint_id, ended_by, state,
            (state ->> 'connected_at')::timestamptz AS connected_at,
-           CASE ended_by WHEN 'disconnected' THEN (state ->> 'disconnected_at')::timestamptz
+           -- The time of the disconnect is missing if the row was deleted by hand since: then the next change ends it.
+           CASE ended_by WHEN 'disconnected' THEN coalesce((state ->> 'disconnected_at')::timestamptz, ended_at)
                          WHEN 'superseded' THEN (next ->> 'connected_at')::timestamptz
                          WHEN 'unregistered' THEN ended_at END AS disconnected_at
     FROM ended

@@ -215,6 +215,30 @@ async def test_sessions_end_as_the_events_say(scene: Scene, event: Event) -> Non
     ]
 
 
+async def test_a_session_that_ended_is_not_open_although_its_row_was_deleted_by_hand(
+    scene: Scene, event: Event
+) -> None:
+    def connected(second: int) -> Wire:
+        return event(
+            "connectivity.connected", "e1", originatorReplicaId="a", timestamp=1_700_000_000_000 + second * 1000
+        )
+
+    await scene.publish(connected(0))
+    await scene.publish(
+        event("connectivity.disconnected", endpointIds=["e1"], originatorReplicaId="a", timestamp=1_700_000_005_000)
+    )
+    await scene.publish(connected(10))
+    await scene.fold(changes="7d")
+    await scene.query("DELETE FROM endpoint_state")
+    await scene.publish(connected(20))
+    await scene.fold(changes="7d")
+    ended = await scene.query(
+        "SELECT ended_by FROM endpoint_session WHERE disconnected_at IS NOT NULL ORDER BY connected_at"
+    )
+    assert ended[0] == ("disconnected",)
+    assert len(await scene.query("SELECT FROM endpoint_session WHERE disconnected_at IS NULL")) == 1
+
+
 async def test_flapping_counts_the_sessions_that_began(scene: Scene, event: Event) -> None:
     ((now,),) = await scene.query(NOW)
     at = int(now.timestamp() * 1000) - 60_000
