@@ -249,9 +249,9 @@ class OtherStreamError(FatalError):
 class RulesChangedError(FatalError):
     """The rows were built with rules other than those of this version and these settings."""
 
-    def __init__(self, *, what: str, built_with: str | int, now: str | int, note: str = "") -> None:
+    def __init__(self, *, what: str, built_with: str | int, now: str | int, undo: str, note: str = "") -> None:
         self.evidence = f"the rows were built with {what} {built_with!r}{note}, but this projector has {now!r}"
-        super().__init__(f"{self.evidence}; run `projector rebuild` to rebuild them")
+        super().__init__(f"{self.evidence}; {undo}, or run `projector rebuild` to replace the rows")
         self.what = what
         self.built_with = built_with
         self.now = now
@@ -260,11 +260,10 @@ class RulesChangedError(FatalError):
 class DamagedRowError(FatalError):
     """The registers of a row of `endpoint_state` were changed by another program and cannot be read."""
 
-    def __init__(self, endpoint_id: str, facet: str, evidence: str) -> None:
-        super().__init__(
-            f"the {facet} registers of endpoint {endpoint_id!r} are damaged ({evidence}); "
-            "run `projector rebuild` to repair the table"
-        )
+    def __init__(
+        self, endpoint_id: str, facet: str, evidence: str, remedy: str = "run `projector rebuild` to repair the table"
+    ) -> None:
+        super().__init__(f"the {facet} registers of endpoint {endpoint_id!r} are damaged ({evidence}); {remedy}")
         self.endpoint_id = endpoint_id
         self.facet = facet
         self.evidence = evidence
@@ -293,7 +292,10 @@ class RebuildRunningError(FatalError):
     """Another rebuild or verification is in progress."""
 
     def __init__(self, who: str) -> None:
-        super().__init__(f"another rebuild or verification is in progress: {who}; wait for it, or end it")
+        super().__init__(
+            f"another rebuild or verification is in progress: {who}; wait for it, or end it, for example by "
+            "pg_terminate_backend with the number of its backend process"
+        )
         self.who = who
 
 

@@ -70,6 +70,21 @@ def _unmigrated(database: DatabaseInfo) -> str | None:
     )
 
 
+def _schema_missing(database: DatabaseInfo) -> str | None:
+    path = database.search_path_without_schema
+    return None if path is None else f"no schema of the search_path exists: {path}"
+
+
+def _tables_altered(database: DatabaseInfo) -> str | None:
+    return f"these tables or columns are gone: {', '.join(database.absent)}" if database.absent else None
+
+
+def _row_security(database: DatabaseInfo) -> str | None:
+    if not database.row_security:
+        return None
+    return f"row-level security may hide rows from the role: {', '.join(database.row_security)}"
+
+
 def _privileges(database: DatabaseInfo) -> str | None:
     return f"the role lacks {', '.join(database.missing_privileges)}" if database.missing_privileges else None
 
@@ -80,12 +95,18 @@ def _privileges_to_rebuild(database: DatabaseInfo) -> str | None:
 
 DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
     Check("postgres-too-old", "error", _too_old, "update Postgres to 15 or newer"),
-    Check("standby", "error", _standby, "point PROJECTOR_DATABASE_URL at the primary; several hosts can be named"),
+    Check(
+        "standby",
+        "error",
+        _standby,
+        "name the primary in PROJECTOR_DATABASE_URL, or all hosts: the primary of several is used",
+    ),
     Check(
         "encoding",
         "error",
         _encoding,
-        "create a database with `ENCODING 'UTF8'`: other encodings cannot store every text",
+        "create another one with `CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0`: "
+        "other encodings cannot store every text",
     ),
     Check(
         "fsync-off",
@@ -123,8 +144,8 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "second-connection",
         "error",
         _second_connection,
-        "allow the role two connections, and let a pooler accept the daemon's parameters; "
-        "or connect to Postgres directly",
+        "allow the role three connections, and two more for a rebuild; "
+        "let a pooler accept the daemon's parameters, or connect to Postgres directly",
     ),
     Check(
         "ignored-parameters",
@@ -134,6 +155,24 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "without them a paused daemon keeps the lead, and statements may get slow plans",
     ),
     Check("not-migrated", "error", _unmigrated, "run `projector init`; if the tables are newer, run the newer version"),
+    Check(
+        "schema-missing",
+        "error",
+        _schema_missing,
+        "create a schema of that name, or correct the search_path of the role or the database",
+    ),
+    Check(
+        "tables-altered",
+        "error",
+        _tables_altered,
+        "restore them as docs/how-to/troubleshoot.md describes, and run `projector rebuild`",
+    ),
+    Check(
+        "row-security",
+        "error",
+        _row_security,
+        "give the role BYPASSRLS, or disable row level security on the table",
+    ),
     Check("privileges", "error", _privileges, "grant the privileges that docs/how-to/connect.md lists"),
     Check(
         "privileges-to-rebuild",

@@ -52,6 +52,7 @@ def _events_lost(inspection: Inspection) -> str | None:
         stream is None
         or database is None
         or not database.migrated
+        or database.absent  # then the checkpoint was not read
         or _stream_replaced(inspection)
         or _rules_changed(inspection)
     ):

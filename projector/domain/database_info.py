@@ -38,6 +38,12 @@ class DatabaseInfo:
     migration: str | None
     """Latest migration applied; None if there is none, or the role may not see it."""
     migration_wanted: str
+    search_path_without_schema: str | None = None
+    """The search path, if no schema in it exists."""
+    absent: tuple[str, ...] = ()
+    """Tables and columns of this version that do not exist although it is migrated."""
+    row_security: tuple[str, ...] = ()
+    """Tables of which policies may hide rows from the role."""
     missing_privileges: tuple[str, ...] = ()
     """Privileges that the daemon needs and the role lacks."""
     missing_to_rebuild: tuple[str, ...] = ()

@@ -31,13 +31,25 @@ class Rules:
             RulesChangedError: the rules differ.
         """
         if self.revision != now.revision:
-            raise RulesChangedError(what="protocol revision", built_with=self.revision, now=now.revision)
+            raise RulesChangedError(
+                what="protocol revision",
+                built_with=self.revision,
+                now=now.revision,
+                undo="set PROJECTOR_REVISION to that of the rows",
+            )
         if self.originators != now.originators:
             raise RulesChangedError(
                 what="the events of originators",
                 built_with=", ".join(self.originators) or "(all)",
                 now=", ".join(now.originators) or "(all)",
+                undo="set PROJECTOR_ORIGINATORS to those of the rows",
             )
         if self.version != now.version:
             note = " (from before versions were numbers)" if self.version == BEFORE_NUMBERS else ""
-            raise RulesChangedError(what="rules version", built_with=self.version, now=now.version, note=note)
+            raise RulesChangedError(
+                what="rules version",
+                built_with=self.version,
+                now=now.version,
+                undo="return to the version that built them",
+                note=note,
+            )

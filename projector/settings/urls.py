@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from projector.settings.readers import text
@@ -10,6 +11,7 @@ from projector.settings.readers import text
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
 _ENCRYPTED_SSL_MODES = ("require", "verify-ca", "verify-full")
+_POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 _LAST_PORT = 65535
 _NEXT_URL = re.compile(r",\s*(?=\w+://)")
@@ -26,8 +28,20 @@ def read_nats_url(value: object) -> str:
 
 def read_database_url(value: object) -> str:
     """Read the URL of a database; see `readers`."""
-    _check_url(text(value), _POSTGRES_SCHEMES)
-    return text(value)
+    url = text(value)
+    _check_url(url, _POSTGRES_SCHEMES)
+    parts = urlsplit(url)
+    if parts.netloc.count("@") > 1:
+        # The driver takes what follows the first one for the host.
+        raise ValueError("its password has characters that must be escaped: @ is %40")
+    try:
+        query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError("what follows its question mark must be name=value, separated by &") from None
+    for name, file in query:
+        if name in _POSTGRES_FILES and not Path(file).is_file():
+            raise ValueError(f"its {name} is no file")
+    return url
 
 
 def read_http(value: object) -> str:

@@ -6,13 +6,16 @@ import asyncpg
 
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.rules import Rules
+from projector.errors import DatabaseRefusedError, OtherStreamError, PoisonError
 from projector.storage.connection import Connection
+from projector.storage.failures import translate
 from projector.storage.wire import decode_json
 
 PROJECTION = "endpoint_state"
 SHARD = 0
 
 _READ = "SELECT * FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
+_STREAM = "SELECT stream FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
 _HOLD = """
 SELECT *, greatest(clock_timestamp(), advanced_at) AS committing_at
 FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE
@@ -74,6 +77,13 @@ async def read(connection: Connection) -> Checkpoint | None:
     return None if row is None else _from_row(row)
 
 
+async def check_stream(connection: Connection, stream: str) -> None:
+    """Check that the tables were built from a stream, or from none; raises OtherStreamError."""
+    found = await connection.fetchval(_STREAM, PROJECTION, SHARD)
+    if found not in (None, stream):
+        raise OtherStreamError(found=found, wanted=stream)
+
+
 async def hold(connection: Connection) -> tuple[Checkpoint | None, Commit]:
     """Lock the checkpoint until the transaction ends; return it, and the commit that the transaction will be."""
     row = await connection.fetchrow(_HOLD, PROJECTION, SHARD)
@@ -84,12 +94,12 @@ async def hold(connection: Connection) -> tuple[Checkpoint | None, Commit]:
 
 async def begin(connection: Connection, checkpoint: Checkpoint) -> None:
     """Write the first checkpoint, unless another projector has written one."""
-    await connection.execute(f"{_INSERT} NOTHING", *_to_row(checkpoint))
+    await _write(connection, f"{_INSERT} NOTHING", *_to_row(checkpoint))
 
 
 async def replace(connection: Connection, checkpoint: Checkpoint, commit: Commit, *, logged: bool) -> None:
     """Write a checkpoint over any other; the caller must hold it. `logged`: the commit writes its changes."""
-    await connection.execute(_INSERT + _REPLACE, *_to_row(checkpoint))
+    await _write(connection, _INSERT + _REPLACE, *_to_row(checkpoint))
     await _count(connection, commit, logged=logged)
 
 
@@ -99,7 +109,7 @@ async def advance(
     """Move the checkpoint by compare-and-set; return whether it was at `before`."""
     counted = (PROJECTION, SHARD, commit.number, commit.at, logged)
     moved = (after.position, *_anchor(after), after.skipped, after.stream_created_at)
-    return await connection.execute(_ADVANCE, *counted, before.stream, before.position, *moved) == "UPDATE 1"
+    return await _write(connection, _ADVANCE, *counted, before.stream, before.position, *moved) == "UPDATE 1"
 
 
 async def write_activity(
@@ -107,7 +117,7 @@ async def write_activity(
 ) -> None:
     """Write when the leader took the lead (Unix ms), and its lag, for users to read."""
     lag_or_null = lag or (None, None)
-    await connection.execute(_WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *lag_or_null, timeout=timeout_s)
+    await _write(connection, _WRITE_ACTIVITY, PROJECTION, SHARD, active_since, *lag_or_null, timeout_s=timeout_s)
 
 
 async def count_change(connection: Connection, commit: Commit, *, logged: bool) -> None:
@@ -116,7 +126,22 @@ async def count_change(connection: Connection, commit: Commit, *, logged: bool) 
 
 
 async def _count(connection: Connection, commit: Commit, *, logged: bool, generations: int = 0) -> None:
-    await connection.execute(_COUNT, PROJECTION, SHARD, commit.number, commit.at, logged, generations)
+    await _write(connection, _COUNT, PROJECTION, SHARD, commit.number, commit.at, logged, generations)
+
+
+async def _write(connection: Connection, statement: str, *values: Any, timeout_s: float | None = None) -> str:
+    """Execute a statement that changes the row; a constraint or trigger that rejects it is no fault of a message."""
+    try:
+        status: str = await connection.execute(statement, *values, timeout=timeout_s)
+    except asyncpg.PostgresError as error:
+        rejection = translate(error)
+        if isinstance(rejection, PoisonError):
+            raise DatabaseRefusedError(
+                f"Postgres rejects the checkpoint: {rejection.detail}; "
+                "check the constraints and triggers of projector_checkpoint"
+            ) from error
+        raise
+    return status
 
 
 def _anchor(checkpoint: Checkpoint) -> tuple[int | None, bytes | None]:

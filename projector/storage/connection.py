@@ -1,13 +1,15 @@
 """Connections to Postgres."""
 
-from collections.abc import Mapping
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
+from projector.errors import DatabaseRefusedError, one_line
 from projector.storage.failures import translated
 
 Connection: TypeAlias = asyncpg.Connection
@@ -30,6 +32,7 @@ async def connect(
 
     `command_timeout_s` detects a server that has vanished, so it must exceed the server's own timeouts.
     Without `keep_statements`, no prepared statement outlives its transaction.
+    Of several hosts the primary is chosen, unless the URL says otherwise.
     """
     *others, last = _split_hosts(url)
     connect_to = partial(
@@ -38,12 +41,33 @@ async def connect(
         command_timeout=command_timeout_s,
         statement_cache_size=100 if keep_statements else 0,
         server_settings={"application_name": f"projector {purpose}", **(settings or {})},
+        target_session_attrs=_target(url),
     )
-    with translated():
+    with translated(), _parameters_explained():
         for host_url in others:
             with suppress(*_TRY_NEXT_HOST):
                 return await connect_to(host_url)
         return await connect_to(last)
+
+
+@contextmanager
+def _parameters_explained() -> Iterator[None]:
+    """Refuse parameters of the URL that the server rejects: the driver passes those that it does not know to it."""
+    try:
+        yield
+    except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError, asyncpg.DataError) as error:
+        raise DatabaseRefusedError(
+            f"Postgres refuses a parameter: {one_line(error)}; remove it from PROJECTOR_DATABASE_URL, or correct it"
+        ) from error
+
+
+def _target(url: str) -> str | None:
+    """Return which of several hosts to use: after a failover, the first one may be a standby."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if "target_session_attrs" in query or "PGTARGETSESSIONATTRS" in os.environ:
+        return None
+    return "primary" if "," in parts.netloc.rpartition("@")[2] + query.get("host", "") else None
 
 
 def _split_hosts(url: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Lists, retries and discards dead letters. No dead letter is ever deleted."""
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -39,13 +39,13 @@ WHERE stream = $1 AND position = $2
 
 async def listed(url: str, stream: str) -> list[ListedDeadLetter]:
     """Return the parked dead letters in stream order."""
-    async with version.opened(url) as connection:
+    async with _opened(url, stream) as connection:
         return [ListedDeadLetter(*row) for row in await connection.fetch(_LIST, stream, None, None)]
 
 
 async def shown(url: str, stream: str, position: int) -> StoredDeadLetter:
     """Return one dead letter in any state; raises NoDeadLetterError."""
-    async with version.opened(url) as connection:
+    async with _opened(url, stream) as connection:
         row = await connection.fetchrow(_SHOW, stream, position)
     if row is None:
         raise NoDeadLetterError(position)
@@ -54,12 +54,22 @@ async def shown(url: str, stream: str, position: int) -> StoredDeadLetter:
 
 async def discard(url: str, stream: str, selection: Selection, note: str) -> int:
     """Close dead letters with a note that says why, and return how many; raises NoDeadLetterError."""
-    async with version.opened(url, purpose="dead letters", settings={}) as connection, connection.transaction():
+    async with _opened(url, stream, settings=version.READ_WRITE) as connection, connection.transaction():
         rows = await connection.fetch(_DISCARD, stream, list(selection.positions) or None, selection.reason, note)
         closed = {row[0] for row in rows}
         if missing := set(selection.positions) - closed:
             raise NoDeadLetterError(min(missing))
     return len(closed)
+
+
+@asynccontextmanager
+async def _opened(
+    url: str, stream: str, *, settings: Mapping[str, str] = version.READ_ONLY
+) -> AsyncIterator[Connection]:
+    """Open a connection to tables that were built from a stream; raises OtherStreamError."""
+    async with version.opened(url, purpose="dead letters", settings=settings) as connection:
+        await checkpoints.check_stream(connection, stream)
+        yield connection
 
 
 class Retry:
@@ -81,6 +91,7 @@ class Retry:
             await version.check(connection)
             await locks.keep_rebuilds_out(connection, shared=True)
             await set_codecs(connection)
+            await checkpoints.check_stream(connection, self._stream)
             await connection.execute(statements.CREATE_SAVED)
             if self._retention is not None:
                 await change_log.prepare(connection, self._retention)

@@ -1,5 +1,6 @@
 """Translates errors of the driver into the three families."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,15 +33,31 @@ _TRANSIENT_CLASSES = {
 }
 
 _REMEDIES = {
+    "25006": "the server is read-only, as a standby is: name the primary in PROJECTOR_DATABASE_URL",
+    "28000": "check the user in PROJECTOR_DATABASE_URL, its sslmode, and pg_hba.conf on the server",
     "28": "check user and password in PROJECTOR_DATABASE_URL",
     "3D000": "create the database, or correct its name in PROJECTOR_DATABASE_URL",
+    "3F000": "create a schema of the role's search_path, or correct the search_path",
     "42501": "grant the privileges that docs/how-to/connect.md lists",
-    "42": "the tables are not those of this version: run `projector init`",
-    "": "correct the cause and start the projector again",
+    "42": "the tables are not as `projector init` makes them; `projector doctor` says what is missing",
+    "53300": "raise the limit: the daemon needs three connections, and a rebuild two more",
+    "55P03": "another session holds a lock, see pg_stat_activity",
 }
 """By prefix of the SQLSTATE; the first match wins."""
+_ANY_REMEDY = "correct the cause and start the projector again"
+_TLS_REMEDY = (
+    "check the files that sslrootcert, sslcert and sslkey in PROJECTOR_DATABASE_URL name; "
+    "the server's certificate has to name the host"
+)
+_NOT_OWNER_REMEDY = (
+    "`projector init` has to run as the role that owns the tables; "
+    "a table that a rebuild of another role has left has to be dropped by its owner"
+)
+_ROW_SECURITY_REMEDY = "let the role see every row: give it BYPASSRLS, or disable row level security on that table"
 _PROTOCOL_VIOLATION = "08P01"
 _NO_SUCH_DATABASE = "3D000"
+_STATEMENT_LOST = ("26000", "42P05")
+"""A prepared statement is missing, or exists already."""
 
 
 def translate(error: BaseException) -> ProjectorError | None:
@@ -54,9 +71,7 @@ def translate(error: BaseException) -> ProjectorError | None:
     if isinstance(error, OverflowError | UnicodeEncodeError | asyncpg.exceptions.UnsupportedClientFeatureError):
         return PoisonError("database-rejected", f"a value has no representation in Postgres: {error}")
     if isinstance(error, asyncpg.InterfaceError | asyncpg.exceptions.InternalClientError | OSError):
-        late = isinstance(error, TimeoutError)
-        reason = "did not answer in time" if late else f"is not reachable: {one_line(error)}"
-        return DatabaseUnavailableError(f"Postgres {reason}")
+        return _translate_connection(error)
     return None
 
 
@@ -72,20 +87,50 @@ def translated() -> Iterator[None]:
         raise known from error
 
 
+def _translate_connection(error: Exception) -> ProjectorError:
+    """Translate an error of the connection, which the server did not report."""
+    text = one_line(error)
+    if isinstance(error, ssl.SSLError):
+        return DatabaseUnavailableError(f"no TLS connection to Postgres: {text}; {_TLS_REMEDY}")
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailableError("Postgres did not answer in time")
+    if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
+        return DatabaseUnavailableError("no host of PROJECTOR_DATABASE_URL that can be reached is the primary")
+    if type(error) is ConnectionError and "SSL" in text:
+        return DatabaseLoginError(
+            f"TLS is required by the settings, but Postgres does not offer it: {text}; "
+            "enable it there, or correct sslmode in PROJECTOR_DATABASE_URL"
+        )
+    return DatabaseUnavailableError(f"Postgres is not reachable: {text}")
+
+
 def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
     sqlstate = error.sqlstate or ""
     text = f"{one_line(error)} (SQLSTATE {sqlstate})"
+    if sqlstate in _STATEMENT_LOST:
+        # The driver's hint is about its own options.
+        pooler = f"{error.args[0].splitlines()[0]} (SQLSTATE {sqlstate})"
+        return DatabaseRefusedError(
+            f"a pooler in transaction mode answers instead of Postgres: {pooler}; "
+            "connect to Postgres itself, or use a pool in session mode"
+        )
     if sqlstate == _PROTOCOL_VIOLATION and "startup parameter" in text:
         return DatabaseRefusedError(f"a pooler refuses: {text}; connect to Postgres itself, see `projector doctor`")
+    remedy = _remedy(sqlstate, text)
     if sqlstate[:2] in _TRANSIENT_CLASSES:
-        return DatabaseUnavailableError(f"Postgres cannot do it now: {text}")
+        return DatabaseUnavailableError("; ".join(filter(None, (f"Postgres cannot do it now: {text}", remedy))))
     if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
         # Not a check that a value fails, but a row that belongs into no partition.
         return DatabaseUnavailableError(f"the partition of today is missing, and made at the next attempt: {text}")
     if sqlstate[:2] in _POISON_CLASSES:
         return PoisonError("database-rejected", text)
-    remedy = next(advice for beginning, advice in _REMEDIES.items() if sqlstate.startswith(beginning))
-    if "row-level security" in text:
-        remedy = "let the role see every row: give it BYPASSRLS, or disable row level security on that table"
     refusal = DatabaseLoginError if sqlstate[:2] == "28" or sqlstate == _NO_SUCH_DATABASE else DatabaseRefusedError
-    return refusal(f"Postgres refuses: {text}; {remedy}")
+    return refusal(f"Postgres refuses: {text}; {remedy or _ANY_REMEDY}")
+
+
+def _remedy(sqlstate: str, text: str) -> str | None:
+    if "row-level security" in text:
+        return _ROW_SECURITY_REMEDY
+    if "must be owner of" in text:
+        return _NOT_OWNER_REMEDY
+    return next((advice for beginning, advice in _REMEDIES.items() if sqlstate.startswith(beginning)), None)

@@ -10,6 +10,7 @@ from projector.storage import checkpoints, locks, version
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
+from projector.storage.tables import metadata
 from projector.storage.wire import set_codecs
 
 _TIMEOUT_S = 10.0
@@ -43,6 +44,10 @@ SELECT current_setting('server_version_num')::int AS version,
        ) AS off,
        current_database() AS database,
        current_schema() AS schema,
+       CASE WHEN NOT EXISTS (
+           SELECT FROM pg_namespace, unnest(string_to_array(current_setting('search_path'), ',')) AS named (schema)
+           WHERE nspname = replace(trim(BOTH ' "' FROM named.schema), '$user', current_user)
+       ) THEN current_setting('search_path') END AS search_path,
        has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS creates
 """
@@ -54,6 +59,18 @@ WHERE NOT CASE privilege
     ELSE has_table_privilege(to_regclass(relation)::oid, privilege)
 END
 ORDER BY number
+"""
+_ABSENT = """
+SELECT CASE WHEN to_regclass(relation) IS NULL THEN relation ELSE relation || '.' || name END
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (relation, name, number)
+WHERE NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass(relation) AND attname = name AND NOT attisdropped
+)
+ORDER BY number
+"""
+_HIDDEN = """
+SELECT relation FROM unnest($1::text[]) AS wanted (relation)
+WHERE to_regclass(relation) IS NOT NULL AND row_security_active(to_regclass(relation)::oid)
 """
 _IGNORED = """
 SELECT name FROM unnest($1::text[], $2::text[]) AS asked (name, value)
@@ -84,23 +101,31 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]]) -> d
     missing = await _missing(connection, needs)
     may_look = not any(privilege.startswith("SELECT") for privilege in missing)
     found = await version.migration(connection) if may_look else None
+    absent = await _absent(connection, needs) if found == version.NEWEST else ()
     return {
         "version": divmod(server["version"], 10_000),
         **{name: server[name] for name in ("encoding", "standby", "schema")},
         "off": frozenset(server["off"]),
         "migration": found,
         "migration_wanted": version.NEWEST,
+        "search_path_without_schema": server["search_path"],
+        "absent": absent,
+        "row_security": tuple(row[0] for row in await connection.fetch(_HIDDEN, list(DAEMON_NEEDS))),
         "missing_privileges": (
             *([] if server["temporary"] else [f"TEMPORARY on database {server['database']}"]),
-            *([] if server["schema"] else ["USAGE on the schema of the tables"]),
+            *([] if server["schema"] or server["search_path"] else ["USAGE on the schema of the tables"]),
             *missing,
         ),
         "missing_to_rebuild": (
-            *([] if server["creates"] else [f"CREATE on schema {server['schema'] or 'of the tables'}"]),
+            *(
+                []
+                if server["creates"] or server["search_path"]
+                else [f"CREATE on schema {server['schema'] or 'of the tables'}"]
+            ),
             *await _missing(connection, REBUILD_NEEDS),
         ),
         "clock": (asked_at, clock, answered_at),
-        "checkpoint": await checkpoints.read(connection) if found == version.NEWEST else None,
+        "checkpoint": None if found != version.NEWEST or absent else await checkpoints.read(connection),
         "led": await locks.holder(connection, locks.LEADER_LOCK) is not None,
     }
 
@@ -110,6 +135,14 @@ async def _missing(connection: Connection, needs: Mapping[str, Iterable[str]]) -
     pairs = [(relation, privilege) for relation, privileges in needs.items() for privilege in privileges]
     rows = await connection.fetch(_MISSING, *map(list, zip(*pairs, strict=True)))
     return [row[0] for row in rows]
+
+
+async def _absent(connection: Connection, needs: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the tables that are needed, and which of their columns, do not exist."""
+    needed = [table for table in metadata.sorted_tables if table.name in needs]
+    pairs = [(table.name, column.name) for table in needed for column in table.columns]
+    rows = await connection.fetch(_ABSENT, *map(list, zip(*pairs, strict=True)))
+    return tuple(dict.fromkeys(row[0] for row in rows))
 
 
 async def _backends(first: Connection, url: str) -> BackendInfo:

@@ -16,7 +16,7 @@ from projector import resources
 from projector.errors import DatabaseRefusedError, NotMigratedError
 from projector.storage.connection import connect
 from projector.storage.failures import translated
-from projector.storage.version import NEWEST
+from projector.storage.version import NEWEST, READ_WRITE
 
 
 async def upgrade(url: str) -> None:
@@ -43,7 +43,7 @@ async def _check_encoding(connection: AsyncConnection) -> None:
     if encoding != "UTF8":
         raise DatabaseRefusedError(
             f"the database is encoded in {encoding}, which cannot store every endpoint id; "
-            "create another one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, "
+            "create another one with `CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0`, "
             "and correct PROJECTOR_DATABASE_URL"
         )
 
@@ -60,7 +60,9 @@ def config(connection: Connection) -> Config:
 async def engine_connection(url: str) -> AsyncIterator[AsyncConnection]:
     """Open a SQLAlchemy connection for the length of a block, which has to commit."""
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect(url, purpose="migrations"), poolclass=NullPool
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(url, purpose="migrations", settings=READ_WRITE),
+        poolclass=NullPool,
     )
     try:
         with translated():

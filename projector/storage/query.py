@@ -11,9 +11,9 @@ import asyncpg
 from projector.errors import QueryRefusedError, one_line
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
-from projector.storage.version import READ_ONLY
 
 _TIMEOUT_S = 300.0
+_READ_ONLY = {"default_transaction_read_only": "on"}
 _STATEMENT_CLASSES = {"0A", "22", "23", "25", "42", "54"}
 """SQLSTATE classes of errors that the statement causes, not the database."""
 
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 async def query(url: str, sql: str) -> Answer:
     """Run one statement in a read-only transaction; raises QueryRefusedError if the statement is at fault."""
-    connection = await connect(url, purpose="sql", settings=READ_ONLY)
+    connection = await connect(url, purpose="sql", settings=_READ_ONLY)
     try:
         with translated():
             try:
@@ -48,6 +48,8 @@ async def _answer(connection: Connection, sql: str) -> Answer:
     if not columns:
         # A read-only transaction does not prevent a superuser from running COPY … TO PROGRAM.
         raise QueryRefusedError("only statements that return rows are allowed")
+    if statement.get_parameters():
+        raise QueryRefusedError("parameters such as $1 have no value here: write the value into the statement")
     try:
         rows = await statement.fetch(timeout=_TIMEOUT_S)
     except (OverflowError, ValueError) as error:

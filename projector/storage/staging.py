@@ -30,7 +30,10 @@ _SEEDED_AT_ONCE = 5000
 _ALL_FACETS = (1 << len(FACETS)) - 1
 _COMMAND_TIMEOUT_S = 3600.0  # to detect a server that has vanished: a comparison of any table is faster
 _SHOW_EVERY_S = 1.0
-_LOST = "the stream no longer holds their events: first restore them, or set them to null"
+_RESTORE = (
+    "the stream no longer holds their events: restore them from a backup or set them to null, "
+    "and run `projector rebuild --accept-trimmed`"
+)
 
 _NO_TRANSACTION_TIMEOUT = """
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
@@ -190,8 +193,7 @@ class Staging:
                 try:
                     seed = read_row(_ALL_FACETS, *row).kept(trimmed)
                 except DamagedRowError as error:
-                    evidence = f"{error.evidence}; {_LOST}"
-                    raise DamagedRowError(error.endpoint_id, error.facet, evidence) from error
+                    raise DamagedRowError(error.endpoint_id, error.facet, error.evidence, _RESTORE) from error
                 if seed is not None:
                     seeds[row[0]] = seed
                 if len(seeds) >= _SEEDED_AT_ONCE:

@@ -15,7 +15,9 @@ MIGRATIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 
 NEWEST = MIGRATIONS[-1]
 
-READ_ONLY: Mapping[str, str] = {"default_transaction_read_only": "on"}
+READ_ONLY: Mapping[str, str] = {"default_transaction_read_only": "on", "row_security": "off"}
+"""A policy must not hide rows: a count would be wrong."""
+READ_WRITE: Mapping[str, str] = {"default_transaction_read_only": "off", "row_security": "off"}
 
 
 @asynccontextmanager

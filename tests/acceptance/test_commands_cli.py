@@ -168,6 +168,12 @@ async def test_unreadable_query_result_is_refused_with_a_remedy(prepared: Comman
     assert ended.err.endswith("; cast it to text\n")
 
 
+async def test_query_with_a_parameter_is_refused(prepared: CommandLine) -> None:
+    ended = await prepared("sql", "select $1::text")
+    assert (ended.code, ended.err.count("\n")) == (3, 1)
+    assert "write the value into the statement" in ended.err
+
+
 @pytest.fixture
 def must_not_be_written(server_folder: Path) -> Iterator[Path]:
     """A file that Postgres could write."""

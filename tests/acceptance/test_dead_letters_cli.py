@@ -119,3 +119,16 @@ async def test_missing_dead_letter_is_named_and_nothing_changes(
     assert await states() == before
     unknown = await parked("verify", "--endpoint", "nobody")
     assert "no replayed message names endpoint nobody" in unknown.out
+
+
+async def test_unknown_reason_is_a_usage_error(prepared: CommandLine) -> None:
+    refused = await prepared("dead-letters", "retry", "--reason", "malformed")
+    assert refused.code == 2
+    assert "malformed-payload" in refused.err
+
+
+async def test_dead_letters_of_another_stream_are_refused_instead_of_reported_as_none(parked: CommandLine) -> None:
+    for command in ("list", "show 1", "retry --all", "discard --all --reason test"):
+        refused = await parked("dead-letters", *command.split(), PROJECTOR_STREAM="OTHER")
+        assert (refused.code, refused.out) == (3, "")
+        assert "built from stream 'KAA_ENDPOINT_EVENTS'" in refused.err

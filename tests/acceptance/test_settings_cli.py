@@ -77,7 +77,7 @@ async def test_unreachable_servers_do_not_reveal_passwords(anywhere: CommandLine
     assert_one_line(short, 3)
     assert (verbose.code, ended.code) == (3, 0)
     assert "fleet" in ended.err  # the URLs are shown, without secrets
-    assert {entry["event"] for entry in running.logged} == {"starting", "retrying", "stopped"}
+    assert {entry["event"] for entry in running.logged} == {"starting", "retrying", "stopping", "stopped"}
     assert all("s3cret" not in output.out + output.err for output in (short, verbose, ended))
 
 

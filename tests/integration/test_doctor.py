@@ -465,6 +465,12 @@ async def test_doctor_names_every_missing_privilege(scene: Scene, role_url: str)
     assert "USAGE on the schema of the tables" in said
 
 
+async def test_doctor_tells_a_missing_schema_from_a_missing_privilege(scene: Scene) -> None:
+    ((name,),) = await scene.query("SELECT current_database()")
+    await scene.query(f"ALTER DATABASE {name} SET search_path = nowhere")
+    assert await named(scene.nats_url, scene.database_url) == {"schema-missing"}
+
+
 @pytest.mark.parametrize("seconds", [5.0, -5.0])
 async def test_doctor_finds_a_wrong_local_clock(seconds: float, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for inspection in (broker_inspection, database_inspection):

@@ -165,8 +165,37 @@ async def test_a_wrong_password_is_fatal_and_is_not_shown(spare_postgres: Embedd
 
 async def test_missing_table_is_fatal_and_names_the_remedy(connection: Any) -> None:
     await connection.execute("DROP TABLE endpoint_state CASCADE")
-    with pytest.raises(DatabaseRefusedError, match=r"endpoint_state.*projector init"), translated():
+    with pytest.raises(DatabaseRefusedError, match=r"endpoint_state.*projector doctor"), translated():
         await connection.execute("SELECT 1 FROM endpoint_state")
+
+
+@pytest.mark.parametrize("parameter", ["connect_timeout=5", "work_mem=lots", "ssl=true"])
+async def test_parameter_that_postgres_refuses_is_fatal_and_names_the_setting(
+    database_url: str, parameter: str
+) -> None:
+    with pytest.raises(DatabaseRefusedError, match=rf"{parameter.partition('=')[0]}.*PROJECTOR_DATABASE_URL"):
+        await connect(f"{database_url}&{parameter}", purpose="test")
+
+
+async def test_lost_prepared_statement_is_explained_by_a_pooler(connection: Any) -> None:
+    await connection.fetch("SELECT $1::integer", 1)
+    await connection.execute("DEALLOCATE ALL")
+    with pytest.raises(DatabaseRefusedError, match="pooler in transaction mode") as refused, translated():
+        await connection.fetch("SELECT $1::integer", 1)
+    assert "statement_cache_size" not in str(refused.value)
+
+
+async def test_schema_that_does_not_exist_is_named(connection: Any) -> None:
+    await connection.execute("SET search_path = nowhere")
+    with pytest.raises(DatabaseRefusedError, match="search_path"), translated():
+        await connection.execute("CREATE TABLE a (b integer)")
+
+
+async def test_table_of_another_owner_is_left_to_its_owner(guest: str, database_url: str) -> None:
+    connection = await connect(database_url.replace("postgres@", f"{guest}@"), purpose="test")
+    with pytest.raises(DatabaseRefusedError, match="as the role that owns the tables"), translated():
+        await connection.execute("DROP TABLE endpoint_state")
+    await connection.close()
 
 
 async def test_missing_privilege_is_fatal_and_names_the_remedy(guest: str, database_url: str) -> None:

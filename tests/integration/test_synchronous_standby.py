@@ -1,9 +1,6 @@
 """A commit that waits for a synchronous standby: the daemon is healthy, and loses and repeats nothing."""
 
 import asyncio
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,54 +10,34 @@ from projector import Projector
 from projector.dev.embedded import EmbeddedPostgres
 from projector.errors import DatabaseUnavailableError
 from projector.storage import store as store_module
-from tests.support import servers
+from tests.support import servers, standby
 from tests.support.fixtures import Event, Eventually, Rows
 from tests.support.monitored import Watched, watched
 from tests.support.scene import Scene
+from tests.support.standby import needs_base_backup, standby_of
 
-STANDBY = "standby_one"
 HEARTBEAT_PERIOD_S = 1.5
 BEATS = 5
 """Heartbeats of the supervisor that last longer than the two periods without one that make a daemon unhealthy."""
 COMPARED = "SELECT * FROM endpoint_state ORDER BY endpoint_id", "SELECT position, attempts FROM dead_letter ORDER BY 1"
-BASE_BACKUP = servers.POSTGRES_BIN / "pg_basebackup"
 
 
 class Cluster:
     """A database whose commits can wait for a standby."""
 
-    def __init__(self, scene: Scene, primary: EmbeddedPostgres, folder: Path) -> None:
+    def __init__(self, scene: Scene, primary: EmbeddedPostgres) -> None:
         self.scene = scene
-        self.standby = servers.postgres_copied(folder)
-        self._primary = primary
-        self._folder = folder
+        self.primary = primary
 
-    async def require(self, standby: str) -> None:
+    async def require(self, name: str) -> None:
         """Let commits wait for a standby; an empty name ends all waits."""
-        await self.scene.ask(self._primary.url, f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
-        await self.scene.ask(self._primary.url, "SELECT pg_reload_conf()")
+        await self.scene.ask(self.primary.url, f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+        await self.scene.ask(self.primary.url, "SELECT pg_reload_conf()")
 
     async def commit_waits(self) -> bool:
         """Whether a commit waits for the standby."""
         waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        return await self.scene.ask(self._primary.url, waiting) != []
-
-    def start_standby(self) -> None:
-        """Copy the primary, and follow it."""
-        user = self._primary._user or os.geteuid()
-        self._folder.mkdir()
-        shutil.chown(self._folder, user)
-        source = f"host={self._primary._data} user=postgres application_name={STANDBY}"
-        subprocess.run(
-            [BASE_BACKUP, "--pgdata", self._folder / "data", "--dbname", source, "--write-recovery-conf", "-c", "fast"],
-            check=True,
-            capture_output=True,
-            cwd=self._folder,
-            user=user,
-        )
-        for lock in (self._folder / "data").glob(".s.PGSQL.*"):  # the primary's socket is in its folder, too
-            lock.unlink()
-        self.standby.start()
+        return await self.scene.ask(self.primary.url, waiting) != []
 
     async def result(self, url: str | None = None) -> list[Rows]:
         """What a daemon has made of the stream."""
@@ -68,14 +45,13 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(scene: Scene, own_postgres: EmbeddedPostgres, server_folder: Path) -> AsyncIterator[Cluster]:
+async def cluster(scene: Scene, own_postgres: EmbeddedPostgres) -> AsyncIterator[Cluster]:
     async with servers.database(own_postgres) as scene.database_url:
-        cluster = Cluster(scene, own_postgres, server_folder / "standby")
+        cluster = Cluster(scene, own_postgres)
         yield cluster
         await cluster.require("")
         for daemon in scene.daemons:
             await daemon.abandon()
-    cluster.standby.stop()
 
 
 async def publish_some(scene: Scene, event: Event) -> None:
@@ -107,7 +83,7 @@ async def test_daemon_is_healthy_while_a_commit_waits_for_an_absent_standby(
     async with watched(cluster.scene, heartbeat_period_s=HEARTBEAT_PERIOD_S) as leader:
         await publish_some(cluster.scene, event)
         await leader.daemon.hears("caught up at 11")
-        await cluster.require(STANDBY)
+        await cluster.require(standby.NAME)
         await publish_some(cluster.scene, event)
         await eventually(cluster.commit_waits)
         async with watched(cluster.scene, heartbeat_period_s=HEARTBEAT_PERIOD_S) as second:
@@ -121,19 +97,20 @@ async def test_daemon_is_healthy_while_a_commit_waits_for_an_absent_standby(
     assert await matches_the_stream(cluster, other_database_url)
 
 
-@pytest.mark.skipif(not BASE_BACKUP.exists(), reason="this Postgres cannot copy itself")
+@needs_base_backup
 async def test_session_that_opens_without_its_standby_waits_until_it_comes_back(
-    cluster: Cluster, event: Event, eventually: Eventually, other_database_url: str
+    cluster: Cluster, event: Event, eventually: Eventually, other_database_url: str, server_folder: Path
 ) -> None:
     await publish_some(cluster.scene, event)
-    await cluster.require(STANDBY)
+    await cluster.require(standby.NAME)
     async with watched(cluster.scene, heartbeat_period_s=HEARTBEAT_PERIOD_S) as daemon:
         await eventually(cluster.commit_waits)
         await stays_healthy(daemon)
-        cluster.start_standby()
-        await daemon.daemon.hears("caught up at 11")
-        assert daemon.daemon.recorder.errors == []
-        await daemon.daemon.stop()
+        with standby_of(cluster.primary, server_folder / "standby"):
+            await daemon.daemon.hears("caught up at 11")
+            assert daemon.daemon.recorder.errors == []
+            await daemon.daemon.stop()
+            await cluster.require("")
     assert await matches_the_stream(cluster, other_database_url)
 
 
@@ -147,7 +124,7 @@ async def test_commit_that_waits_for_longer_than_its_timeout_is_folded_once(
     monkeypatch.setattr(store_module, "_COMMAND_TIMEOUT_S", 0.5)
     daemon = cluster.scene.follow()
     await daemon.hears("active")
-    await cluster.require(STANDBY)
+    await cluster.require(standby.NAME)
     await publish_some(cluster.scene, event)
     await eventually(cluster.commit_waits)
     await daemon.hears("retrying", 3)
@@ -166,7 +143,7 @@ async def test_daemon_that_ends_while_its_commit_waits_leaves_the_batch_to_the_n
 ) -> None:
     daemon = cluster.scene.follow()
     await daemon.hears("active")
-    await cluster.require(STANDBY)
+    await cluster.require(standby.NAME)
     await publish_some(cluster.scene, event)
     await eventually(cluster.commit_waits)
     await daemon.abandon()
@@ -182,7 +159,7 @@ async def test_rebuild_is_reported_as_done_only_once_the_standby_has_it(
     await publish_some(cluster.scene, event)
     await cluster.scene.fold()
     await cluster.scene.query("DELETE FROM endpoint_state WHERE endpoint_id = 'e7'")
-    await cluster.require(STANDBY)
+    await cluster.require(standby.NAME)
     rebuild = asyncio.create_task(Projector(cluster.scene.settings()).rebuild())
     await eventually(cluster.commit_waits)
     assert not rebuild.done()

@@ -175,6 +175,9 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (backends(second=frozenset(), refusal="unsupported startup parameter"), {"second-connection"}),
     (backends(ignored=("jit",)), {"ignored-parameters"}),
     (database(migration=None, checkpoint=None), {"not-migrated"}),
+    (database(search_path_without_schema="nowhere"), {"schema-missing"}),
+    (database(absent=("dead_letter",), checkpoint=None), {"tables-altered"}),
+    (database(row_security=("endpoint_state",)), {"row-security"}),
     (database(missing_privileges=("INSERT on dead_letter",)), {"privileges"}),
     (database(missing_to_rebuild=("DELETE on endpoint_state",)), {"privileges-to-rebuild"}),
 ]
@@ -315,6 +318,8 @@ async def test_trimmed_stream_stops_the_first_run() -> None:
     first_run = {**state(first=4), **database(checkpoint=None)}
     assert await names(**first_run) == {"beginning-gone", "events-lost"}
     assert await names(**first_run | database(migration=None, checkpoint=None)) == {"beginning-gone", "not-migrated"}
+    unread = database(absent=("projector_checkpoint",), checkpoint=None)
+    assert await names(**first_run | unread) == {"beginning-gone", "tables-altered"}
 
 
 async def test_each_server_is_examined_if_the_other_is_unreachable() -> None:

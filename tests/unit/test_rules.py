@@ -17,19 +17,33 @@ def test_rows_of_equal_rules_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "what", "values"),
+    ("field", "what", "undo", "values"),
     [
-        ("version", "rules version", {1: 1, 2: 2}),
-        ("revision", "protocol revision", {"kaa-2017-04": "kaa-2017-04", "kaa-2020-05": "kaa-2020-05"}),
-        ("originators", "the events of originators", {(): "(all)", ("kpc",): "kpc", ("epr", "kpc"): "epr, kpc"}),
+        ("version", "rules version", "return to the version", {1: 1, 2: 2}),
+        (
+            "revision",
+            "protocol revision",
+            "set PROJECTOR_REVISION",
+            {"kaa-2017-04": "kaa-2017-04", "kaa-2020-05": "kaa-2020-05"},
+        ),
+        (
+            "originators",
+            "the events of originators",
+            "set PROJECTOR_ORIGINATORS",
+            {(): "(all)", ("kpc",): "kpc", ("epr", "kpc"): "epr, kpc"},
+        ),
     ],
 )
-def test_rows_of_other_rules_are_refused_with_the_difference(field: str, what: str, values: dict[Any, Any]) -> None:
+def test_rows_of_other_rules_are_refused_with_the_difference_and_both_remedies(
+    field: str, what: str, undo: str, values: dict[Any, Any]
+) -> None:
     for built_with, now in permutations(values, 2):
         with pytest.raises(RulesChangedError) as caught:
             replace(RULES, **{field: built_with}).check(replace(RULES, **{field: now}))
         error = caught.value
         assert (error.what, error.built_with, error.now) == (what, values[built_with], values[now])
+        assert undo in str(error)
+        assert "projector rebuild" in str(error)
 
 
 @pytest.mark.parametrize(("version", "said"), [(0, True), (1, False)])

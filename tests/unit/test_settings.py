@@ -105,6 +105,9 @@ def test_a_value_is_read_from_a_text_or_from_its_own_type(name: str, value: obje
         ("nats_url", "http://a", "nats://"),
         ("nats_url", 5, "a text"),
         ("database_url", "db/x", "postgresql://"),
+        ("database_url", "postgresql://db/x?sslmode", "name=value"),
+        ("database_url", "postgresql://db/x?sslmode=require&", "name=value"),
+        ("database_url", "postgresql://db/x?sslmode=verify-full&sslrootcert=/no/such/file", "sslrootcert is no file"),
     ],
 )
 def test_invalid_value_is_named_with_the_allowed_values(name: str, value: object, allowed: str) -> None:
@@ -141,6 +144,13 @@ def test_a_prefix_that_cannot_be_published_to_is_refused(prefix: object, reason:
 def test_publishing_needs_the_log_of_changes() -> None:
     with pytest.raises(SettingError, match=r"PROJECTOR_PUBLISH='fleet': it needs the log .* set PROJECTOR_CHANGES"):
         settings(publish="fleet")
+
+
+def test_at_sign_in_a_password_of_postgres_has_to_be_escaped() -> None:
+    with pytest.raises(SettingError, match="%40") as refused:
+        settings(database_url="postgresql://fleet:s3@cret@db.example.org/x?sslmode=require")
+    assert "s3@cret" not in str(refused.value)
+    settings(database_url="postgresql://fleet:s3%40cret@db.example.org/x?sslmode=require")
 
 
 def test_every_wrong_setting_is_named_at_once() -> None:

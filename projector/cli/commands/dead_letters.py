@@ -1,7 +1,7 @@
 """Dead letters."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -9,6 +9,7 @@ from projector.cli import event_loop
 from projector.cli.exit_codes import EXIT_DIFFERENCE
 from projector.cli.group import Group
 from projector.cli.options import LAST_POSITION, Json, with_settings
+from projector.errors import PoisonReason
 from projector.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def discard(
 def _selection(positions: Sequence[int] | None, *, everything: bool, reason: str | None = None) -> "Selection":
     from projector.domain.messages import Selection
 
+    if reason is not None and reason not in get_args(PoisonReason):
+        raise typer.BadParameter(f"it must be one of {', '.join(get_args(PoisonReason))}", param_hint="--reason")
     if not positions and not everything and reason is None:
         raise typer.BadParameter("give positions, or --all")
     return Selection(positions or (), reason)
