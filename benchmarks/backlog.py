@@ -17,12 +17,11 @@ from benchmarks.program import Task
 from benchmarks.servers import Nats, Servers, ask, execute
 from benchmarks.workloads import Wire, Workload
 from projector import resources
-from projector.dev.fleet import SimulatedEvent
+from projector.dev.fleet import DEFAULT_REVISION, SimulatedEvent
 from projector.stream import subjects
 from projector.stream.codec import Codec
 
 STREAM = "KAA_ENDPOINT_EVENTS"
-_REVISION = "kaa-2017-04"
 _IN_FLIGHT = 1_000  # the server buffers 10,000 unacknowledged messages of a connection, and drops more
 _STORED_S = 60.0
 _POLL_S = 0.01
@@ -46,6 +45,7 @@ class Backlog:
     """Position of the last event before the backlog."""
     last: int
     changes_per_event: int
+    revision: str
 
     def __enter__(self) -> Self:
         self.nats.__enter__()
@@ -77,7 +77,7 @@ class Backlog:
             "PROJECTOR_STREAM": STREAM,
             "PROJECTOR_CONSUMER": next(_consumers),
             "PROJECTOR_DATABASE_URL": database_url,
-            "PROJECTOR_REVISION": _REVISION,
+            "PROJECTOR_REVISION": self.revision,
             "PROJECTOR_CONFIG": str(self.servers.no_settings),
             "PROJECTOR_HTTP": "off",
         }
@@ -101,18 +101,20 @@ class Backlog:
         """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all.
 
         `http` is where it answers, `changes` how long it keeps the log of changes.
+        The sample also has the number of messages that NATS `delivered`.
         """
+        settings = self.settings(database_url)
         sample = measure(
             "projector",
             "run",
             "--until-caught-up",
             events=events or self.events,
             meters=self.meters,
-            env={**self.settings(database_url), "PROJECTOR_HTTP": http, "PROJECTOR_CHANGES": changes},
+            env={**settings, "PROJECTOR_HTTP": http, "PROJECTOR_CHANGES": changes},
         )
         position = ask(database_url, "SELECT position FROM projector_checkpoint")
         assert position == self.last, f"the daemon stopped at {position}, the stream ends at {self.last}"
-        return sample
+        return {**sample, "delivered": asyncio.run(_delivered(self.nats.url, settings["PROJECTOR_CONSUMER"]))}
 
     def measure_rebuild(self, database_url: str) -> Sample:
         """Measure a rebuild, which replays the whole stream."""
@@ -137,25 +139,26 @@ def prepare(servers: Servers, workload: Workload) -> Backlog:
         after=0,
         last=0,
         changes_per_event=workload.changes_per_event,
+        revision=workload.revision,
     )
     with backlog:
         with Program("projector", "init", env=backlog.settings(url)) as program:
             program.wait()
-        after = asyncio.run(publish(backlog.nats.url, workload.preload))
+        after = asyncio.run(publish(backlog.nats.url, workload.preload, workload.revision))
         if after:
             backlog.extended(after).measure_live(url)
             execute(url, "VACUUM (FREEZE, ANALYZE)")
-        last = asyncio.run(publish(backlog.nats.url, workload.backlog))
+        last = asyncio.run(publish(backlog.nats.url, workload.backlog, workload.revision))
     return replace(backlog, after=after, last=last)
 
 
-async def publish(nats_url: str, events: Iterable[SimulatedEvent | Wire]) -> int:
+async def publish(nats_url: str, events: Iterable[SimulatedEvent | Wire], revision: str = DEFAULT_REVISION) -> int:
     """Publish events and messages, and return the position of the last message when all are stored.
 
     They are published without acknowledgements but for every thousandth, which is waited for:
     the server takes the messages of a connection in their order.
     """
-    codec = Codec(_REVISION, resources.folder("schemas"))
+    codec = Codec(revision, resources.folder("schemas"))
     client: Client = await nats.connect(nats_url)
     try:
         jetstream = client.jetstream()
@@ -181,3 +184,14 @@ def encoded(codec: Codec, event: SimulatedEvent | Wire) -> Wire:
     if isinstance(event, Wire):
         return event
     return Wire(subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))
+
+
+async def _delivered(nats_url: str, consumer: str) -> int:
+    """Return how many messages NATS has delivered to a consumer, redeliveries included."""
+    client: Client = await nats.connect(nats_url)
+    try:
+        info = await client.jetstream().consumer_info(STREAM, consumer)
+    finally:
+        await client.close()
+    assert info.delivered is not None
+    return int(info.delivered.consumer_seq)

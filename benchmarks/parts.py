@@ -12,6 +12,8 @@ from benchmarks.onlooker import onlooker
 from benchmarks.plan import Plan
 from benchmarks.process import Sample
 from benchmarks.results import (
+    ALONE,
+    AMONG_FOREIGN,
     EXECUTEMANY,
     FASTSTREAM,
     LATENCY,
@@ -33,9 +35,11 @@ from benchmarks.results import (
     WRITE,
     Case,
     growth_of_endpoints,
+    revision_of,
 )
 from benchmarks.servers import Servers, ask
-from benchmarks.workloads import UNFOLDABLE, Workload, disconnects, metadata, spoiled, steady
+from benchmarks.workloads import UNFOLDABLE, Workload, among_foreign, connects, disconnects, metadata, spoiled, steady
+from projector.stream.protocol import REVISIONS
 
 _ENDLESS = 2**62
 
@@ -150,6 +154,21 @@ class Parts:
                 measure_latency(backlog, url, goes_on.backlog, rate=plan.latency_rate, seconds=plan.latency_s),
             )
 
+    def revisions(self) -> Samples:
+        """Measure the daemon in each revision, and with connects of today's that name many endpoints."""
+        for case, backlog in self._of_revisions:
+            with backlog, backlog.database() as url:
+                yield case, backlog.measure_live(url, events=backlog.events * backlog.changes_per_event)
+
+    def foreign(self) -> Samples:
+        """Measure the daemon where most of the stream is not ours, and make sure that none of that is delivered."""
+        ours = self._plan.foreign_events
+        for case, backlog in self._among_foreign:
+            with backlog, backlog.database() as url:
+                sample = backlog.measure_live(url, events=ours)
+                assert sample["delivered"] == ours, f"{sample['delivered']} messages were delivered, {ours} are ours"
+                yield case, sample
+
     def growth(self) -> Samples:
         """Measure the daemon where there is more of something."""
         for case, backlog in self._growing:
@@ -172,6 +191,50 @@ class Parts:
         bad = self._plan.poison_messages // self._plan.poison_every
         expected = Counter(islice(cycle(UNFOLDABLE), bad))
         assert parked == expected, f"parked were {parked}, not {expected}"
+
+    @cached_property
+    def _of_revisions(self) -> list[tuple[Case, Backlog]]:
+        plan = self._plan
+        workloads = [
+            *(
+                (
+                    revision_of(revision),
+                    steady(
+                        revision,
+                        endpoints=plan.endpoints,
+                        preload=plan.preload,
+                        backlog=plan.backlog,
+                        revision=revision,
+                    ),
+                )
+                for revision in REVISIONS
+            ),
+            *(
+                (
+                    Case("revisions", f"endpoints changed by connects of {size:,} each"),
+                    connects(
+                        f"{size} per connect",
+                        endpoints=plan.endpoints,
+                        per_event=size,
+                        changes=plan.connect_changes,
+                    ),
+                )
+                for size in plan.connect_sizes
+            ),
+        ]
+        return [(case, prepare(self._servers, workload)) for case, workload in workloads]
+
+    @cached_property
+    def _among_foreign(self) -> list[tuple[Case, Backlog]]:
+        plan = self._plan
+
+        def ours() -> Workload:
+            return steady("ours", endpoints=plan.endpoints, preload=0, backlog=plan.foreign_events)
+
+        return [
+            (ALONE, prepare(self._servers, ours())),
+            (AMONG_FOREIGN, prepare(self._servers, among_foreign(ours(), every=plan.foreign_every))),
+        ]
 
     @cached_property
     def _poisoned(self) -> list[tuple[Case, Backlog]]:

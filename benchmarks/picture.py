@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.results import Case, Results
 
-_COLOURS = {"limits": "#9aa5b1", "ours": "#1f7a8c", "peers": "#c8553d", "growth": "#1f7a8c"}
+_COLOURS = {"limits": "#9aa5b1", "ours": "#1f7a8c", "peers": "#c8553d", "revisions": "#1f7a8c", "growth": "#1f7a8c"}
 _BAR_INCHES = 0.34
 _MARGIN_INCHES = 1.1
 _WIDTH_INCHES = 10

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-PARTS = ("limits", "ours", "monitoring", "changes", "peers", "growth", "poison", "latency")
+PARTS = ("limits", "ours", "monitoring", "changes", "peers", "revisions", "foreign", "growth", "poison", "latency")
 """In the order in which a round runs them; `latency` lengthens the stream and so comes after all rounds of the rest."""
 
 
@@ -25,6 +25,16 @@ class Plan:
     latency_rate: int = 1_000
     """Events per second."""
     latency_s: int = 20
+
+    connect_sizes: tuple[int, ...] = (1, 1_000)
+    """Endpoints named by one connect of today's revision."""
+    connect_changes: int = 200_000
+    """Endpoints that the connects name altogether."""
+
+    foreign_events: int = 20_000
+    """Of ours; none is folded before."""
+    foreign_every: int = 10
+    """One message in so many is ours."""
 
     growth_endpoints: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     growth_backlog: int = 200_000
@@ -54,6 +64,9 @@ QUICK = Plan(
     faststream_messages=200,
     executemany_messages=2_000,
     latency_s=3,
+    connect_sizes=(1, 100),
+    connect_changes=4_000,
+    foreign_events=2_000,
     growth_endpoints=(1_000, 5_000),
     growth_backlog=10_000,
     stream_lengths=(5_000, 20_000),

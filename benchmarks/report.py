@@ -15,6 +15,8 @@ _TITLES = {
     "monitoring": "What monitoring costs",
     "changes": "What the log of changes costs",
     "peers": "What people do today",
+    "revisions": "Revisions of the protocol",
+    "foreign": "Among messages of other protocols",
     "growth": "Growth",
     "poison": "Messages that cannot be folded",
     "latency": "Latency",

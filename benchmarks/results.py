@@ -72,9 +72,16 @@ LOGGED = Case("changes", "live backlog, changes are logged")
 LATENCY = Case("latency", "publish to visible")
 SOUND = Case("poison", "live backlog, every message sound")
 SPOILED = Case("poison", "live backlog, some messages cannot be folded")
+ALONE = Case("foreign", "live backlog, only ours in the stream")
+AMONG_FOREIGN = Case("foreign", "live backlog, most of the stream is foreign")
 ORM = Case("peers", "nats-py fetch, SQLAlchemy ORM transaction per event")
 FASTSTREAM = Case("peers", "FastStream, SQLAlchemy Core upsert per event")
 EXECUTEMANY = Case("peers", "nats-py fetch, asyncpg executemany per batch")
+
+
+def revision_of(revision: str) -> Case:
+    """Return the case of the headline's backlog in a revision."""
+    return Case("revisions", f"live backlog, {revision}")
 
 
 def growth_of_endpoints(endpoints: int) -> Case:
@@ -141,6 +148,14 @@ def claims(results: Results, growth_endpoints: Sequence[int]) -> list[Claim]:
         ("publish to visible, p50 in ms", results.figure(LATENCY, "p50_ms"), 20, None, True),
         ("publish to visible, p99 in ms", results.figure(LATENCY, "p99_ms"), 100, None, True),
         ("rate with some messages that cannot be folded / without", results.ratio(SPOILED, SOUND), 0.9, None, False),
+        ("rate among foreign messages / alone", results.ratio(AMONG_FOREIGN, ALONE), 0.7, None, False),
+        (
+            "the same in CPU time of the process",
+            results.ratio(ALONE, AMONG_FOREIGN, "process_cpu_s_per_million"),
+            None,
+            None,
+            False,
+        ),
         (f"resident MB at {largest:,} endpoints", results.figure(many, "peak_mb"), 250, None, True),
         (f"rate at {largest:,} / at {smallest:,} endpoints", results.ratio(many, few), 0.6, None, False),
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count, cycle, islice, repeat
 from typing import NamedTuple
 
-from projector.dev.fleet import Fleet, SimulatedEvent
+from projector.dev.fleet import DEFAULT_REVISION, Fleet, SimulatedEvent
 from projector.errors import PoisonReason
 from projector.stream import subjects
 
@@ -13,6 +13,7 @@ _START_AT = 1_700_000_000_000
 _STEADY_AFTER = 20  # events per endpoint, after which the simulator's mix has long been steady
 _APART_SHARE = 5
 _MOST_APART = 20_000
+_FOREIGN_BYTES = 2_000
 
 
 class Wire(NamedTuple):
@@ -31,34 +32,52 @@ class Workload:
     backlog: Iterable[SimulatedEvent | Wire]
     changes_per_event: int = 1
     """Endpoints that each event of the backlog names, where that is what counts."""
+    revision: str = DEFAULT_REVISION
 
 
-def steady(name: str, *, endpoints: int, preload: int, backlog: int, later: int = 0) -> Workload:
+def steady(  # noqa: PLR0913 - a size each
+    name: str, *, endpoints: int, preload: int, backlog: int, later: int = 0, revision: str = DEFAULT_REVISION
+) -> Workload:
     """Return the simulator's steady mix, from `later` events into it on.
 
     With a few events per endpoint as `preload`, nearly every endpoint has a row before the backlog.
     """
-    fleet = Fleet(endpoints=endpoints, seed=1, start_at=_START_AT, interval_ms=1)
+    fleet = Fleet(endpoints=endpoints, seed=1, start_at=_START_AT, interval_ms=1, revision=revision)
     life = fleet.events(skip=(_STEADY_AFTER - preload) * endpoints + later)
     return Workload(
         name=name,
         preload=islice(life, preload * endpoints),
         backlog=islice(_apart(life, min(endpoints // _APART_SHARE, _MOST_APART)), backlog),
+        revision=revision,
     )
 
 
 def disconnects(name: str, *, endpoints: int, per_event: int, changes: int) -> Workload:
     """Return endpoints that connect, then disconnects that name several of them each, round after round."""
     ids = [_endpoint_id(number) for number in range(endpoints)]
-    groups = [ids[start : start + per_event] for start in range(0, endpoints - per_event + 1, per_event)]
     return Workload(
         name=name,
         preload=(_event("connectivity.connected", 0, endpointId=endpoint_id) for endpoint_id in ids),
         backlog=(
             _event("connectivity.disconnected", number, endpointIds=group)
-            for number, group in enumerate(islice(chain.from_iterable(repeat(groups)), changes // per_event), 1)
+            for number, group in enumerate(_groups(ids, per_event, changes), 1)
         ),
         changes_per_event=per_event,
+    )
+
+
+def connects(name: str, *, endpoints: int, per_event: int, changes: int) -> Workload:
+    """Return endpoints that register, then connects of today's revision that name several of them each."""
+    ids = [_endpoint_id(number) for number in range(endpoints)]
+    return Workload(
+        name=name,
+        preload=(_event("lifecycle.registered", 0, endpointId=endpoint_id, appVersionName="v1") for endpoint_id in ids),
+        backlog=(
+            _event("connectivity.connected", number, endpoints=dict.fromkeys(group, "v1"))
+            for number, group in enumerate(_groups(ids, per_event, changes), 1)
+        ),
+        changes_per_event=per_event,
+        revision="kaa-2020-05",
     )
 
 
@@ -86,6 +105,27 @@ def spoiled(workload: Workload, *, every: int) -> Workload:
     return replace(workload, name=f"{workload.name}, spoiled", backlog=mixed())
 
 
+def among_foreign(workload: Workload, *, every: int) -> Workload:
+    """Return a workload with a data point of the platform's time series in all but one of so many places."""
+    foreign = [
+        Wire(_FOREIGN_SUBJECT, payload)
+        for payload in (number.to_bytes(4, "big") * (_FOREIGN_BYTES // 4) for number in range(1, every))
+    ]
+
+    def mixed() -> Iterator[SimulatedEvent | Wire]:
+        for event in workload.backlog:
+            yield from foreign
+            yield event
+
+    return replace(workload, name=f"{workload.name}, among foreign messages", backlog=mixed())
+
+
+def _groups(ids: list[str], size: int, changes: int) -> Iterator[list[str]]:
+    """Yield groups of the endpoints, round after round, until they name as many."""
+    groups = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
+    return islice(chain.from_iterable(repeat(groups)), changes // size)
+
+
 def _apart(events: Iterable[SimulatedEvent], distance: int) -> Iterator[SimulatedEvent]:
     """Leave out what names an endpoint again within `distance` events, so that a batch has every endpoint once.
 
@@ -95,7 +135,7 @@ def _apart(events: Iterable[SimulatedEvent], distance: int) -> Iterator[Simulate
     number = 0
     for event in events:
         record = event.record
-        endpoint_ids = record["endpointIds"] if "endpointIds" in record else (record["endpointId"],)
+        endpoint_ids = record.get("endpoints") or record.get("endpointIds") or (record["endpointId"],)
         if all(latest.get(endpoint_id, -distance) <= number - distance for endpoint_id in endpoint_ids):
             latest.update(dict.fromkeys(endpoint_ids, number))
             number += 1
@@ -129,6 +169,8 @@ def _named(event_type: str, endpoint_id: str, **own_fields: str) -> SimulatedEve
 def _connected(payload: bytes) -> Wire:
     return Wire(subjects.build("kpc", "connectivity.connected"), payload)
 
+
+_FOREIGN_SUBJECT = subjects.build("dcx", "data-collection.data-points-received.temperature")
 
 UNFOLDABLE: dict[PoisonReason, SimulatedEvent | Wire] = {
     "malformed-payload": _connected(b"\xff" * 50),
