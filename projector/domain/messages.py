@@ -59,9 +59,9 @@ class StreamState(NamedTuple):
     """Position of the oldest message; one past `last` if there is none."""
     last: int
     """Position of the newest message there ever was; 0 for none."""
-    began: int = 1
+    began: int
     """Position of its first message ever; a stream can be created so that it begins high."""
-    deleted: int = 0
+    deleted: int
     """Positions between `first` and `last` whose messages were deleted."""
 
 

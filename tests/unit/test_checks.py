@@ -25,7 +25,10 @@ RULES = Rules(version=2, revision="kaa-2017-04", originators=())
 FILTER = "kaa.v1.events.*.endpoint.>"
 SUBJECTS = ("kaa.v1.events.*.endpoint.config.updated", "kaa.v1.events.*.endpoint.connectivity.connected")
 
-STREAM = StreamInfo(state=StreamState(created_at=1, first=1, last=9), stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY))
+STREAM = StreamInfo(
+    state=StreamState(created_at=1, first=1, last=9, began=1, deleted=0),
+    stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY),
+)
 CONSUMER = ConsumerInfo(name="projector", created_by_projector=True, filters=frozenset({FILTER}))
 BROKER = BrokerInfo(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
 BACKENDS = BackendInfo(announced=1, first=frozenset({1}), second=frozenset({2}))

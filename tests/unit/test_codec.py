@@ -259,6 +259,15 @@ def test_message_of_a_revision_without_schemas_is_parked(tmp_path: Path) -> None
     assert "PROJECTOR_REVISION" not in caught.value.detail
 
 
+@each_kind
+def test_a_codec_reads_what_it_can_fold(kind: Kind) -> None:
+    message = kind.message(kind.payload())
+    assert kind.codec.reads(message)
+    assert not kind.codec.reads(message._replace(payload=b""))
+    assert not kind.codec.reads(message._replace(subject=subjects.build("kpc", "lifecycle.forgotten")))
+    assert not kind.codec.reads(message._replace(subject=subjects.build("kpc", "traffic-reporting.payload")))
+
+
 # What is skipped.
 
 

@@ -37,6 +37,7 @@ def test_text_null_is_json_null(text: str) -> None:
         "0.0001e131075",
         "1e-16383",
         "1e0000000000000016",
+        "0e9999999",
         "0." + "0" * 16_382 + "1",
         "1" * 131_072,
         "true",
@@ -48,6 +49,7 @@ def test_text_null_is_json_null(text: str) -> None:
         "[" * MAX_DEPTH + "]" * MAX_DEPTH,
         '{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH,
         "[" + "[1]," * 2_000 + "[]]",
+        "[" * 511 + "[],[]" + "]" * 511,
         '["' + "[" * 2_000 + '\\"[{"]',
     ],
     ids=lambda text: text[:20],
@@ -116,6 +118,7 @@ def test_a_value_with_a_nul_or_half_of_a_surrogate_pair_is_refused(text: str) ->
         "12e131071",
         "0.0001e131076",
         "-1e999999999999999999999999",
+        "0e10000000",
         "1e-16384",
         "1.5e-16383",
         "1e-99999999999999999999",
@@ -136,6 +139,21 @@ def test_a_number_that_postgres_cannot_hold_is_refused(text: str) -> None:
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"[":', "}]")])
 def test_a_value_that_is_nested_too_deep_is_refused(opening: str, closing: str, size: int) -> None:
     assert refused(opening * size + "1" + closing * size).reason == "unstorable-json"
+
+
+@pytest.mark.parametrize("text", ["[" * 513 + "]" * 513, "[[],[],[]," + "[" * 512 + "]" * 513])
+def test_only_512_levels_are_allowed(text: str) -> None:
+    assert "deeper than 512 levels" in refused(text).detail
+
+
+def test_text_that_is_not_json_keeps_its_characters() -> None:
+    assert checked_json("site", "Київ") == '"Київ"'
+
+
+def test_a_detail_shows_80_characters_of_a_value() -> None:
+    shown = "\0" + "a" * 79
+    assert refused(shown).detail.endswith(repr(shown))
+    assert refused(f"{shown}a").detail.endswith(repr(f"{shown}…"))
 
 
 def nested(children: st.SearchStrategy[object]) -> st.SearchStrategy[object]:

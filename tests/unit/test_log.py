@@ -25,7 +25,7 @@ from projector.domain.checkpoint import Checkpoint
 from projector.domain.events import Connected
 from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message
-from projector.domain.revision_hint import hinted_revision, with_hint
+from projector.domain.revision_hint import with_hint
 from projector.domain.rules import Rules
 from projector.errors import DatabaseUnavailableError, FeedStreamMissingError
 from projector.settings import load
@@ -131,12 +131,6 @@ def test_many_parked_messages_are_logged_as_a_few_and_a_count() -> None:
 
 
 OTHER = with_hint("3 of 9 bytes are left over", "kaa-2020-05")
-
-
-def test_hint_is_found_only_in_a_detail_that_has_it() -> None:
-    assert hinted_revision(OTHER) == "kaa-2020-05"
-    assert hinted_revision("3 of 9 bytes are left over") is None
-    assert hinted_revision(f"{OTHER} or not") is None
 
 
 def hints(*batches: Committed) -> list[Any]:

@@ -44,8 +44,8 @@ def test_stream_is_identified_by_its_end_and_the_message_at_the_checkpoint(
     evidence_where_moved: str | None,
 ) -> None:
     """The creation time alone proves nothing; if it changed, the message at the checkpoint must exist."""
-    found = replacement_evidence(StreamState(CREATED, 1, last), checkpoint, message)
-    moved = replacement_evidence(StreamState(MOVED, 1, last), checkpoint, message)
+    found = replacement_evidence(StreamState(CREATED, 1, last, 1, 0), checkpoint, message)
+    moved = replacement_evidence(StreamState(MOVED, 1, last, 1, 0), checkpoint, message)
     for text, expected in ((found, evidence), (moved, evidence_where_moved)):
         assert (text is None) is (expected is None)
         assert (expected or "") in (text or "")
@@ -54,7 +54,7 @@ def test_stream_is_identified_by_its_end_and_the_message_at_the_checkpoint(
 
 async def test_stream_is_not_queried_for_a_message_at_position_0(scene: MemoryScene) -> None:
     async with scene.stream.open() as source:
-        assert not await is_same_stream(source.view, StreamState(CREATED, 1, 9), IMPOSSIBLE)
+        assert not await is_same_stream(source.view, StreamState(CREATED, 1, 9, 1, 0), IMPOSSIBLE)
 
 
 async def test_message_at_the_checkpoint_is_requested(scene: MemoryScene) -> None:
