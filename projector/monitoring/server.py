@@ -77,6 +77,7 @@ class Server:
         app.add_routes(
             [
                 web.get("/", self._get_page),
+                web.get("/endpoints/{id:[^/]+}", self._get_endpoint_page),
                 web.get("/browser/{name}", self._get_file),
                 web.get("/healthz", self._get_healthy),
                 web.get("/readyz", self._get_ready),
@@ -90,6 +91,9 @@ class Server:
 
     async def _get_page(self, _: web.Request) -> web.Response:
         return self._file("overview.html")
+
+    async def _get_endpoint_page(self, _: web.Request) -> web.Response:
+        return self._file("endpoint.html")
 
     async def _get_file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

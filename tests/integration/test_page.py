@@ -2,39 +2,21 @@
 
 import asyncio
 import re
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import expect
 
 from projector.dev.embedded import EmbeddedPostgres
+from tests.support.browser import POLL_MS, Look, browsing, needs_browser, polled, shows
 from tests.support.fixtures import Event
-from tests.support.monitored import watched
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 
-Look = Callable[..., Awaitable[Page]]
+pytestmark = needs_browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-EXECUTABLE = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(
-    EXECUTABLE is None, reason=f"NO BROWSER: the page was not tested; install one of {', '.join(BROWSERS)}"
-)
-
-QUIET = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-expect.set_options(timeout=1000 * PATIENCE_S)
-POLL_MS = 5_000
 HIDDEN_POLL_MS = 60_000
 MARKUP = "<img/src=x/onerror=alert(1)>"
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
@@ -42,38 +24,8 @@ TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}"
 
 @pytest.fixture
 async def look(scene: Scene) -> AsyncIterator[Look]:
-    """Starts a daemon and opens its page; fails the test at its end if the page complained or looked elsewhere."""
-    complaints: list[str] = []
-    async with AsyncExitStack() as daemons, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
-
-        async def look(**settings: Any) -> Page:
-            url = (await daemons.enter_async_context(watched(scene, **settings))).url
-            page = await browser.new_page()
-            page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-            page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-            page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-            page.on("request", lambda request: complaints.extend(elsewhere(request.url, url)))
-            await page.clock.install()
-            await page.goto(url)
-            return page
-
+    async with browsing(scene) as look:
         yield look
-        await browser.close()
-    # The browser itself reports a server that is gone.
-    assert [complaint for complaint in complaints if "ERR_CONNECTION_REFUSED" not in complaint] == []
-
-
-def elsewhere(requested: str, origin: str) -> Iterator[str]:
-    if not requested.startswith((f"{origin}/", "data:")):
-        yield f"request: {requested}"
-
-
-async def shows(page: Page, word: str) -> None:
-    """Let the page ask again until its verdict is this one."""
-    async with asyncio.timeout(PATIENCE_S):
-        while await page.inner_text("#word") != word:
-            await page.clock.fast_forward(POLL_MS)
 
 
 @asynccontextmanager
@@ -207,15 +159,9 @@ async def test_hidden_page_polls_rarely(scene: Scene, event: Event, look: Look) 
     page = await look()
     await shows(page, "Healthy")
     await page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
-    await answered(page, POLL_MS)
+    await polled(page, "**/history")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     await page.clock.fast_forward(HIDDEN_POLL_MS - 4 * POLL_MS)
     assert asked == []
-    await answered(page, 4 * POLL_MS)
-
-
-async def answered(page: Page, later_ms: int) -> None:
-    """Let time pass, and return when the page was answered."""
-    async with page.expect_response("**/history"):
-        await page.clock.fast_forward(later_ms)
+    await polled(page, "**/history", 4 * POLL_MS)

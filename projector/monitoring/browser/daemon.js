@@ -1,18 +1,43 @@
-/* What the daemon says of itself, and when it said it. */
+/* What the daemon says of itself, and asking it. */
 
-export const PATIENCE_MS = 4_000;
+const PATIENCE_MS = 4_000;
 
 /* Where the daemon answers, also behind a proxy that adds a prefix. */
 export const root = new URL("../", import.meta.url);
 
-/* `failure` says why the daemon has not answered since. */
+/* `failure` says why the daemon has not answered since `answeredAt`. */
 export const report = { status: null, points: [], everyS: 5, answeredAt: null, failure: null };
 
-export async function ask(path) {
+/* The daemon has answered that it has no answer. */
+export class Refusal extends Error {
+  constructor(code, detail) {
+    super(detail ?? `it answered with ${code}`);
+    this.code = code;
+  }
+}
+
+/* Return an answer, and when the daemon gave it. */
+export async function ask(path, parse = JSON.parse) {
   const response = await fetch(new URL(path, root), { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-  if (!response.ok) throw new Error(`it answered with ${response.status}`);
+  const text = await response.text();
   const saidAt = Date.parse(response.headers.get("date"));
-  return [await response.json(), saidAt];
+  if (response.ok) return [parse(text), saidAt];
+  throw new Refusal(response.status, detailOf(text));
+}
+
+function detailOf(text) {
+  try {
+    return JSON.parse(text).detail;
+  } catch {
+    return undefined;
+  }
+}
+
+/* Parse JSON whose numbers keep all digits, if the browser can do that; such a number is for JSON.stringify only. */
+export function parseExactly(text) {
+  if (!JSON.rawJSON) return JSON.parse(text);
+  return JSON.parse(text, (_, value, context) =>
+    typeof value === "number" && String(value) !== context.source ? JSON.rawJSON(context.source) : value);
 }
 
 export function inWords(error) {

@@ -85,7 +85,7 @@ export function showLetters() {
     const command = element("code", {}, "projector dead-letters show <POSITION>");
     const heads = headings("parked", "position", "reason", "detail", "subject");
     return [
-      element("table", {}, heads, element("tbody", {}, ...rows)),
+      element("table", { class: "rows" }, heads, element("tbody", {}, ...rows)),
       element("p", { class: "note" }, "To inspect one: ", command),
     ];
   });

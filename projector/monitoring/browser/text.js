@@ -60,3 +60,7 @@ export function stamp(iso) {
 /* Characters that are not seen, or that turn the text around, are written out: they are how a text lies. */
 export const plain = (text) =>
   String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16).toUpperCase()}}`);
+
+export function sentence(text) {
+  return text ? `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}` : "";
+}
