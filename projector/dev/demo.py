@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import socket
+import tomllib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -12,9 +13,9 @@ from rich.console import Console
 
 from projector.dev.simulation import Simulation, simulate
 from projector.dev.view import Meter, View
-from projector.errors import ProjectorError
+from projector.errors import ProjectorError, SettingError
 from projector.runtime import Projector
-from projector.settings import CONFIG_NAME, Settings, load
+from projector.settings import CONFIG_NAME, SETTINGS, Settings, load
 from projector.settings.urls import http_address
 
 _SEED = 1
@@ -22,6 +23,18 @@ _RETENTION = "7d"
 _REFRESH_S = 1.0
 _PLAIN_REFRESH_S = 5.0
 _QUERY_SHARE = 0.1  # largest share of the time: queries for the view must not slow down a large fleet
+_PLAIN_NATS = {
+    name: SETTINGS[name].default
+    for name in (
+        "nats_credentials",
+        "nats_nkey",
+        "nats_tls_ca",
+        "nats_tls_certificate",
+        "nats_tls_key",
+        "nats_api_prefix",
+    )
+}
+"""The embedded server needs no login, no TLS and no prefix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +73,15 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
     """Start the servers, and write the settings that other commands need to reach them."""
     from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres  # needs an extra
 
-    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
+    except OSError as error:
+        raise SettingError(f"the folder {folder} cannot be used: {error}; choose another one with --data") from error
     console.print(f"starting NATS and Postgres in {folder} …", highlight=False)
     with EmbeddedNats(folder / "nats") as nats, EmbeddedPostgres(folder / "postgres") as postgres:
         config = folder / CONFIG_NAME
         config.write_text(f'nats_url = "{nats.url}"\ndatabase_url = "{postgres.url}"\n', encoding="utf-8")
-        revision = load({}, config=config, fallback=None).revision
+        revision = _settings(config).revision
         with config.open("a", encoding="utf-8") as file:  # other commands do not get the environment of this one
             file.write(f'revision = "{revision}"\nchanges = "{_RETENTION}"\n')
         try:
@@ -75,8 +91,13 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
 
 
 def _settings(config: Path) -> Settings:
-    """Return the settings, with any free port for HTTP if the port is taken."""
-    settings = load({}, config=config, fallback=None)
+    """Return the settings, with the demo's own servers even if the environment names others.
+
+    If the port for HTTP is taken, any free one is used.
+    """
+    own = tomllib.loads(config.read_text(encoding="utf-8"))
+    servers = {name: own[name] for name in ("nats_url", "database_url")}
+    settings = replace(load(servers, config=config, fallback=None), **_PLAIN_NATS)
     address = http_address(settings.http)
     if address is None:
         return settings
@@ -84,7 +105,7 @@ def _settings(config: Path) -> Settings:
         socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET).close()
     except OSError:
         host = settings.http.rpartition(":")[0]
-        return load({"http": f"{host}:0"}, config=config, fallback=None)
+        return replace(settings, http=f"{host}:0")
     return settings
 
 

@@ -265,7 +265,7 @@ class EmbeddedPostgres(_Server):
             server = self._wheel_server()
             with _plain_locale():
                 server.ensure_pgdata_inited()
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             raise FatalError(
                 f"the embedded Postgres could not be set up: {error}; to start over, remove {self._folder}"
             ) from error

@@ -101,6 +101,8 @@ def _translate_connection(error: Exception) -> ProjectorError:
             f"TLS is required by the settings, but Postgres does not offer it: {text}; "
             "enable it there, or correct sslmode in PROJECTOR_DATABASE_URL"
         )
+    if isinstance(error, asyncpg.InterfaceError) and "closed" in text:
+        return DatabaseUnavailableError("the connection to Postgres was lost")
     return DatabaseUnavailableError(f"Postgres is not reachable: {text}")
 
 

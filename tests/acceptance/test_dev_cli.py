@@ -47,7 +47,12 @@ async def test_demo_ends_its_servers_and_continues_at_the_next_start(
         ((position, endpoints),) = await query(postgres.url, PROGRESS)
     assert 0 < endpoints <= 50
 
-    second = await anywhere.start(*demonstration, PROJECTOR_HTTP="127.0.0.1:0")
+    elsewhere = {
+        "PROJECTOR_NATS_URL": "nats://127.0.0.1:1",
+        "PROJECTOR_NATS_API_PREFIX": "JS.OTHER.API",
+        "PROJECTOR_DATABASE_URL": "postgresql://127.0.0.1:1/other",
+    }
+    second = await anywhere.start(*demonstration, PROJECTOR_HTTP="127.0.0.1:0", **elsewhere)
     await second.prints("query it from another terminal")
     page = (await second.prints("open it in a browser")).split()[-1]
     assert "<html" in await asyncio.to_thread(fetch, page)
@@ -82,3 +87,11 @@ async def test_commands_with_the_settings_of_the_demo_read_its_revision(
     assert ended.code == 0, ended
     demo.send(signal.SIGINT)
     assert (await demo.end()).code == 0
+
+
+async def test_a_file_in_place_of_the_data_folder_is_a_wrong_setting(anywhere: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    refused = await anywhere("dev", "--data", str(file))
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--data" in refused.err
