@@ -11,7 +11,7 @@ from projector.version import __version__
 
 if TYPE_CHECKING:
     from projector.app.dead_letters import Retried
-    from projector.app.explain import ExplainedColumn, ExplainedEvent, Explanation
+    from projector.app.explanation import ExplainedColumn, ExplainedEvent, Explanation
     from projector.app.notifications import (
         Active,
         CaughtUp,
@@ -162,7 +162,7 @@ __all__ = [
 
 _MODULES = {
     "projector.app.dead_letters": ("Retried",),
-    "projector.app.explain": ("ExplainedColumn", "ExplainedEvent", "Explanation"),
+    "projector.app.explanation": ("ExplainedColumn", "ExplainedEvent", "Explanation"),
     "projector.doctor.examination": ("Examination",),
     "projector.doctor.findings": ("Finding",),
     "projector.app.notifications": (

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    from projector.app.explain import Look, Sender
+    from projector.app.explain import Look
+    from projector.app.explanation import Sender
     from projector.app.observers import Observer
     from projector.app.ports import Source
     from projector.app.publish import Publishing

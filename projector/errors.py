@@ -322,7 +322,7 @@ class MomentUnknownError(FatalError):
     def __init__(self, *, at: str, since: str | None) -> None:
         known = "changes are not recorded" if since is None else f"the log of changes begins at {since}"
         remedy = "set PROJECTOR_CHANGES for the future" if since is None else "ask for a later moment"
-        super().__init__(f"the state at {at} is unknown: {known}; {remedy}")
+        super().__init__(f"the state at {at} is unknown: {known}; {remedy}, or read the stream with --replay")
         self.at = at
         self.since = since
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from projector.app.dead_letters import Retried
-    from projector.app.explain import Explanation
+    from projector.app.explanation import Explanation
     from projector.app.rebuild import Progress, Report
     from projector.app.status import Status
     from projector.app.supervisor import Supervisor
@@ -180,13 +180,25 @@ class Projector:
                 rules_version=self.rules.version,
             )
 
-    async def explain(self, endpoint_id: str, *, at: datetime | None = None, events: int | None = 20) -> Explanation:
+    async def explain(
+        self,
+        endpoint_id: str,
+        *,
+        at: datetime | None = None,
+        events: int | None = 20,
+        replay: bool = False,
+        progress: Progress | None = None,
+    ) -> Explanation:
         """Return the event behind each column of an endpoint, and what came of its latest events.
+
+        The columns are explained from the registers of the endpoint, and the events are those of the log of changes.
 
         Args:
             endpoint_id: the endpoint.
             at: explain the columns as they were at this moment (UTC unless it has an offset).
             events: how many of the latest events to return; None: all that are known.
+            replay: read the stream instead of the database, and fold this endpoint alone.
+            progress: called in a replay, as for `rebuild`.
 
         Raises:
             NoEndpointError: there is no such endpoint.
@@ -197,6 +209,12 @@ class Projector:
         from projector.stream.protocol import event_names
 
         scope = Scope(None if at is None else _unix_ms(at), events)
+        if replay:
+            from projector.app.retrace import Retrace
+
+            async with self._parts.open_replay() as source:
+                retrace = Retrace(source, self._parts.codec, endpoint_id, scope, progress or (lambda *_: None))
+                return await retrace.run(event_names(self.rules.revision))
         async with explanation.opened(self._database_url) as records, self._parts.open_look() as look:
             return await explain(records, endpoint_id, event_names, scope=scope, look=look)
 
@@ -323,6 +341,7 @@ class Projector:
 
 
 def _unix_ms(moment: datetime) -> int:
-    from datetime import UTC
+    from datetime import UTC, datetime, timedelta
 
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

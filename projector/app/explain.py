@@ -1,13 +1,9 @@
-"""Explains an endpoint: the event behind each column, and what came of its latest events.
+"""Explains an endpoint from the database: its registers, and the log of changes; `retrace` answers from the stream."""
 
-It answers from the database. `app.retrace` answers from the stream.
-"""
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol, TypeAlias
-
+from projector.app.explanation import ExplainedEvent, Explanation, Names, Sender, moment, settle, settle_keys
 from projector.app.ports import Decoder
 from projector.domain.attribution import Shown, Trail
 from projector.domain.explanation import (
@@ -17,7 +13,9 @@ from projector.domain.explanation import (
     Logged,
     attributed,
     extend,
+    parts_of,
     recalled,
+    shown_by,
     trail_of,
     undone,
     why_logged,
@@ -44,20 +42,8 @@ class Records(Protocol):
         ...
 
 
-class Sender(NamedTuple):
-    """What a message was, and where it came from."""
-
-    event: str
-    """Group and type."""
-    originator: str
-    replica: str | None
-
-
 Look: TypeAlias = Callable[[int], Awaitable[Sender | None]]
 """Returns what the message at a position was; None if the stream no longer holds it."""
-
-Names: TypeAlias = Mapping[type[Any], str]
-"""The `{group}.{type}` of each type of event, in one revision."""
 
 
 class Scope(NamedTuple):
@@ -70,62 +56,6 @@ class Scope(NamedTuple):
 
 
 NOW = Scope()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedColumn:
-    """A column, and the event that set it; None where no event has, or where it is not known any more."""
-
-    value: Any
-    event: str | None = None
-    """Group and type of the event."""
-    position: int | None = None
-    occurred_at: datetime | None = None
-    originator: str | None = None
-    replica: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedEvent:
-    """What an event, or a correction, did to a facet."""
-
-    position: int | None
-    """None for a correction, as all that the message would say."""
-    occurred_at: datetime | None
-    event: str | None
-    facet: str
-    verdict: str
-    originator: str | None
-    replica: str | None
-    reason: str | None
-    """A sentence for a rejection or a correction."""
-    before: Mapping[str, Any] | None
-    """The columns that changed, with their old values as in JSON."""
-    after: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Why the columns of an endpoint are what they are."""
-
-    endpoint_id: str
-    columns: Mapping[str, ExplainedColumn]
-    events: Sequence[ExplainedEvent]
-    """Newest first."""
-    older: bool
-    """Whether there are more events than these."""
-    known_since: datetime | None
-    """Since when changes are recorded; None: they are not."""
-    unknown: str | None = None
-    """Why the type or the origin of some events is not known; None: all are."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object of `projector explain --json`."""
-        return {
-            "endpoint_id": self.endpoint_id,
-            "columns": {name: _fields(column) for name, column in self.columns.items()},
-            "events": [_fields(event) for event in self.events],
-        }
 
 
 def sender_of(message: Message, decoder: Decoder) -> Sender | None:
@@ -161,7 +91,7 @@ async def explain(
     if unsettled or past.trail.missed:
         past.learn(await records.find(endpoint_id, unsettled, past.trail.missed))
     columns, unsettled = settle(past.columns, past.names, past.senders)
-    unknown = _GONE if unsettled else None
+    unknown = _BEFORE if past.forgotten else _GONE if unsettled else None
     if unsettled and look is not None:
         try:
             past.senders |= {position: sender for position in sorted(unsettled) if (sender := await look(position))}
@@ -169,66 +99,22 @@ async def explain(
             unknown = str(error)
         else:
             columns, unsettled = settle(past.columns, past.names, past.senders)
-            unknown = _GONE if unsettled else None
+            unknown = _BEFORE if past.forgotten else _GONE if unsettled else None
     return Explanation(
         endpoint_id=endpoint_id,
         columns=columns,
         events=past.events(),
         older=limit is not None and len(known.changes) > limit,
+        keys=settle_keys(parts_of(known.endpoint), past.names) if known.endpoint is not None and at is None else {},
         known_since=moment(known.since),
+        is_permitted=known.is_permitted,
+        unfounded=past.unfounded,
         unknown=unknown,
     )
 
 
 _GONE = "neither the log of changes nor the stream holds their messages"
-
-
-def settle(
-    columns: Attributed, names: Names, senders: Mapping[int, Sender]
-) -> tuple[dict[str, ExplainedColumn], set[int]]:
-    """Name the event of each column; return also the positions of those whose type or origin is not known.
-
-    The registers that one event set have its position in common, and only some types of event set all of them.
-    """
-    candidates: dict[int, set[str]] = {}
-    for _, cause in columns.values():
-        if cause is not None:
-            named = {names[kind] for kind in cause.kinds if kind in names}
-            candidates[cause.stamp.position] = candidates.get(cause.stamp.position, named) & named
-    settled: dict[str, ExplainedColumn] = {}
-    unsettled: set[int] = set()
-    for name, (value, cause) in columns.items():
-        shown = moment(value) if name.endswith("_at") else value
-        if cause is None:
-            settled[name] = ExplainedColumn(value=shown)
-            continue
-        position, occurred_at, originator, replica = cause.stamp
-        possible = candidates[position] if position else {names[kind] for kind in cause.kinds if kind in names}
-        sender = senders.get(position)
-        if sender is not None and sender.event in possible and originator in ("", sender.originator):
-            possible = {sender.event}
-            originator, replica = sender.originator, sender.replica
-        if position and (len(possible) > 1 or not originator):
-            unsettled.add(position)
-        settled[name] = ExplainedColumn(
-            value=shown,
-            event=next(iter(possible)) if len(possible) == 1 else None,
-            position=position or None,
-            occurred_at=moment(occurred_at),
-            originator=originator or None,
-            replica=replica,
-        )
-    return settled, unsettled
-
-
-def moment(unix_ms: int | None) -> Any:
-    """Return a time; one that only a damaged row can hold stays a number."""
-    if unix_ms is None:
-        return None
-    try:
-        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=unix_ms)
-    except OverflowError:
-        return unix_ms
+_BEFORE = "they came before the log of changes begins"
 
 
 class _Past:
@@ -256,6 +142,19 @@ class _Past:
         self.columns = self._columns()
         self._reasons = list(self._explained())
 
+    @property
+    def unfounded(self) -> list[str]:
+        """The columns whose present value no event implies."""
+        endpoint, shown = self._known.endpoint, self._known.shown
+        if not self._present or endpoint is None or shown is None:
+            return []
+        return [name for name, implied in shown_by(endpoint).items() if implied != shown[name]]
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether an event behind a column is known by its time alone."""
+        return any(cause is not None and not cause.stamp.position for _, cause in self.columns.values())
+
     def events(self) -> list[ExplainedEvent]:
         """Return the changes with their reasons."""
         return [
@@ -270,6 +169,8 @@ class _Past:
                 reason=reason,
                 before=change.before,
                 after=change.after,
+                commit_no=change.commit_no,
+                committed_at=moment(change.committed_at),
             )
             for change, reason in zip(self._changes, self._reasons, strict=True)
         ]
@@ -286,7 +187,3 @@ class _Past:
         for change in self._changes:
             shown = undone(shown, change)
             yield why_logged(change, shown, self.trail, self._kinds.get(change.event or "", ()))
-
-
-def _fields(explained: ExplainedColumn | ExplainedEvent) -> dict[str, Any]:
-    return {field.name: getattr(explained, field.name) for field in fields(explained)}

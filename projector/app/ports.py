@@ -28,6 +28,10 @@ class Decoder(Protocol):
         """
         ...
 
+    def may_name(self, message: Message, endpoint_id: bytes) -> bool:
+        """Return whether a message may name an endpoint, given its id in UTF-8; this is cheaper than decoding it."""
+        ...
+
     def origin(self, message: Message) -> Origin | None:
         """Return the origin and the time that a message claims, or None if they cannot be read."""
         ...

@@ -1,6 +1,6 @@
 """Replaying a stream from its beginning through positions that are named one after the other."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from projector.app.ports import Source
 from projector.app.reader import Gap, Idle, Reader
@@ -36,7 +36,7 @@ class Replay:
             if isinstance(reading, Delivery):
                 self._left = reading.messages
 
-    async def batches_through(self, position: int) -> AsyncIterator[Sequence[Message]]:
+    async def batches_through(self, position: int) -> AsyncGenerator[Sequence[Message], None]:
         """Yield batches of messages up to and including a position; the rest is kept for the next call."""
         while self._left or await self._fetch(position):
             wanted = self._left

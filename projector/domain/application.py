@@ -6,7 +6,7 @@ from projector.domain import stamps
 from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import AppVersionUpdated, Connected, Registered, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection, Told
-from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, take
+from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, surviving, take
 from projector.domain.trimmed import Trimmed
 
 
@@ -67,11 +67,15 @@ def causes(state: Application) -> tuple[Cause | None, ...]:
 
 def recalled(shown: Shown, past: Past) -> Application:
     """Return the state that a row shows."""
-    named_by, updated_by = past.at(shown["app_version_changed_at"], *_NAMING), past.latest(AppVersionUpdated)
+    named_by, ended_by = (
+        past.at(shown["app_version_changed_at"], *_NAMING),
+        past.at(shown["unregistered_at"], Unregistered),
+    )
+    updated_by = surviving(past.newest(AppVersionUpdated), ended_by) if ended_by else past.newest(AppVersionUpdated)
     return Application(
         named_by and Register(shown["app_version"], named_by),
         updated_by and Register(shown["previous_app_version"], updated_by),
-        past.at(shown["unregistered_at"], Unregistered),
+        ended_by,
     )
 
 

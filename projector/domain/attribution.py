@@ -1,7 +1,8 @@
 """Which event set a value, and how to name an event in a sentence."""
 
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from projector.domain.moments import time_text
@@ -26,6 +27,16 @@ def caused(held: Stamp | Register[Any] | None, *kinds: type[Any]) -> Cause | Non
     return Cause(held.stamp if isinstance(held, Register) else held, kinds)
 
 
+class Part(NamedTuple):
+    """A value within a column that has an event of its own."""
+
+    present: bool
+    """False: it was removed."""
+    value: Any
+    """A JSON text; None for null."""
+    cause: Cause
+
+
 class Trail:
     """Events that were applied to a facet, to find those behind the values that a row had once.
 
@@ -34,51 +45,62 @@ class Trail:
 
     def __init__(self) -> None:
         """Begin without events."""
-        self._events: dict[str, list[Cause]] = defaultdict(list)
+        self._by_time: dict[tuple[str, int], list[Cause]] = defaultdict(list)
+        self._by_kind: dict[tuple[str, type[Any]], list[Stamp]] = defaultdict(list)
+        """The events that are certainly of a type, in stream order."""
         self.missed: set[int] = set()
-        """Times (Unix ms) for which `at` found no event."""
+        """Times (Unix ms) at which no event was found."""
 
     def add(self, facet: str, cause: Cause | None) -> None:
         """Add an event that was applied to a facet."""
         if cause is not None:
-            self._events[facet].append(cause)
+            self._by_time[facet, cause.stamp.occurred_at].append(cause)
+            if len(cause.kinds) == 1:
+                insort(self._by_kind[facet, cause.kinds[0]], cause.stamp, key=_position)
 
     def seen_from(self, facet: str, position: int) -> "Past":
-        """Return the events of a facet as a row shows them whose latest event has a position."""
-        return Past(self._events[facet], position, self.missed)
+        """Return the events of a facet up to a position."""
+        return Past(self, facet, position)
+
+    def at(self, facet: str, position: int, occurred_at: int, kinds: tuple[type[Any], ...]) -> Stamp:
+        """Return the stamp of the event of a facet, up to a position, that happened at a time."""
+        found = [
+            stamp
+            for stamp, its_kinds in self._by_time.get((facet, occurred_at), ())
+            if stamp.position <= position and not set(kinds).isdisjoint(its_kinds)
+        ]
+        if found:
+            return max(found, key=_position)
+        self.missed.add(occurred_at)
+        return Stamp(0, occurred_at, "", None)
+
+    def newest(self, facet: str, position: int, kind: type[Any]) -> Stamp | None:
+        """Return the stamp of the event of a facet, up to a position, that superseded all others of its type."""
+        held: Stamp | None = None
+        for stamp in self._by_kind.get((facet, kind), ()):
+            if stamp.position <= position and supersedes(stamp, held):
+                held = stamp
+        return held
 
 
 class Past(NamedTuple):
-    """The events that were applied to one facet of an endpoint before some position."""
+    """The events that were applied to one facet of an endpoint, up to a position."""
 
-    events: list[Cause]
+    trail: Trail
+    facet: str
     position: int
-    missed: set[int]
 
     def at(self, occurred_at: int | None, *kinds: type[Any]) -> Stamp | None:
         """Return the stamp of the event of one of some types that happened at a time; None if the time is None."""
-        if occurred_at is None:
-            return None
-        found = _latest(
-            one.stamp
-            for one in self._before()
-            if one.stamp.occurred_at == occurred_at and not set(kinds).isdisjoint(one.kinds)
-        )
-        if found is None:
-            self.missed.add(occurred_at)
-            return Stamp(0, occurred_at, "", None)
-        return found
+        return None if occurred_at is None else self.trail.at(self.facet, self.position, occurred_at, kinds)
 
-    def latest(self, *kinds: type[Any]) -> Stamp | None:
-        """Return the stamp of the latest event that is certainly of one of some types, as far as it is known."""
-        return _latest(one.stamp for one in self._before() if set(kinds) >= set(one.kinds))
-
-    def _before(self) -> Iterator[Cause]:
-        return (one for one in self.events if one.stamp.position <= self.position)
+    def newest(self, kind: type[Any]) -> Stamp | None:
+        """Return the stamp of the event of a type that superseded all others; None if none is known."""
+        return self.trail.newest(self.facet, self.position, kind)
 
 
-def _latest(stamps: Iterable[Stamp]) -> Stamp | None:
-    return max(stamps, default=None, key=lambda stamp: stamp.position)
+def _position(stamp: Stamp) -> int:
+    return stamp.position
 
 
 def sender(stamp: Stamp) -> str:

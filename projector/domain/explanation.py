@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from projector.domain.attribution import Cause, Shown, Trail, caused, told
+from projector.domain.attribution import Cause, Part, Shown, Trail, caused, told
 from projector.domain.endpoint import EVENT_TYPES, FACETS, Endpoint
 from projector.domain.events import Unregistered
 from projector.domain.facets import LATE, Facet, Told, Verdict
@@ -62,7 +62,9 @@ class Known:
     revision: str
     """Protocol revision of the events that were folded."""
     since: int | None
-    """Unix ms since when every change is logged; None: they are not."""
+    """Unix ms since when every change is logged; None: they are not, or not for this role."""
+    is_permitted: bool
+    """Whether the role may read the log."""
     endpoint: Endpoint | None
     """The present registers; None: there is no row now."""
     shown: Shown | None
@@ -114,6 +116,15 @@ def extend(trail: Trail, changes: Iterable[Logged], kinds: Mapping[str, Kinds]) 
         its_kinds = kinds.get(change.event or "")
         if change.stamp is not None and its_kinds and change.verdict == Verdict.APPLIED.value:
             trail.add(change.facet, Cause(change.stamp, its_kinds))
+
+
+def parts_of(endpoint: Endpoint) -> dict[str, Part]:
+    """Return the values within columns that have events of their own."""
+    parts: dict[str, Part] = {}
+    for facet, state in zip(FACETS, endpoint.states, strict=True):
+        for name, part in facet.parts(state).items():
+            parts[name] = part._replace(value=None if part.value is None else parse_json(part.value))
+    return parts
 
 
 def trail_of(endpoint: Endpoint | None) -> Trail:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from projector.domain.attribution import Cause, Past, Shown
+from projector.domain.attribution import Cause, Part, Past, Shown
 from projector.domain.stamps import Stamp
 from projector.domain.trimmed import Trimmed
 
@@ -73,6 +73,8 @@ class Facet(Generic[S]):
     """Returns the values of `columns`; times in Unix ms."""
     causes: Callable[[S], tuple[Cause | None, ...]]
     """Returns which event each of the `columns` rests on; None if no event has set it."""
+    parts: Callable[[S], Mapping[str, Part]] = lambda _: {}
+    """Returns the values within a column that have events of their own, by name; removed ones too."""
     recalled: Callable[[Shown, Past], S]
     """Returns the state that a row shows, as far as its visible columns tell: the reverse of `values`."""
     reasons: Mapping[type[Any], Callable[[S, Any], str | None]]

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from projector.domain import stamps
-from projector.domain.attribution import Cause, Past, Shown, caused, newer, told
+from projector.domain.attribution import Cause, Part, Past, Shown, caused, newer, told
 from projector.domain.events import Json, MetadataUpdated, Unregistered
 from projector.domain.facets import LATE, Facet, Rejection, Told
 from projector.domain.stamps import Stamp, supersedes, surviving, time_of
@@ -78,6 +78,14 @@ def causes(state: Metadata) -> tuple[Cause | None, ...]:
     return latest, latest
 
 
+def parts(state: Metadata) -> dict[str, Part]:
+    """Return each key with its own event."""
+    return {
+        name: Part(key.present, key.value, Cause(key.stamp, (MetadataUpdated,)))
+        for name, key in sorted(state.keys.items())
+    }
+
+
 def recalled(shown: Shown, past: Past) -> Metadata:
     """Return the state that a row shows, with the latest event for each key, and without values."""
     changed = past.at(shown["metadata_changed_at"], MetadataUpdated)
@@ -113,6 +121,7 @@ FACET = Facet(
     columns=("metadata", "metadata_changed_at"),
     values=values,
     causes=causes,
+    parts=parts,
     recalled=recalled,
     reasons={MetadataUpdated: why_not_updated},
 )

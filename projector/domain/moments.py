@@ -1,6 +1,6 @@
 """Times as text."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 
@@ -32,6 +32,9 @@ def parse_time(text: object) -> int | None:
     if not isinstance(text, str):
         return None
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
+        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError, TypeError):
         return None
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)

@@ -1,11 +1,10 @@
 """The JSON answers of the HTTP endpoints."""
 
-import json
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from projector.app.status import Status
+from projector.domain.json_text import write_json
 from projector.monitoring.about import About
 from projector.monitoring.health import Health
 from projector.monitoring.history import History
@@ -85,10 +84,4 @@ class Answers:
 
 def to_json(answer: object) -> str:
     """Return an answer as JSON, with times in ISO 8601 with milliseconds."""
-    return json.dumps(answer, default=_time)
-
-
-def _time(value: object) -> str:
-    if not isinstance(value, datetime):
-        raise TypeError(f"{value!r} has no form in JSON")
-    return value.isoformat(timespec="milliseconds")
+    return write_json(answer)

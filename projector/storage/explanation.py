@@ -25,7 +25,7 @@ _EVERY_FACET: FacetSet = (1 << len(FACETS)) - 1
 _REGISTERS = tuple(facet.registers.name for facet in FACET_COLUMNS)
 _VISIBLE = f"to_jsonb(state) - ARRAY{[ENDPOINT_ID.name, *_REGISTERS]}"
 
-_SINCE = "SELECT endpoint_change_since()"
+_LOG = "SELECT endpoint_change_since(), has_table_privilege('endpoint_change', 'SELECT')"
 _ROW = f"""
 SELECT {_VISIBLE}, endpoint_id, last_event_seq, last_event_at, {", ".join(_REGISTERS)}
 FROM endpoint_state AS state WHERE endpoint_id = $1
@@ -37,7 +37,7 @@ WHERE endpoint_id = $1 AND committed_at >= $2
 """
 _LATEST = f"""
 {_CHANGES} AND committed_at <= coalesce($3::timestamptz, 'infinity')
-ORDER BY committed_at DESC, commit_no DESC, position DESC, facet LIMIT $4
+ORDER BY committed_at DESC, commit_no DESC, coalesce(position, 0) DESC, facet DESC LIMIT $4
 """
 _SELECTED = f"{_CHANGES} AND (position = ANY ($3) OR occurred_at = ANY ($4))"
 
@@ -78,8 +78,9 @@ class Records:
 
     async def _load(self, endpoint_id: str, at: int | None, limit: int | None) -> Known:
         checkpoint = await checkpoints.read(self._connection)
-        self._since = since = await self._connection.fetchval(_SINCE)
-        if at is not None and (since is None or at < since):
+        ((since, is_permitted),) = await self._connection.fetch(_LOG)
+        self._since = since = since if is_permitted else None
+        if at is not None and is_permitted and (since is None or at < since):
             raise MomentUnknownError(at=str(time_text(at)), since=None if since is None else str(time_text(since)))
         row = await self._connection.fetchrow(_ROW, endpoint_id)
         shown = None if row is None else row[0]
@@ -89,6 +90,7 @@ class Records:
         return Known(
             revision="" if checkpoint is None else checkpoint.rules.revision,
             since=since,
+            is_permitted=is_permitted,
             endpoint=None if row is None else read_row(_EVERY_FACET, *row[1:]),
             shown=None if shown is None else shown_in(_parsed(shown)),
             changes=[_logged(change) for change in changes],

@@ -90,6 +90,10 @@ class Codec:
             return False
         return True
 
+    def may_name(self, message: Message, endpoint_id: bytes) -> bool:
+        """Return whether a message may name an endpoint, given its id in UTF-8: Avro writes a string as these bytes."""
+        return endpoint_id in message.payload
+
     def origin(self, message: Message) -> Origin | None:
         """Return the origin and the uncorrected time that a message claims; None if they cannot be read."""
         try:

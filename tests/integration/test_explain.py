@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from projector import resources
-from projector.app.explain import ExplainedColumn, Explanation
-from projector.errors import MomentUnknownError, NoEndpointError
+from projector.app.explanation import ExplainedColumn, Explanation
+from projector.errors import DatabaseRefusedError, MomentUnknownError, NoEndpointError
 from projector.runtime import Projector
 from projector.stream.codec import Codec
 from tests.support.fixtures import Event, Wire
@@ -88,11 +88,12 @@ async def test_each_rejection_has_a_reason_in_the_log(scene: Scene, life: list[W
         (5, "configuration"),
         (4, "connectivity"),
         (3, "connectivity"),
-        (2, "application"),
         (2, "connectivity"),
-        (1, "application"),
+        (2, "application"),
         (1, "registration"),
+        (1, "application"),
     ]
+    assert {event.commit_no for event in found.events} == {1}
     assert found.events[0].after == {"metadata": {"site": None}, "metadata_changed_at": "2023-11-14T22:13:24+00:00"}
     assert not found.older
 
@@ -124,6 +125,23 @@ async def test_without_the_message_or_nats_the_type_is_unknown_and_it_says_so(sc
     assert found.columns["connectivity_status"].event == "connectivity.connected"
     assert found.columns["last_event_seq"].event is None
     assert "not reachable" in (found.unknown or "")
+
+
+async def test_a_role_that_may_not_read_the_log_gets_the_columns(scene: Scene, life: list[Wire]) -> None:
+    await scene.publish(*life)
+    await scene.fold(changes="7d")
+    await scene.query("CREATE ROLE half LOGIN")
+    try:
+        await scene.query("GRANT SELECT ON endpoint_state, projector_checkpoint, projector_migration TO half")
+        as_half = scene.database_url.replace("//postgres@", "//half@")
+        found = await Projector(scene.settings(as_half)).explain("e1")
+        assert (found.events, found.known_since, found.is_permitted) == ([], None, False)
+        assert found.columns["app_version"].event == "connectivity.connected"
+        with pytest.raises(DatabaseRefusedError, match="permission denied"):
+            await Projector(scene.settings(as_half)).explain("e1", at=await now(scene))
+    finally:
+        await scene.query("DROP OWNED BY half")
+        await scene.query("DROP ROLE half")
 
 
 async def test_the_columns_at_a_moment_are_explained_as_they_were(scene: Scene, life: list[Wire], event: Event) -> None:
@@ -179,14 +197,15 @@ async def test_what_a_rebuild_changed_is_a_correction(scene: Scene, life: list[W
     damaged = await explain(scene)
     assert damaged.columns["app_version"] == ExplainedColumn(value="wrong")
     assert damaged.columns["metadata"] == ExplainedColumn(value={})
+    assert damaged.unfounded == ["app_version", "metadata"]
     await Projector(scene.settings()).rebuild()
     found = await explain(scene)
-    assert found.columns["app_version"].value == "v2"
+    assert (found.columns["app_version"].value, found.unfounded) == ("v2", [])
     assert [event.reason for event in found.events[:2]] == [
         f"corrected: a rebuild or a retry at {(found.events[0].reason or '').split()[7]} changed {column}"
-        for column in ("app_version", "metadata")
+        for column in ("metadata", "app_version")
     ]
-    assert (found.events[0].before, found.events[0].after) == ({"app_version": "wrong"}, {"app_version": "v2"})
+    assert (found.events[1].before, found.events[1].after) == ({"app_version": "wrong"}, {"app_version": "v2"})
     assert reasons(found)[2:] == reasons(damaged)
 
 

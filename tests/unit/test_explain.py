@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 
 from projector.app.explain import Scope, explain
-from projector.domain.endpoint import Change
+from projector.domain.endpoint import FACETS, Change
 from projector.domain.events import ConfigAvailable, Connected, Disconnected, Event, Registered, Unregistered
 from projector.domain.facets import Verdict
 from projector.domain.messages import Message
@@ -30,7 +30,8 @@ async def from_log(endpoint_id: str, *events: Event, limit: int | None = None) -
         database.changes.append((change, Message(event.stamp.position, event.stamp.position, subject, b"")))
     records = MemoryRecords(database, revision="kaa-2020-05")
     found = await explain(records, endpoint_id, event_names, scope=Scope(limit=limit))
-    return found, [change for change in changes if change.endpoint_id == endpoint_id][::-1]
+    own = [change for change in changes if change.endpoint_id == endpoint_id]
+    return found, sorted(own, key=lambda change: (change.event.stamp.position, FACETS[change.facet].name))[::-1]
 
 
 @given(histories())

@@ -12,6 +12,9 @@ class Decoder:
     def decode(self, message: Message) -> tuple[()]:
         raise AssertionError(message)
 
+    def may_name(self, message: Message, endpoint_id: bytes) -> bool:
+        raise AssertionError(message, endpoint_id)
+
     def origin(self, message: Message) -> Origin:
         self.asked.append(message.position)
         return Origin("kpc", str(message.position), message.stored_at + 250)

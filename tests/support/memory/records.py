@@ -1,6 +1,6 @@
 """What a database in memory knows of an endpoint: the port `Records`."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from projector.domain.endpoint import FACETS, Change, Endpoint, fold
 from projector.domain.explanation import Known, Logged, difference, shown_by
@@ -29,6 +29,7 @@ class MemoryRecords:
         return Known(
             revision=self._revision,
             since=self._since,
+            is_permitted=True,
             endpoint=endpoint,
             shown=None if at_the_moment is None else shown_by(at_the_moment),
             changes=changes[::-1][:limit],
@@ -41,11 +42,16 @@ class MemoryRecords:
             if change.position in positions or change.occurred_at in times
         ]
 
-    def _changes(self, endpoint_id: str) -> Iterator[Logged]:
-        if self._since is not None:
-            for change, message in self._database.changes:
-                if change.endpoint_id == endpoint_id and message.stored_at >= self._since:
-                    yield logged(change, message)
+    def _changes(self, endpoint_id: str) -> list[Logged]:
+        since = self._since
+        if since is None:
+            return []
+        found = [
+            logged(change, message)
+            for change, message in self._database.changes
+            if change.endpoint_id == endpoint_id and message.stored_at >= since
+        ]
+        return sorted(found, key=lambda change: (change.commit_no, change.facet))
 
     def _at(self, endpoint_id: str, at: int) -> Endpoint | None:
         # A message has at most one event for an endpoint, and that has a change for each facet.
