@@ -47,6 +47,7 @@ for command in (
     replay.rebuild,
     replay.verify,
     inspection.status,
+    inspection.explain,
     inspection.doctor,
     inspection.wait,
     inspection.sql,

@@ -56,6 +56,51 @@ def doctor(
 
 
 @with_settings
+def explain(  # noqa: PLR0913, PLR0917 - each is an option
+    settings: Settings,
+    endpoint: Annotated[str, typer.Argument(help="Endpoint id; after `--` if it begins with a dash.")],
+    at: Annotated[
+        str | None,
+        typer.Option(help="The moment to explain, in ISO 8601 (UTC unless it has an offset), or before now: -2h."),
+    ] = None,
+    events: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            help="Show this many of the latest events.",
+            show_default="20, or all with --replay",
+        ),
+    ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Read the stream instead of the database, from its beginning.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which event set each column of an endpoint, and why its latest events were applied or rejected."""
+    from rich.console import Console
+
+    from projector.app.explain import EVENTS_SHOWN
+    from projector.cli.explanations import notes, print_explanation
+    from projector.cli.moments import moment
+    from projector.cli.progress import replay_progress
+    from projector.monitoring.answers import to_json
+    from projector.runtime import Projector
+
+    when = None if at is None else moment(at)
+    limit = EVENTS_SHOWN if events is None and not replay else events
+    with replay_progress(Console(quiet=as_json)) as progress:
+        work = Projector(settings).explain(endpoint, at=when, events=limit, replay=replay, progress=progress)
+        found = event_loop.run(work, fast=replay)
+    if as_json:
+        typer.echo(to_json(found.as_dict()))
+        for note in notes(found):
+            typer.echo(note, err=True)
+    else:
+        print_explanation(found)
+
+
+@with_settings
 def wait(
     settings: Settings,
     seq: Annotated[
