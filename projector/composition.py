@@ -206,7 +206,8 @@ class Composition:
         """Return what reads the tables for the monitor and for `wait`; the purpose shows in `pg_stat_activity`."""
         from projector.storage.probe import Probe
 
-        return Probe(self._settings.database_url, self._settings.stream, purpose=purpose)
+        settings = self._settings
+        return Probe(settings.database_url, settings.stream, purpose=purpose, publish=settings.publish)
 
     def publisher(self) -> Publisher:
         """Return the publisher of the simulation."""

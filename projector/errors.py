@@ -12,7 +12,8 @@ ProjectorError
 │   ├── LoginRefusedAgainError
 │   ├── HeldRowsRefusedError
 │   ├── FeedMovedError
-│   └── FeedStreamMissingError
+│   ├── FeedStreamMissingError
+│   └── FeedStreamMixedError
 ├── PoisonError             park the message and continue
 └── FatalError              stop, report why, exit non-zero
     ├── SettingError
@@ -131,6 +132,18 @@ class FeedStreamMissingError(TransientError):
         super().__init__(
             f"no stream stores {prefix}.>; run `projector init` with PROJECTOR_PUBLISH to create {stream!r}, "
             "or add it to the subjects of a stream"
+        )
+        self.prefix = prefix
+        self.stream = stream
+
+
+class FeedStreamMixedError(TransientError):
+    """The stream that would store the changes stores the events as well."""
+
+    def __init__(self, prefix: str, stream: str) -> None:
+        super().__init__(
+            f"stream {stream!r} stores both the changes ({prefix}.>) and the events; "
+            "take one of them out of its subjects, or set PROJECTOR_PUBLISH to another prefix"
         )
         self.prefix = prefix
         self.stream = stream

@@ -65,6 +65,9 @@ class Projector:
         self._originators = settings.originators
         self._database_url = settings.database_url
         self._retention = settings.changes
+        self._publish = settings.publish
+        self.changes_stream: str | None = None
+        """The stream that stores the published changes, once `init` has run; None if there are none."""
         self._observers = tuple(observers)
         self._stopped = False
         self._supervisor: Supervisor | None = None
@@ -86,12 +89,20 @@ class Projector:
         return self._parts.rules
 
     async def init(self) -> bool:
-        """Migrate the database, and create the stream if it is missing; return whether it was created."""
+        """Migrate the database, and create the stream if it is missing; return whether it was created.
+
+        If changes are published, a stream for them is created as well, unless there is one.
+        """
         from projector.storage import migrate
-        from projector.stream.provision import create_stream
+        from projector.stream.provision import create_changes_stream, create_stream
 
         await migrate.upgrade(self._database_url)
-        return await create_stream(self._parts.broker, self._stream)
+        created = await create_stream(self._parts.broker, self._stream)
+        if self._publish is not None and self._retention is not None:
+            self.changes_stream = await create_changes_stream(
+                self._parts.broker, self._publish, events=self._stream, keep=self._retention
+            )
+        return created
 
     async def run(self, *, until_caught_up: bool = False, accept_gap: bool = False) -> None:
         """Follow the stream and keep `endpoint_state` up to date, until `stop` is called.
@@ -176,7 +187,7 @@ class Projector:
             return await status(
                 self._stream,
                 view,
-                partial(probe.summary, self._database_url, self._stream),
+                partial(probe.summary, self._database_url, self._stream, publish=self._publish),
                 rules_version=self.rules.version,
             )
 
@@ -247,11 +258,17 @@ class Projector:
             consumer=self._consumer,
             originators=self._originators,
             revision=self._parts.revision,
+            publish=self._publish,
         )
         codecs = self._parts.codecs()
         return await examine(
             partial(inspect_broker, self._parts.broker, wanted, codecs, monitoring=nats_monitoring),
-            partial(inspect_database, self._database_url, logs_changes=self._retention is not None),
+            partial(
+                inspect_database,
+                self._database_url,
+                logs_changes=self._retention is not None,
+                publish=self._publish,
+            ),
             stream=self._stream,
             rules=self.rules,
         )

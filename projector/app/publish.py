@@ -82,12 +82,13 @@ class Publishing:
     async def _copy(self, copy: "_Copy", log: ChangeLog, folding_is_behind: Callable[[], bool]) -> None:
         while True:
             began = monotonic()
+            finishing = self._finishing  # what was committed before that is read by the step
             complete = await copy.step()
             await self._succeed(log)
-            if complete and self._finishing:
+            if complete and finishing:
                 await copy.save()
                 return
-            if complete:
+            if complete and not self._finishing:
                 await copy.wait()
             elif folding_is_behind():
                 await asyncio.sleep(min(_YIELD_FACTOR * (monotonic() - began), _LONGEST_REST_S))

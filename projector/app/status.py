@@ -45,6 +45,8 @@ class Status:
     skipped: Mapping[str, int]
     changes_since: datetime | None
     """Since when every change is in the log; None: changes are not recorded."""
+    publish: Mapping[str, Any] | None
+    """How far the changes are published; None: PROJECTOR_PUBLISH is off."""
     projection_version: int
     active: Mapping[str, Any] | None
     rebuild: Mapping[str, Any] | None
@@ -71,6 +73,7 @@ async def status(
         dead_letters_by_reason=summary.dead_letters,
         skipped=summary.skipped,
         changes_since=summary.changes_since,
+        publish=summary.publish and summary.publish._asdict(),
         projection_version=rules_version if summary.rules_version is None else summary.rules_version,
         active=summary.active,
         rebuild=summary.rebuild,

@@ -73,11 +73,26 @@ def print_status(status: Status) -> None:
     shown = asdict(status)
     for counts in ("skipped", "dead_letters_by_reason"):
         shown[counts] = ", ".join(f"{kind} {count}" for kind, count in shown[counts].items()) or "none"
+    shown["publish"] = _publishing(shown["publish"])
     shown["changes_since"] = shown["changes_since"] or "not recorded"
     shown["active"] = leader(shown["active"])
     rebuild = shown["rebuild"]
     shown["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
     tables.print_pairs(shown)
+
+
+def _publishing(publish: Mapping[str, Any] | None) -> str:
+    """Return how far the changes are published, or why they are not."""
+    if publish is None:
+        return "off"
+    parts = [f"to {publish['prefix']}.> in {publish['stream'] or 'no stream yet'}"]
+    if publish["lag_commits"]:
+        parts.append(f"{publish['lag_commits']} commits behind, {publish['lag_seconds']} s")
+    if publish["lost_commits"]:
+        parts.append(f"{publish['lost_commits']} commits lost")
+    if publish["error"]:
+        parts.append(f"waiting since {publish['error_since']}: {publish['error']}")
+    return ", ".join(parts)
 
 
 def leader(active: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from projector.doctor.broker import BROKER_CHECKS, CONSUMER_CHECKS, STREAM_CHECKS
 from projector.doctor.contents import CONTENT_CHECKS
 from projector.doctor.database import DATABASE_CHECKS
+from projector.doctor.feed import FEED_CHECKS, PUBLISHING_CHECKS
 from projector.doctor.findings import Check, Finding, Inspection, found
 from projector.doctor.setup import SETUP_CHECKS
 from projector.domain.broker_info import BrokerInfo
@@ -24,6 +25,8 @@ CHECKS: Sequence[Check[Any]] = (
     *CONTENT_CHECKS,
     *CONSUMER_CHECKS,
     *DATABASE_CHECKS,
+    *FEED_CHECKS,
+    *PUBLISHING_CHECKS,
 )
 """Every check, in the order of the report."""
 
@@ -80,6 +83,8 @@ def _findings(inspection: Inspection) -> Iterator[Finding]:
     yield from found(CONTENT_CHECKS, inspection)
     yield from found(CONSUMER_CHECKS, inspection.seen_consumer)
     yield from found(DATABASE_CHECKS, inspection.seen_database)
+    yield from found(FEED_CHECKS, inspection.seen_broker.feed if inspection.seen_broker else None)
+    yield from found(PUBLISHING_CHECKS, inspection)
 
 
 def _unseen(inspection: Inspection) -> Iterator[str]:

@@ -90,6 +90,30 @@ class ConsumerInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedInfo:
+    """Configuration of the stream that stores the published changes."""
+
+    prefix: str
+    forbidden: tuple[str, ...] = ()
+    """Subjects that publishing needs and the user may not use."""
+    stream: str | None = None
+    """None: there is none, or it could not be inspected."""
+    stores_events: bool = False
+    """Whether it stores the events as well."""
+    stores_others: bool = False
+    """Whether it stores other subjects as well."""
+    window_s: float = 0
+    """How long it recognizes repeated messages."""
+    refuses_when_full: bool = False
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    max_message_bytes: int | None = None
+    sealed: bool = False
+    unseen: str | None = None
+    """What could not be inspected, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerInfo:
     """A NATS server as the daemon's user sees it."""
 
@@ -110,6 +134,8 @@ class BrokerInfo:
     """None: it is missing, or the user may not see it."""
     free_consumers: int | None = None
     """How many more consumers the stream and the account allow; None: any number, as far as is known."""
+    feed: FeedInfo | None = None
+    """The stream of the published changes; None: they are not published."""
     clock: tuple[float, float, float] | None = None
     """Unix s: local time of the request, the server's time, local time of the answer; None if the server gives none."""
     sync_every_s: float | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from projector.domain.checkpoint import Checkpoint
+from projector.domain.summary import FeedState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class DatabaseInfo:
     """Unix s: local time of the request, the server's time, local time of the answer."""
     checkpoint: Checkpoint | None = None
     """None: there is none, or the role may not see it."""
+    feed: FeedState | None = None
+    """How far the changes are published; None: they are not, or the role may not see it."""
     led: bool = False
     """Whether this database has a leader."""
 

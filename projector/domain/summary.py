@@ -5,6 +5,28 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 
+class FeedState(NamedTuple):
+    """How far the changes are published; its fields are the keys of `publish` in `projector status --json`."""
+
+    prefix: str
+    """Subject prefix of the settings."""
+    stream: str | None = None
+    """The stream that holds the latest one; None: nothing was published yet."""
+    cursor: int | None = None
+    """Number of the commit up to which every change is published; None: no daemon has begun to publish."""
+    lag_commits: int | None = None
+    """Commits after it, some of which may have nothing to publish."""
+    lag_seconds: float | None = None
+    """Age of the oldest of them; 0 if there is none."""
+    advanced_at: datetime | None = None
+    """When the cursor last moved."""
+    error: str | None = None
+    """Why nothing is published; None: publishing works."""
+    error_since: datetime | None = None
+    lost_commits: int = 0
+    """Commits whose changes left the log before they were published, at most."""
+
+
 class Summary(NamedTuple):
     """The progress of the projection, and its content."""
 
@@ -26,6 +48,8 @@ class Summary(NamedTuple):
     """The leader as Postgres sees it: application, backend process, address and since when; None: no leader."""
     rebuild: Mapping[str, Any] | None
     """The rebuild or verification in progress: its position, its target and since when."""
+    publish: FeedState | None = None
+    """How far the changes are published; None: they are not."""
     endpoints: int | None = None
     """Rows of `endpoint_state`; None: not counted."""
 

@@ -39,6 +39,7 @@ class Answers:
             "ready": ready,
             "state": self._liveness.doing.state,
             "lag_seconds": None if latest is None or self._sampler.error else latest.status.lag_seconds,
+            "publish_error": self._health.publish_error,
         }
         return ready, answer if ready else {**answer, "reason": reason}
 

@@ -62,7 +62,16 @@ class Health:
                 found.append("No projector is active")
             if status.dead_letters:
                 found.append(_count(status.dead_letters))
+            if self.publish_error is not None:
+                found.append(f"Changes are not published: {self.publish_error}")
         return [problem for problem in found if problem is not None]
+
+    @property
+    def publish_error(self) -> str | None:
+        """Why changes are not published; None if they are, or are not to be."""
+        latest = self._sampler.latest
+        publish = None if latest is None else latest.status.publish
+        return None if publish is None else publish["error"]
 
     @property
     def _lag_s(self) -> float:

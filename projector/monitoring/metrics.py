@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from projector.app.notifications import Active, Committed, Notification, Retrying
+from projector.app.notifications import Active, ChangesLost, Committed, Notification, Published, Retrying
 from projector.app.observers import Observer
 from projector.app.projection import Outcome
 from projector.app.stages import STAGES
@@ -90,8 +90,19 @@ class Metrics(Observer):
         self._rebuild_position = gauge("rebuild_position", "Position that a rebuild or verification has reached")
         self._rebuild_target = gauge("rebuild_target", "Position at which a rebuild or verification ends")
         self._endpoints = gauge("endpoints", "Endpoints by connectivity status", "status")
+        self._published = counter("published_total", "Changes published")
+        self._lost_commits = counter("publish_lost_commits_total", "Commits whose changes were lost to publishing")
+        self._publish_lag_commits = gauge("publish_lag_commits", "Commits whose changes are not published yet")
+        self._publish_lag_seconds = gauge("publish_lag_seconds", "Age of the oldest of these commits")
+        self._publish_failing = gauge("publish_failing", "Whether an error keeps changes from being published")
         self._sample_errors = counter("sample_errors_total", "Samples of stream and database that failed")
-        for unknown in (self._last_commit, self._lag_messages, self._lag_seconds):
+        for unknown in (
+            self._last_commit,
+            self._lag_messages,
+            self._lag_seconds,
+            self._publish_lag_commits,
+            self._publish_lag_seconds,
+        ):
             unknown.set(nan)
         self._begin_at_zero()
 
@@ -133,6 +144,10 @@ class Metrics(Observer):
                 self._count_batch(outcome)
             case Retrying(error=error):
                 self._count_failure(error)
+            case Published(changes=changes):
+                self._published.inc(changes)
+            case ChangesLost(commits=commits):
+                self._lost_commits.inc(commits)
 
     def _count_session(self) -> None:
         self._sessions.labels("begun").inc()
@@ -182,6 +197,13 @@ class Metrics(Observer):
         rebuild = status.rebuild or {"position": 0, "target": 0}
         self._rebuild_position.set(rebuild["position"])
         self._rebuild_target.set(rebuild["target"])
+        publish = status.publish or {"lag_commits": None, "lag_seconds": None, "error": None}
+        for known, lag in (
+            (publish["lag_commits"], self._publish_lag_commits),
+            (publish["lag_seconds"], self._publish_lag_seconds),
+        ):
+            lag.set(nan if known is None else known)
+        self._publish_failing.set(publish["error"] is not None)
 
     def counted(self, counts: Counts) -> None:
         """Set the number of endpoints from a complete count."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, locks, version
+from projector.storage import checkpoints, feed_state, locks, version
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
@@ -79,21 +79,23 @@ WHERE current_setting(name) <> value AND name NOT LIKE 'tcp!_%' ESCAPE '!'
 """Connections over a Unix socket have no TCP parameters."""
 
 
-async def inspect(url: str, *, logs_changes: bool) -> DatabaseInfo:
-    """Return what the role of a daemon sees of a database."""
+async def inspect(url: str, *, logs_changes: bool, publish: str | None = None) -> DatabaseInfo:
+    """Return what the role of a daemon sees of a database; `publish` is the prefix of published changes."""
+    needs = {**DAEMON_NEEDS}
+    for more in (CHANGES_NEED if logs_changes else {}, PUBLISHING_NEEDS if publish is not None else {}):
+        needs |= {relation: (*needs.get(relation, ()), *privileges) for relation, privileges in more.items()}
     connection = await connect(url, purpose="doctor", command_timeout_s=_TIMEOUT_S, keep_statements=False)
     try:
         with translated():
             async with connection.transaction(readonly=True):
-                known = await _look(connection, DAEMON_NEEDS | CHANGES_NEED if logs_changes else DAEMON_NEEDS)
+                known = await _look(connection, needs, publish)
             return DatabaseInfo(**known, backends=await _backends(connection, url))
     finally:
         connection.terminate()
 
 
-async def _look(connection: Connection, needs: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publish: str | None) -> dict[str, Any]:
     """Return the fields of DatabaseInfo except `backends`."""
-    await set_codecs(connection)
     (server,) = await connection.fetch(_SERVER)
     asked_at = time()
     clock = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
@@ -102,6 +104,9 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]]) -> d
     may_look = not any(privilege.startswith("SELECT") for privilege in missing)
     found = await version.migration(connection) if may_look else None
     absent = await _absent(connection, needs) if found == version.NEWEST else ()
+    readable = found == version.NEWEST and not absent
+    feed = await feed_state.read(connection, publish) if readable else None
+    await set_codecs(connection)
     return {
         "version": divmod(server["version"], 10_000),
         **{name: server[name] for name in ("encoding", "standby", "schema")},
@@ -125,7 +130,8 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]]) -> d
             *await _missing(connection, REBUILD_NEEDS),
         ),
         "clock": (asked_at, clock, answered_at),
-        "checkpoint": None if found != version.NEWEST or absent else await checkpoints.read(connection),
+        "checkpoint": await checkpoints.read(connection) if readable else None,
+        "feed": feed,
         "led": await locks.holder(connection, locks.LEADER_LOCK) is not None,
     }
 

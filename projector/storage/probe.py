@@ -9,7 +9,7 @@ import asyncpg
 
 from projector.domain.summary import Census, Slice, Summary
 from projector.errors import OtherStreamError
-from projector.storage import locks, version
+from projector.storage import feed_state, locks, version
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
@@ -61,9 +61,10 @@ _COUNT_TIMEOUT = "SET LOCAL statement_timeout = '80ms'"
 class Probe:
     """A connection for monitoring, cheap to query every few seconds; opened before use and again after an error."""
 
-    def __init__(self, url: str, stream: str, *, purpose: str) -> None:
-        """Open nothing yet; `purpose` names the connection."""
+    def __init__(self, url: str, stream: str, *, purpose: str, publish: str | None = None) -> None:
+        """Open nothing yet; `purpose` names the connection, `publish` is the prefix of published changes."""
         self._url = url
+        self._publish = publish
         self._stream = stream
         self._purpose = purpose
         self._connection: Connection
@@ -86,7 +87,7 @@ class Probe:
     async def summary(self) -> Summary:
         """Return the state of the projection without the number of endpoints."""
         with translated():
-            return await _summary(self._connection, self._stream)
+            return await _summary(self._connection, self._stream, self._publish)
 
     async def position(self) -> int:
         """Return the position of the checkpoint, or 0 if there is none."""
@@ -116,10 +117,13 @@ class Probe:
         return Slice([row[:4] for row in rows], max((row[4] for row in rows), default=0.0))
 
 
-async def summary(url: str, stream: str) -> Summary:
-    """Return the state of the projection with the number of endpoints, which reads the whole table."""
+async def summary(url: str, stream: str, *, publish: str | None = None) -> Summary:
+    """Return the state of the projection with the number of endpoints, which reads the whole table.
+
+    `publish` is the prefix of published changes.
+    """
     async with version.opened(url) as connection:
-        found = await _summary(connection, stream)
+        found = await _summary(connection, stream, publish)
         return found._replace(endpoints=await connection.fetchval("SELECT count(*) FROM endpoint_state"))
 
 
@@ -131,7 +135,7 @@ async def census(url: str) -> Census:
     return Census({row[0]: row[1] for row in by_status}, {row[0]: row[1] for row in by_version})
 
 
-async def _summary(connection: Connection, stream: str) -> Summary:
+async def _summary(connection: Connection, stream: str, publish: str | None) -> Summary:
     checkpoint = await _checkpoint(connection, stream)
     _, position, rules_version, skipped, stored_at, committed_at, changes_since = checkpoint or (
         stream,
@@ -152,6 +156,7 @@ async def _summary(connection: Connection, stream: str) -> Summary:
         last_event_stored_at=stored_at,
         last_commit_at=committed_at,
         changes_since=changes_since,
+        publish=await feed_state.read(connection, publish),
         active=await locks.holder(connection, locks.LEADER_LOCK),
         rebuild=rebuild and _progress(rebuild),
     )

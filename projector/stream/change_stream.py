@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from nats.js.errors import APIError, NotFoundError
@@ -11,8 +11,15 @@ from nats.js.errors import APIError, NotFoundError
 from projector.domain.broker_info import Coverage
 from projector.domain.changes import Appended, LoggedChange, Tail
 from projector.domain.endpoint import FACETS
-from projector.errors import BrokerUnavailableError, FeedMovedError, FeedStreamMissingError, ProjectorError
+from projector.errors import (
+    BrokerUnavailableError,
+    FeedMovedError,
+    FeedStreamMissingError,
+    FeedStreamMixedError,
+    ProjectorError,
+)
 from projector.stream import change_messages
+from projector.stream import subjects as events_subjects
 from projector.stream.connection import Broker, RawClient, connected, translated
 from projector.stream.coverage import coverage
 from projector.stream.headers import parse_status
@@ -53,21 +60,31 @@ async def find(client: RawClient, prefix: str, events: str) -> dict[str, Any]:
 
     Raises:
         FeedStreamMissingError: there is none.
+        FeedStreamMixedError: it stores events as well.
     """
     preferred = default_name(events)
-    try:
+    with suppress(NotFoundError):
         info = await client.ask(f"STREAM.INFO.{preferred}")
-    except NotFoundError:
-        pass
-    else:
         if stores(info["config"], prefix) is Coverage.WHOLLY:
-            return info
+            return _unmixed(info, prefix)
     names = await client.ask("STREAM.NAMES", {"subject": f"{prefix}.>"})
     for name in names["streams"] or ():
         info = await client.ask(f"STREAM.INFO.{name}")
         if stores(info["config"], prefix) is Coverage.WHOLLY:
-            return info
+            return _unmixed(info, prefix)
     raise FeedStreamMissingError(prefix, preferred)
+
+
+def stores_events(config: Mapping[str, Any]) -> bool:
+    """Return whether a stream stores any events, by its configuration."""
+    stored = config.get("subjects") or ()
+    return any(coverage(stored, one) is not Coverage.NOT_AT_ALL for one in events_subjects.filters())
+
+
+def _unmixed(info: dict[str, Any], prefix: str) -> dict[str, Any]:
+    if stores_events(info["config"]):
+        raise FeedStreamMixedError(prefix, info["config"]["name"])
+    return info
 
 
 class ChangeStream:

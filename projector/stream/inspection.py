@@ -16,10 +16,12 @@ from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, Str
 from projector.domain.messages import StreamState
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
+from projector.stream.change_stream import default_name
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker, RawClient, connected, translated
 from projector.stream.consumers import CONSUMER_DESCRIPTION
 from projector.stream.coverage import coverage
+from projector.stream.feed_inspection import inspect as inspect_feed
 from projector.stream.jetstream_errors import JETSTREAM_OFF, STREAM_NOT_FOUND
 from projector.stream.monitoring_endpoint import read_sync_interval
 from projector.stream.pull import HEARTBEAT_S
@@ -34,6 +36,8 @@ _POLL_S = 0.2
 _KNOWS_SUBJECTS_FILTER = (2, 8)
 _KNOWS_LONG_ACKNOWLEDGEMENTS = (2, 14)
 _MALFORMED = b"{"  # the API answers it with an error and does nothing else
+_NOT_STORED = {"Nats-Expected-Stream": "-"}
+"""No stream stores a message with this header, under any subject."""
 _ANY = "doctor"  # replaces the wildcard of a permission; a request to this name has no effect
 
 _STREAM_INFO = "$JS.API.STREAM.INFO.{stream}"
@@ -66,6 +70,8 @@ class Wanted(NamedTuple):
     consumer: str
     originators: tuple[str, ...]
     revision: Revision
+    publish: str | None = None
+    """Subject prefix of published changes."""
 
     def filters(self, server_version: tuple[int, ...]) -> tuple[str, ...]:
         """Return the filters of the daemon's consumer on a server."""
@@ -127,6 +133,9 @@ class _Inspection:
             seen = replace(seen, consumer=await self._settled_consumer(seen.stream))
         if seen.stream is not None:
             seen = await self._with_account(seen, seen.stream)
+        if self._wanted.publish is not None and _INBOX not in seen.forbidden and seen.jetstream:
+            feed = await inspect_feed(self._client, self._forbidden, self._wanted.publish, self._wanted.stream)
+            seen = replace(seen, feed=feed, unseen=(*seen.unseen, *filter(None, (feed.unseen,))))
         return replace(seen, clock=self._clock)
 
     def _long_acknowledgements(self) -> tuple[str, ...]:
@@ -142,7 +151,7 @@ class _Inspection:
         await inbox.unsubscribe()
         named = {need: re.sub(r"(?<=\.)[*>](?=\.|$)", _ANY, need) for need in map(self._named, needs)}
         for subject in named.values():
-            await self._client.publish(subject, _MALFORMED)
+            await self._client.publish(subject, _MALFORMED, headers=_NOT_STORED)
         await self._heard()
         refused = {error.subject for error in self._complaints if isinstance(error, NotPermittedError)}
         return tuple(need for need, subject in named.items() if subject in refused)
@@ -252,7 +261,8 @@ class _Inspection:
         return answer
 
     def _named(self, need: str) -> str:
-        named = need.format(stream=self._wanted.stream, consumer=self._wanted.consumer)
+        stream, consumer = self._wanted.stream, self._wanted.consumer
+        named = need.format(stream=stream, consumer=consumer, changes=default_name(stream))
         return named.replace(f"{DEFAULT_PREFIX}.", f"{self._client.api_prefix}.", 1)
 
 

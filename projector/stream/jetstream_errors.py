@@ -9,6 +9,7 @@ from projector.errors import BrokerRefusedError, BrokerUnavailableError, Project
 CONSUMER_IS_INACTIVE_TOO_LONG = 10153
 STREAM_NOT_FOUND = 10059
 SUBJECTS_OVERLAP = 10065
+NAME_IN_USE = 10058
 OTHER_END = (10070, 10071, 10164)
 """The stream has another end than a publisher expects."""
 DUPLICATE_IN_FLIGHT = 10158

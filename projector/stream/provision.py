@@ -1,15 +1,18 @@
-"""Creates the stream if it is missing."""
+"""Creates the streams that are missing."""
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import NoReturn
 
 from nats.js.api import DEFAULT_PREFIX, StorageType, StreamConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
-from projector.errors import BrokerRefusedError, NotPermittedError, SettingError
-from projector.stream import subjects
+from projector.errors import BrokerRefusedError, FeedStreamMissingError, NotPermittedError, SettingError
+from projector.stream import change_stream, subjects
 from projector.stream.connection import Broker, RawClient, connected, translated
-from projector.stream.jetstream_errors import SUBJECTS_OVERLAP
+from projector.stream.jetstream_errors import NAME_IN_USE, SUBJECTS_OVERLAP
+
+_DUPLICATE_WINDOW_S = 600
 
 
 async def create_stream(broker: Broker, stream: str) -> bool:
@@ -35,6 +38,41 @@ async def create_stream(broker: Broker, stream: str) -> bool:
                 await _refuse_overlap(client, stream)
             return True
         return False
+
+
+async def create_changes_stream(broker: Broker, prefix: str, *, events: str, keep: timedelta) -> str:
+    """Create a stream for the published changes, unless one stores them; return its name.
+
+    It keeps messages for as long as the log keeps the changes.
+
+    Raises:
+        BrokerUnavailableError, BrokerRefusedError: NATS cannot be reached, or refuses a request.
+        FeedStreamMixedError: a stream would store changes and events.
+    """
+    name = change_stream.default_name(events)
+    config = StreamConfig(
+        name=name,
+        subjects=[f"{prefix}.>"],
+        storage=StorageType.FILE,
+        max_age=keep.total_seconds(),
+        duplicate_window=_DUPLICATE_WINDOW_S,
+    )
+    async with connected(broker, name="projector init") as client, translated():
+        try:
+            info = await change_stream.find(client, prefix, events)
+        except FeedStreamMissingError:
+            try:
+                await client.api.add_stream(config)
+            except BadRequestError as error:
+                if error.err_code not in (SUBJECTS_OVERLAP, NAME_IN_USE):
+                    raise
+                raise BrokerRefusedError(
+                    f"stream {name!r} cannot be created for {prefix}.>: "
+                    "a stream of this name exists, or another one stores some of these subjects; "
+                    f"add {prefix}.*.* to the subjects of one stream"
+                ) from error
+            return name
+        return str(info["config"]["name"])
 
 
 def _check_domain(client: RawClient, stream: str) -> None:

@@ -229,7 +229,7 @@ async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
 
 STATUS_KEYS = """
 stream stream_first_seq stream_last_seq checkpoint_seq lag_messages lag_seconds last_event_stored_at last_commit_at
-endpoints dead_letters dead_letters_by_reason skipped changes_since projection_version active rebuild daemon
+endpoints dead_letters dead_letters_by_reason skipped changes_since publish projection_version active rebuild daemon
 sampled_at sample_error by_status by_version by_config_status counted_at latest_dead_letters problems
 """
 DAEMON_KEYS = """

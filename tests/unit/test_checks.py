@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from projector.doctor.examination import CHECKS, examine
-from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, Sample, StreamInfo, Traffic
+from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, FeedInfo, Sample, StreamInfo, Traffic
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.domain.messages import StreamState
 from projector.domain.rules import Rules
+from projector.domain.summary import FeedState
 from projector.errors import (
     BrokerRefusedError,
     BrokerUnavailableError,
@@ -31,6 +32,7 @@ STREAM = StreamInfo(
 )
 CONSUMER = ConsumerInfo(name="projector", created_by_projector=True, filters=frozenset({FILTER}))
 BROKER = BrokerInfo(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
+FEED = FeedInfo(prefix="fleet", stream="S_CHANGES", window_s=600.0)
 BACKENDS = BackendInfo(announced=1, first=frozenset({1}), second=frozenset({2}))
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=1, rules=RULES, position=5)
 DATABASE = DatabaseInfo(
@@ -94,6 +96,10 @@ def stores(*found: Coverage) -> dict[str, Any]:
 
 def traffic(messages: int, matching: dict[str, int], foreign: dict[str, int]) -> dict[str, Any]:
     return stream(traffic=Traffic(messages=messages, matching=matching, foreign=foreign))
+
+
+def feed(**changes: Any) -> dict[str, Any]:
+    return broker(feed=replace(FEED, **changes))
 
 
 OLD, TODAY, BOTH, NONE = ({"kaa-2017-04"}, {"kaa-2020-05"}, {"kaa-2017-04", "kaa-2020-05"}, set[str]())
@@ -182,6 +188,17 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (database(absent=("dead_letter",), checkpoint=None), {"tables-altered"}),
     (database(row_security=("endpoint_state",)), {"row-security"}),
     (database(missing_privileges=("INSERT on dead_letter",)), {"privileges"}),
+    (feed(forbidden=("fleet.>",), stream=None), {"publish-permissions"}),
+    (feed(stream=None), {"changes-stream-missing"}),
+    (feed(stores_events=True, stores_others=True), {"changes-stream-mixed"}),
+    (feed(stores_others=True), {"changes-stream-shared"}),
+    (feed(sealed=True), {"changes-stream-sealed"}),
+    (feed(window_s=60.0), {"changes-window"}),
+    (feed(max_messages=9, refuses_when_full=True), {"changes-fill-up"}),
+    (feed(max_bytes=9, refuses_when_full=True), {"changes-fill-up"}),
+    (feed(max_message_bytes=1000), {"changes-message-size"}),
+    (database(feed=FeedState("fleet", error="away")), {"not-publishing"}),
+    (database(feed=FeedState("fleet", lost_commits=3)), {"changes-lost"}),
     (database(missing_to_rebuild=("DELETE on endpoint_state",)), {"privileges-to-rebuild"}),
 ]
 
@@ -234,6 +251,11 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
         broker(free_consumers=1),
         broker(free_consumers=2, consumer=None),
         stream(max_message_bytes=1 << 20),
+        feed(),
+        feed(max_messages=9),
+        feed(refuses_when_full=True),
+        feed(stream=None, unseen="not permitted"),
+        database(feed=FeedState("fleet", cursor=3)),
         broker(stream=None, consumer=None),
         database(checkpoint=None),
         broker(consumer=None),

@@ -12,15 +12,18 @@ from projector.settings import Settings
 
 @with_settings
 def init(settings: Settings) -> None:
-    """Migrate the database, and create the stream if it is missing.
+    """Migrate the database, and create the stream if it is missing; with PROJECTOR_PUBLISH, that of the changes too.
 
     It can run at any time, and changes nothing that is up to date.
     """
     from projector.runtime import Projector
 
-    created = event_loop.run(Projector(settings).init())
+    projector = Projector(settings)
+    created = event_loop.run(projector.init())
     typer.echo("the tables are up to date")
     typer.echo(f"stream {settings.stream} {'was created' if created else 'is there'}")
+    if projector.changes_stream is not None:
+        typer.echo(f"stream {projector.changes_stream} stores the changes, {settings.publish}.>")
 
 
 @with_settings
