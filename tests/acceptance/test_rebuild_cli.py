@@ -355,6 +355,6 @@ async def test_rebuild_does_not_disturb_a_loaded_daemon_and_readers(world: World
     daemon.send(signal.SIGTERM)
     ended = await daemon.end()
     assert ended.code == 0
-    assert [entry["event"] for entry in daemon.logged] == ["starting", "active", "caught up", "stopped"]
+    assert [entry["event"] for entry in daemon.logged] == ["starting", "active", "caught up", "stopping", "stopped"]
     assert all(before <= after for before, after in pairwise(counts))
     assert await world.sql(TABLE) == await undisturbed()
