@@ -169,7 +169,7 @@ def other_rules(tmp_path: Path) -> Path:
         shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     module = code / "projector" / "domain" / "application.py"
     source = module.read_text()
-    take = "_take_version(state, event.app_version, event.stamp)"
+    take = "take(state.version, event.app_version, event.stamp)"
     changed = source.replace(
         f"version = {take}", f"version = {take} if isinstance(event, Registered) else state.version", 1
     )
