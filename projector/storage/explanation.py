@@ -26,7 +26,7 @@ _REGISTERS = tuple(facet.registers.name for facet in FACET_COLUMNS)
 _VISIBLE = f"to_jsonb(state) - ARRAY{[ENDPOINT_ID.name, *_REGISTERS]}"
 
 _LOG = "SELECT endpoint_change_since(), has_table_privilege('endpoint_change', 'SELECT')"
-_ROW = f"""
+ROW = f"""
 SELECT {_VISIBLE}, endpoint_id, last_event_seq, last_event_at, {", ".join(_REGISTERS)}
 FROM endpoint_state AS state WHERE endpoint_id = $1
 """
@@ -35,11 +35,11 @@ _CHANGES = f"""
 SELECT {", ".join(Logged._fields)} FROM endpoint_change
 WHERE endpoint_id = $1 AND committed_at >= $2
 """
-_LATEST = f"""
+LATEST = f"""
 {_CHANGES} AND committed_at <= coalesce($3::timestamptz, 'infinity')
 ORDER BY committed_at DESC, commit_no DESC, coalesce(position, 0) DESC, facet DESC LIMIT $4
 """
-_SELECTED = f"{_CHANGES} AND (position = ANY ($3) OR occurred_at = ANY ($4))"
+SELECTED = f"{_CHANGES} AND (position = ANY ($3) OR occurred_at = ANY ($4))"
 
 
 @asynccontextmanager
@@ -73,7 +73,7 @@ class Records:
         if self._since is None:
             return []
         with translated():
-            found = await self._connection.fetch(_SELECTED, endpoint_id, self._since, list(positions), list(times))
+            found = await self._connection.fetch(SELECTED, endpoint_id, self._since, list(positions), list(times))
         return [_logged(row) for row in found]
 
     async def _load(self, endpoint_id: str, at: int | None, limit: int | None) -> Known:
@@ -82,11 +82,11 @@ class Records:
         self._since = since = since if is_permitted else None
         if at is not None and is_permitted and (since is None or at < since):
             raise MomentUnknownError(at=str(time_text(at)), since=None if since is None else str(time_text(since)))
-        row = await self._connection.fetchrow(_ROW, endpoint_id)
+        row = await self._connection.fetchrow(ROW, endpoint_id)
         shown = None if row is None else row[0]
         if at is not None:
             shown = await self._connection.fetchval(_SHOWN_AT, endpoint_id, at)
-        changes = [] if since is None else await self._connection.fetch(_LATEST, endpoint_id, since, at, limit)
+        changes = [] if since is None else await self._connection.fetch(LATEST, endpoint_id, since, at, limit)
         return Known(
             revision="" if checkpoint is None else checkpoint.rules.revision,
             since=since,

@@ -1,12 +1,16 @@
 """Databases under test: the one in memory, and one of Postgres."""
 
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Protocol
 
 from projector.app.dead_letters import RetryStore
+from projector.app.explain import Records
 from projector.app.ports import Staging, Store
-from projector.storage import dead_letters, staging, store
+from projector.storage import dead_letters, explanation, staging, store
 from tests.support.fixtures import Query
 from tests.support.memory.database import MemoryDatabase
+from tests.support.memory.records import MemoryRecords
 from tests.support.memory.retry import MemoryRetryStore
 from tests.support.memory.staging import MemoryStaging
 from tests.support.memory.store import MemoryStore
@@ -18,6 +22,8 @@ class DatabaseUnderTest(Protocol):
     """A migrated database, and queries on it."""
 
     async def open_store(self) -> Store: ...
+
+    async def open_records(self) -> Records: ...
 
     async def open_staging(self) -> Staging: ...
 
@@ -42,9 +48,12 @@ class MemoryDatabaseUnderTest(MemoryDatabase):
     """A database in memory."""
 
     async def open_store(self) -> MemoryStore:
-        opened = MemoryStore(self)
+        opened = MemoryStore(self, logs_changes=True)
         await opened.open()
         return opened
+
+    async def open_records(self) -> MemoryRecords:
+        return MemoryRecords(self, revision="kaa-2017-04")
 
     async def open_staging(self) -> MemoryStaging:
         opened = MemoryStaging(self)
@@ -67,12 +76,16 @@ class PostgresDatabase:
         self._url = url
         self._query = query
         self._opened: list[store.Store | staging.Staging | dead_letters.Retry] = []
+        self._records = AsyncExitStack()
 
     async def open_store(self) -> store.Store:
-        opened = store.Store(self._url)
+        opened = store.Store(self._url, retention=timedelta(days=1))
         self._opened.append(opened)
         await opened.open()
         return opened
+
+    async def open_records(self) -> explanation.Records:
+        return await self._records.enter_async_context(explanation.opened(self._url))
 
     async def open_staging(self) -> staging.Staging:
         opened = staging.Staging(self._url, "rebuild")
@@ -87,6 +100,7 @@ class PostgresDatabase:
         return opened
 
     async def close(self) -> None:
+        await self._records.aclose()
         for opened in self._opened:
             await opened.close()
 

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import pytest
 
 from projector import resources
-from projector.app.explanation import ExplainedColumn, Explanation
+from projector.app.explanation import ExplainedColumn, ExplainedEvent, Explanation, Replayed
+from projector.dev.fleet import Fleet
+from projector.domain.messages import Selection
 from projector.errors import DatabaseRefusedError, MomentUnknownError, NoEndpointError
 from projector.runtime import Projector
+from projector.stream import subjects
 from projector.stream.codec import Codec
 from tests.support.fixtures import Event, Wire
 from tests.support.scene import Scene
@@ -243,3 +247,57 @@ async def test_both_meanings_of_config_updated_are_told_apart(scene: Scene) -> N
     assert (found.columns["config_status"].value, found.columns["config_status"].event) == ("failed", "config.applied")
     assert reasons(found) == [(3, "late: a failure from cfg/x at 2023-11-14T22:13:22+00:00 (position 2) is newer")]
     assert "secret" not in str(found)
+
+
+@pytest.mark.parametrize("revision", ["kaa-2017-04", "kaa-2020-05"])
+async def test_the_stream_says_of_a_fleet_what_rows_and_log_say(scene: Scene, revision: str) -> None:
+    codec = Codec(revision, resources.folder("schemas"))
+    fleet = Fleet(endpoints=12, seed=7, start_at=T, interval_ms=100, revision=revision)
+    sent = [
+        (subjects.build(one.originator, one.event_type), codec.encode(one.event_type, one.record))
+        for one in islice(fleet.events(), 600)
+    ]
+    await scene.publish(*sent[:200])
+    await scene.fold(changes="7d", revision=revision)
+    moment = await now(scene)
+    await scene.publish(*sent[200:])
+    await scene.fold(changes="7d", revision=revision)
+    projector = Projector(scene.settings(revision=revision))
+    for (endpoint_id,) in await scene.query("SELECT endpoint_id FROM endpoint_state ORDER BY 1 LIMIT 6"):
+        known = await projector.explain(endpoint_id, events=None)
+        told = await projector.explain(endpoint_id, events=None, replay=True)
+        assert told.columns == known.columns
+        assert told.keys == known.keys
+        assert [as_told(event) for event in told.events] == [as_told(event) for event in known.events]
+        assert all(event.reason for event in told.events if event.verdict != "applied")
+        assert (known.unfounded, known.unknown, told.replayed) == ([], None, Replayed(position=600, first=1, gone=0))
+        then = await projector.explain(endpoint_id, at=moment, events=None)
+        assert then.events == known.events[len(known.events) - len(then.events) :]
+        assert max(event.position or 0 for event in then.events) <= 200 < (known.events[0].position or 0)
+
+
+def as_told(event: ExplainedEvent) -> ExplainedEvent:
+    """Return an event as a replay knows it, without its reason, which is more exact there."""
+    return replace(event, reason=None, commit_no=None, committed_at=None)
+
+
+async def test_a_message_that_was_retried_is_a_correction_and_its_late_part_has_a_reason(
+    scene: Scene, event: Event
+) -> None:
+    await scene.query("ALTER TABLE endpoint_state ADD CONSTRAINT wrong CHECK (app_version <> 'bad')")
+    await scene.publish(
+        event("connectivity.connected", "e1", appVersionName="bad", originatorReplicaId="kpc-1", timestamp=T + 1000),
+        event("connectivity.connected", "e1", originatorReplicaId="kpc-2", timestamp=T + 2000),
+    )
+    await scene.fold(changes="7d")
+    await scene.query("ALTER TABLE endpoint_state DROP CONSTRAINT wrong")
+    async for retried in Projector(scene.settings()).retry_dead_letters(Selection()):
+        assert retried.parked_again is None
+    found = await explain(scene)
+    assert [(event.position, event.facet, event.verdict) for event in found.events[:2]] == [
+        (1, "connectivity", "late"),
+        (None, "application", "corrected"),
+    ]
+    assert found.events[0].reason == "late: a connect from kpc/kpc-2 at 2023-11-14T22:13:22+00:00 (position 2) is newer"
+    # The log has no message for a correction, and the stream has it.
+    assert (found.columns["app_version"].value, found.columns["app_version"].event) == ("bad", "connectivity.connected")

@@ -1,4 +1,4 @@
-"""The hot path and the HTTP API use the indexes, with any statistics of the tables."""
+"""The hot path, the HTTP API and explanations use the indexes, with any statistics of the tables."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from projector.domain.endpoint import FACETS
-from projector.storage import endpoints, statements
+from projector.storage import endpoints, explanation, statements
 from projector.storage.store import Store
 from tests.support.fixtures import Query
 from tests.support.scene import Scene
@@ -117,6 +117,9 @@ ASKED = {
     "state": (endpoints.STATE, "'endpoint-7'"),
     "sessions": (endpoints.SESSIONS, f"'endpoint-7', {AT}, 0, 51"),
     "changes": (endpoints.CHANGES, f"'endpoint-7', {AT}, 1, 1, 'metadata', 51"),
+    "row to explain": (explanation.ROW, "'endpoint-7'"),
+    "changes to explain": (explanation.LATEST, "'endpoint-7', now() - interval '7 days', NULL, 21"),
+    "changes behind values": (explanation.SELECTED, "'endpoint-7', now() - interval '7 days', '{3}', ARRAY[now()]"),
     "sizes of dead letters": (endpoints.SIZES, "'S', 40000, 1001"),
     "dead letters": (endpoints.LETTERS, "'S', 40000, 39000, 'p', 51"),
 }
