@@ -429,9 +429,10 @@ def test_with_monotone_clocks_an_old_dead_letter_that_is_retried_overwrites_noth
 
 
 @given(histories(monotone=True, unknown_replicas=False), st.integers(0, 10))
-def test_with_monotone_clocks_of_known_replicas_redelivery_of_any_suffix_changes_nothing(
+def test_with_monotone_clocks_of_known_replicas_redelivery_of_any_suffix_of_a_life_changes_nothing(
     history: list[Event], start: int
 ) -> None:
+    history = [event for event in history if not isinstance(event, Unregistered)]
     endpoints = folded(history)
     before = snapshot(endpoints)
     verdicts = fold(history[start:], endpoints)
@@ -440,6 +441,19 @@ def test_with_monotone_clocks_of_known_replicas_redelivery_of_any_suffix_changes
 
 
 # What does not hold, and is why the application refuses a position that is already folded.
+
+
+def test_positions_guard_redelivery_since_an_unregistration_drops_the_connect_that_fenced_a_disconnect() -> None:
+    history = [
+        Connected(stamp(1, at=10, replica="x"), E, ""),
+        Connected(stamp(2, at=20, replica="y"), E, ""),
+        Disconnected(stamp(3, at=40, replica="x"), E),
+        Unregistered(stamp(4, at=30, replica="y"), E),
+    ]
+    endpoints = folded(history)
+    assert endpoints["e"].states[0].rests_on[0] == "unknown"
+    fold(history[2:], endpoints)
+    assert endpoints["e"].states[0].rests_on[0] == "disconnected"
 
 
 def test_positions_guard_redelivery_since_a_clock_that_stepped_back_lets_an_old_event_win_again() -> None:
