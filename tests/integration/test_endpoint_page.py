@@ -224,6 +224,13 @@ async def test_unknown_endpoint_is_shown_with_its_dead_letters(scene: Scene, eve
     await expect(page.locator("#changes")).to_be_hidden()
 
 
+async def test_address_that_is_no_text_is_reported(scene: Scene, event: Event, look: Look) -> None:
+    await scene.fold()
+    page = await look("/endpoints/%ff")
+    await expect(page.locator("#word")).to_have_text("No answer")
+    await expect(page.locator("#problems")).to_contain_text("the id is not percent-encoded UTF-8")
+
+
 @pytest.mark.parametrize("endpoint_id", [MARKUP + "x" * 300, ODD])
 async def test_hostile_id_is_text_and_fits_any_width(endpoint_id: str, scene: Scene, event: Event, look: Look) -> None:
     subject, payload = event("connectivity.connected", endpoint_id, originatorReplicaId=MARKUP)

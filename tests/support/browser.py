@@ -31,8 +31,8 @@ _QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-# The browser itself reports a server that is gone, and a page that is told that there is no such endpoint.
-_BY_THE_BROWSER = ("ERR_CONNECTION_REFUSED", "status of 404", "status of 503")
+# The browser itself reports a server that is gone, and every answer of the API that is an error.
+_BY_THE_BROWSER = ("ERR_CONNECTION_REFUSED", "status of 400", "status of 404", "status of 503")
 
 
 @asynccontextmanager

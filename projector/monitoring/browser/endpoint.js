@@ -12,11 +12,15 @@ const POLL_MS = 5_000;
 const HIDDEN_POLL_MS = 60_000;
 const POLLS_BETWEEN_LETTERS = 6;
 
-/* The id, and its address in the API. */
+/* The id, and its address in the API, which says what is wrong with an id that cannot be decoded. */
 function addressed() {
   const segment = location.pathname.slice(new URL("endpoints/", root).pathname.length);
-  const id = decodeURIComponent(segment);
-  return { id, path: `api/endpoints/${encodeURIComponent(id)}` };
+  const path = `api/endpoints/${segment}`;
+  try {
+    return { id: decodeURIComponent(segment), path };
+  } catch {
+    return { id: segment, path };
+  }
 }
 
 const endpoint = addressed();

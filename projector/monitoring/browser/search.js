@@ -79,7 +79,7 @@ function remember(prefix) {
   history.replaceState(null, "", address);
 }
 
-async function open(event) {
+async function follow(event) {
   event.preventDefault();
   const prefix = box.value;
   const found = shown?.prefix === prefix && !shown.failure ? shown : await find(prefix);
@@ -93,6 +93,6 @@ box.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(() => find(box.value), PAUSE_MS);
 });
-byId("search").addEventListener("submit", open);
+byId("search").addEventListener("submit", follow);
 box.value = new URLSearchParams(location.search).get(PARAMETER) ?? box.value;
 if (box.value) find(box.value);

@@ -94,26 +94,35 @@ function row(name, value) {
   return element("div", {}, element("dt", {}, element("code", {}, name)), element("dd", {}, ...valueOf(name, value)));
 }
 
-function metadata(values) {
-  const keys = Object.keys(values).sort();
-  const rows = keys.map((key) => element("div", {},
+function metadataRow(key, value) {
+  return element("div", {},
     element("dt", {}, element("bdi", {}, plain(key))),
-    element("dd", {}, element("code", {}, element("bdi", {}, plain(JSON.stringify(values[key])))))));
-  return rows.length ? [element("dl", {}, ...rows)] : [element("p", { class: "empty" }, "No keys.")];
+    element("dd", {}, element("code", {}, element("bdi", {}, plain(JSON.stringify(value))))));
 }
 
-function card(title, note, ...content) {
-  return element("section", { class: "panel facet", "aria-label": title },
-    element("div", { class: "head" }, element("h2", {}, title), element("p", {}, note)), ...content);
+/* Each card is drawn again only if its own values have changed, so that a selection elsewhere stays. */
+function card(title) {
+  const id = `facet-${title.toLowerCase().replace(" ", "-")}`;
+  if (!byId(id)) {
+    byId("facets").append(element("section", { class: "panel facet", "aria-label": title },
+      element("div", { class: "head" }, element("h2", {}, title), element("p", { id: `${id}-note` })),
+      element("div", { id })));
+  }
+  return id;
 }
 
 export function showState(state) {
   byId("facets").hidden = !state;
   if (!state) return;
-  renew(byId("facets"), state, () => [
-    ...Object.entries(FACETS).map(([title, names]) =>
-      card(title, "", element("dl", {}, ...names.map((name) => row(name, state[name]))))),
-    card("Metadata", counted(Object.keys(state.metadata).length, "key"),
-      ...metadata(state.metadata), element("dl", {}, row("metadata_changed_at", state.metadata_changed_at))),
+  for (const [title, names] of Object.entries(FACETS)) {
+    renew(byId(card(title)), names.map((name) => state[name]), () =>
+      [element("dl", {}, ...names.map((name) => row(name, state[name])))]);
+  }
+  const id = card("Metadata");
+  const keys = Object.keys(state.metadata).sort();
+  say(byId(`${id}-note`), counted(keys.length, "key"));
+  renew(byId(id), [state.metadata, state.metadata_changed_at], () => [
+    element("dl", {}, ...keys.map((key) => metadataRow(key, state.metadata[key]))),
+    element("dl", {}, row("metadata_changed_at", state.metadata_changed_at)),
   ]);
 }
