@@ -13,7 +13,7 @@ from projector.domain.rules import RULES_VERSION, Rules
 from projector.resources import folder
 from projector.settings.urls import http_address, servers
 from projector.stream import subjects
-from projector.stream.protocol import REVISIONS, find_revision
+from projector.stream.protocol import REVISIONS, event_names, find_revision
 from projector.version import __version__
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Composition:
             open_stats=self.open_view,
             database=self.probe("monitoring"),
             endpoints=EndpointReader(self._settings.database_url, self._settings.stream, encode_text),
+            names_in=event_names,
         )
         return Monitor(about, self.codec, readers, options)
 

@@ -1,7 +1,6 @@
 """What the tables say about one endpoint, as JSON that Postgres has written."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 Json: TypeAlias = str
@@ -30,7 +29,8 @@ class LogState(NamedTuple):
 class SessionCursor(NamedTuple):
     """Where a page of sessions ends, which begin with the latest."""
 
-    connected_at: datetime
+    connected_at: int
+    """Unix ms."""
     number: int
     """How many sessions that began at that time have been returned."""
 
@@ -38,7 +38,8 @@ class SessionCursor(NamedTuple):
 class ChangeCursor(NamedTuple):
     """Where a page of changes ends, which begin with the latest: the key of the last one."""
 
-    committed_at: datetime
+    committed_at: int
+    """Unix ms."""
     commit_no: int
     position: int
     """0 for a correction."""

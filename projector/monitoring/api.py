@@ -8,11 +8,12 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from projector.domain.lookup import Found, LogState
+from projector.domain.lookup import Found, Json, LogState
 from projector.errors import ProjectorError
 from projector.monitoring import parameters
 from projector.monitoring.parameters import BadParameterError, Parameters
 from projector.monitoring.ports import Endpoints
+from projector.monitoring.reasons import Reasons
 
 _ANSWER_S = 3.0
 """How long an answer may take, including the wait for those before it."""
@@ -36,9 +37,10 @@ class _Refusal(Exception):  # noqa: N818 - an answer, not a fault of the program
 class Api:
     """Answers one request after the other, over the one connection of `endpoints`."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(self, endpoints: Endpoints, reasons: Reasons) -> None:
         """Connect to nothing yet."""
         self._endpoints = endpoints
+        self._reasons = reasons
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -67,9 +69,9 @@ class Api:
         endpoint_id = Parameters(request).endpoint_id
         async with self._connection() as endpoints:
             found = await endpoints.state(endpoint_id)
-        if found is None:
-            raise _no_such(endpoint_id)
-        return msgspec.Raw(found)
+            if found is None:
+                raise _no_such(endpoint_id)
+            return _read(found) | await self._reasons.of_columns(endpoint_id)
 
     async def _sessions(self, request: web.Request) -> Any:
         given = Parameters(request, "limit", "before")
@@ -86,8 +88,10 @@ class Api:
         async with self._connection() as endpoints:
             log, found = await endpoints.changes(endpoint_id, before, given.limit)
             await self._check_exists(endpoint_id, found)
+            reasons = await self._reasons.of_changes(endpoint_id, before, found.rows)
+        explained = [_read(row) | {"reason": reason} for row, reason in zip(found.rows, reasons, strict=True)]
         following = None if found.next is None else parameters.change_cursor(found.next)
-        return {"endpoint_id": endpoint_id, **_described(log), "changes": _rows(found), "next": following}
+        return {"endpoint_id": endpoint_id, **_described(log), "changes": explained, "next": following}
 
     async def _dead_letters(self, request: web.Request) -> Any:
         given = Parameters(request, "limit", "before")
@@ -159,6 +163,11 @@ def _described(log: LogState) -> dict[str, Any]:
     if log.since == "null":
         return {"changes_since": None, "changes_state": "off", "detail": _OFF}
     return {"changes_since": msgspec.Raw(log.since), "changes_state": "on", "detail": None}
+
+
+def _read(row: Json) -> dict[str, Any]:
+    """Return the columns of a row; what is JSON in it keeps its digits."""
+    return msgspec.json.decode(row, type=dict[str, msgspec.Raw])
 
 
 def _rows(found: Found[Any]) -> list[msgspec.Raw]:

@@ -20,6 +20,7 @@ from projector.monitoring.history import History
 from projector.monitoring.liveness import Liveness
 from projector.monitoring.metrics import Metrics
 from projector.monitoring.ports import Readers
+from projector.monitoring.reasons import Reasons
 from projector.monitoring.sampler import Sampler
 from projector.monitoring.server import Address, Server
 from projector.monitoring.skew import ClockSkew
@@ -61,7 +62,8 @@ class Monitor:
         health = Health(self._liveness, self._sampler, self._history, ready_lag_s=options.ready_lag_s)
         self._metrics = Metrics(about, self._liveness, health)
         answers = Answers(about, self._liveness, self._sampler, self._history, health)
-        self._server = Server(answers, Api(readers.endpoints), self._metrics.scrape)
+        api = Api(readers.endpoints, Reasons(readers.endpoints, readers.names_in))
+        self._server = Server(answers, api, self._metrics.scrape)
         skew = ClockSkew(decoder, self._metrics.note_skew)
         self.observers: tuple[Observer, ...] = (self._liveness, self._history, self._metrics, skew)
         """Receives the notifications of the daemon."""

@@ -1,7 +1,6 @@
 """Reads the parameters of a request below `/api`, and writes the cursors of its answer."""
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -13,13 +12,12 @@ MOST_ROWS: Final = 200
 _USUAL_ROWS: Final = 50
 _PLACE_OF_ID: Final = 3
 """Which part of the path `/api/endpoints/ID/…` is the id."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_LATEST_MS: Final = 253_402_300_799_999
 _LARGEST: Final = (1 << 63) - 1
 
 _NUMBER: Final = re.compile(r"\d{1,19}", re.ASCII)
-_SESSION: Final = re.compile(r"(-?\d{1,18})_(\d{1,9})", re.ASCII)
-_CHANGE: Final = re.compile(r"(-?\d{1,18})_(\d{1,19})_(\d{1,19})_([a-z]{1,20})", re.ASCII)
+_SESSION: Final = re.compile(r"(\d{1,15})_(\d{1,9})", re.ASCII)
+_CHANGE: Final = re.compile(r"(\d{1,15})_(\d{1,19})_(\d{1,19})_([a-z]{1,20})", re.ASCII)
 
 
 class BadParameterError(Exception):
@@ -99,23 +97,18 @@ class Parameters:
 
 def session_cursor(cursor: SessionCursor) -> str:
     """Return the `before` of the next page of sessions."""
-    return f"{_microseconds(cursor.connected_at)}_{cursor.number}"
+    return "_".join(map(str, cursor))
 
 
 def change_cursor(cursor: ChangeCursor) -> str:
     """Return the `before` of the next page of changes."""
-    return f"{_microseconds(cursor.committed_at)}_{cursor.commit_no}_{cursor.position}_{cursor.facet}"
+    return "_".join(map(str, cursor))
 
 
-def _microseconds(time: datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def _time(microseconds: str) -> datetime:
-    try:
-        return _EPOCH + int(microseconds) * _MICROSECOND
-    except OverflowError as error:
-        raise _no_cursor(microseconds) from error
+def _time(unix_ms: str) -> int:
+    if int(unix_ms) > _LATEST_MS:
+        raise _no_cursor(unix_ms)
+    return int(unix_ms)
 
 
 def _bigint(digits: str) -> int:

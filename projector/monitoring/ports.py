@@ -1,10 +1,12 @@
 """What monitoring needs from storage and stream; it knows no driver."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from projector.app.explain import Records
+from projector.app.explanation import Names
 from projector.app.status import StreamStats
 from projector.domain.lookup import ChangeCursor, Found, Json, LogState, SearchedLetters, SessionCursor
 from projector.domain.summary import Slice, Summary
@@ -69,6 +71,14 @@ class Endpoints(Protocol):
         """Return changes, the latest first."""
         ...
 
+    async def count_shown(self, endpoint_id: str, before: ChangeCursor) -> int:
+        """Return how many changes of the same time as the cursor are on the pages before it."""
+        ...
+
+    def records(self) -> AbstractAsyncContextManager[Records]:
+        """Return a context manager that yields what explains an endpoint."""
+        ...
+
     async def dead_letters(self, endpoint_id: str, before: int | None, limit: int) -> SearchedLetters:
         """Return dead letters in any state whose payload has the id, the newest first."""
         ...
@@ -93,3 +103,5 @@ class Readers:
     open_stats: OpenStats
     database: Database
     endpoints: Endpoints
+    names_in: Callable[[str], Names]
+    """Returns the names of the events of a revision."""

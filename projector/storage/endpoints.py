@@ -3,23 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from projector.domain.lookup import ChangeCursor, Found, Json, LogState, SearchedLetters, SessionCursor
-from projector.storage import version
+from projector.storage import explanation, version
 from projector.storage.columns import ENDPOINT_COLUMNS
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
+from projector.storage.wire import set_codecs
 
 _SETTINGS: Mapping[str, str] = {
-    **version.READ_ONLY,
+    **explanation.SETTINGS,
     # A query must slow down neither the daemon nor other clients: a slow one is cancelled.
     "statement_timeout": "2s",
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
     # Postgres writes the JSON.
-    "timezone": "UTC",
     "intervalstyle": "iso_8601",
 }
 _COMMAND_TIMEOUT_S = 3.0
@@ -28,7 +27,7 @@ _IDLE_S = 60.0
 _LETTERS_SEARCHED = 1_000
 _BYTES_SEARCHED = 32 << 20
 _LAST_POSITION = (1 << 63) - 1
-_LAST_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+_LAST_TIME = 253_402_214_400_000  # 9999-12-31
 _HIGHEST = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -72,6 +71,10 @@ SELECT row_to_json(found)::text, committed_at, commit_no, coalesce(position, 0),
     ORDER BY committed_at DESC, commit_no DESC, coalesce(position, 0) DESC, facet DESC LIMIT $6
 ) AS found
 """
+_AFTER = """
+SELECT count(*) FROM endpoint_change
+WHERE endpoint_id = $1 AND committed_at = $2 AND (commit_no, coalesce(position, 0), facet) >= ($3, $4, $5)
+"""
 SIZES = """
 SELECT position, length(payload) FROM dead_letter WHERE stream = $1 AND position < $2 ORDER BY position DESC LIMIT $3
 """
@@ -89,7 +92,7 @@ SELECT row_to_json(found)::text, position FROM (
 class EndpointReader:
     """One connection, opened when it is first used, and closed when it has been idle for a minute or failed.
 
-    Each method is one read-only transaction of at most a few seconds. They must not run at the same time.
+    Each method takes at most a few seconds in read-only transactions. They must not run at the same time.
     """
 
     def __init__(self, url: str, stream: str, encode: Callable[[str], bytes]) -> None:
@@ -152,6 +155,17 @@ class EndpointReader:
         page, is_last = _cut(rows, limit)
         return log, Found(page, None if is_last else ChangeCursor(*rows[limit - 1][1:]))
 
+    async def count_shown(self, endpoint_id: str, before: ChangeCursor) -> int:
+        """Return how many changes of the same time as the cursor are on the pages before it."""
+        async with self._transaction() as connection:
+            return int(await connection.fetchval(_AFTER, endpoint_id, *before))
+
+    @asynccontextmanager
+    async def records(self) -> AsyncIterator[explanation.Records]:
+        """Yield what explains an endpoint; any error closes the connection."""
+        async with self._connected() as connection:
+            yield explanation.Records(connection)
+
     async def dead_letters(self, endpoint_id: str, before: int | None, limit: int) -> SearchedLetters:
         """Return dead letters in any state whose payload has the id, the newest first.
 
@@ -183,13 +197,17 @@ class EndpointReader:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
         """Begin a read-only transaction; any error closes the connection."""
+        async with self._connected() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
         if self._closing is not None:
             self._closing.cancel()
         try:
             connection = self._connection = self._connection or await self._opened()
             with translated():
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    yield connection
+                yield connection
         except BaseException:
             self.close()
             raise
@@ -202,6 +220,7 @@ class EndpointReader:
         try:
             with translated():
                 await version.check(connection)
+                await set_codecs(connection)
         except BaseException:
             connection.terminate()
             raise

@@ -100,7 +100,9 @@ async def test_page_of_an_endpoint_shows_state_sessions_changes_and_dead_letters
     await expect(page).to_have_title("e1 · Connected")
     await expect(page.locator("#stream")).to_have_text(scene.stream)
     await expect(page.locator("#lede")).to_have_text(re.compile(r"over kpc / kpc-1\. Runs v1, registered, no conf"))
-    await expect(page.locator("section[aria-label=Connectivity]")).to_contain_text("connected_replicakpc-1")
+    await expect(page.locator("section[aria-label=Connectivity]")).to_contain_text(
+        "connected_replicakpc-1by connectivity.connected at position 4, from kpc / kpc-1"
+    )
 
     await expect(page.locator("#timeline rect.session")).to_have_count(2)
     await expect(page.locator("#timeline rect.open")).to_have_count(1)
@@ -113,6 +115,7 @@ async def test_page_of_an_endpoint_shows_state_sessions_changes_and_dead_letters
     await expect(rows.first).to_contain_text("position 6, kpc / kpc-2")
     verdicts = rows.locator("td.verdict")
     await expect(verdicts).to_have_text(["late", "late", "fenced", *["applied"] * 7])
+    await expect(rows.nth(2)).to_contain_text("The session is held by kpc/kpc-1 since")
     await expect(rows.last).to_contain_text("The row is new.")
     await expect(page.locator("#change-rows")).to_contain_text("connected_replica kpc-0 → kpc-1")
 
@@ -224,7 +227,7 @@ async def test_unknown_endpoint_is_shown_with_its_dead_letters(scene: Scene, eve
     await expect(page.locator("#changes")).to_be_hidden()
 
 
-async def test_address_that_is_no_text_is_reported(scene: Scene, event: Event, look: Look) -> None:
+async def test_address_that_is_no_text_is_reported(scene: Scene, look: Look) -> None:
     await scene.fold()
     page = await look("/endpoints/%ff")
     await expect(page.locator("#word")).to_have_text("No answer")

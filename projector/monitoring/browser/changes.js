@@ -66,7 +66,7 @@ function what(change) {
     else lines.push([element("code", {}, name), ...arrow(name, change)]);
   }
   if (known(after)) lines.push(...timesOf(times, change));
-  if (known(reason)) lines.push([sentence(plain(reason))]);
+  if (known(reason) && verdict !== "corrected") lines.push([sentence(plain(reason).replace(`${verdict}: `, ""))]);
   const nothing = verdict === "applied" ? "Nothing visible." : "–";
   if (!lines.length) lines.push([element("span", { class: "none" }, nothing)]);
   return lines.map((line) => element("p", {}, ...line));

@@ -2,7 +2,7 @@
 
 import { report } from "./daemon.js";
 import { byId, element, renew, say, when } from "./dom.js";
-import { ago, clock, counted, known, plain, stamp, utc } from "./text.js";
+import { ago, clock, count, counted, known, plain, stamp, utc } from "./text.js";
 
 const FACETS = {
   Connectivity: ["connectivity_status", "connectivity_changed_at", "connected_at", "disconnected_at",
@@ -100,6 +100,27 @@ function metadataRow(key, value) {
     element("dd", {}, element("code", {}, element("bdi", {}, plain(JSON.stringify(value))))));
 }
 
+/* Rows with the event that set them, those of one event together, and those of none last. */
+function byEvent(names, setBy, draw) {
+  const groups = new Map();
+  for (const name of names) {
+    const by = setBy?.[name] ?? null;
+    const key = by ? JSON.stringify(by) : "";
+    groups.set(key, { by, names: [...(groups.get(key)?.names ?? []), name] });
+  }
+  const sorted = [...groups.values()].sort((a, b) => Boolean(b.by) - Boolean(a.by));
+  return sorted.flatMap((group) => [
+    element("dl", {}, ...group.names.map(draw)),
+    ...(group.by ? [element("p", { class: "by" }, ...source(group.by))] : []),
+  ]);
+}
+
+function source({ event, position, originator, replica }) {
+  const from = [originator, replica].filter(known).map(plain).join(" / ");
+  const name = known(event) ? element("code", {}, plain(event)) : "an event";
+  return ["by ", name, ` at position ${count(position)}`, ...(from ? [", from ", element("bdi", {}, from)] : [])];
+}
+
 /* Each card is drawn again only if its own values have changed, so that a selection elsewhere stays. */
 function card(title) {
   const id = `facet-${title.toLowerCase().replace(" ", "-")}`;
@@ -114,15 +135,16 @@ function card(title) {
 export function showState(state) {
   byId("facets").hidden = !state;
   if (!state) return;
+  const { set_by: setBy, metadata, metadata_set_by: keysSetBy } = state;
   for (const [title, names] of Object.entries(FACETS)) {
-    renew(byId(card(title)), names.map((name) => state[name]), () =>
-      [element("dl", {}, ...names.map((name) => row(name, state[name])))]);
+    renew(byId(card(title)), names.map((name) => [state[name], setBy?.[name]]), () =>
+      byEvent(names, setBy, (name) => row(name, state[name])));
   }
   const id = card("Metadata");
-  const keys = Object.keys(state.metadata).sort();
+  const keys = Object.keys(metadata).sort();
   say(byId(`${id}-note`), counted(keys.length, "key"));
-  renew(byId(id), [state.metadata, state.metadata_changed_at], () => [
-    element("dl", {}, ...keys.map((key) => metadataRow(key, state.metadata[key]))),
-    element("dl", {}, row("metadata_changed_at", state.metadata_changed_at)),
+  renew(byId(id), [metadata, keysSetBy, state.metadata_changed_at], () => [
+    ...byEvent(keys, keysSetBy, (key) => metadataRow(key, metadata[key])),
+    ...byEvent(["metadata_changed_at"], setBy, (name) => row(name, state[name])),
   ]);
 }
