@@ -444,7 +444,7 @@ def test_with_monotone_clocks_of_known_replicas_redelivery_of_any_suffix_of_a_li
 
 
 def test_positions_guard_redelivery_since_an_unregistration_drops_the_connect_that_fenced_a_disconnect() -> None:
-    history = [
+    history: list[Event] = [
         Connected(stamp(1, at=10, replica="x"), E, ""),
         Connected(stamp(2, at=20, replica="y"), E, ""),
         Disconnected(stamp(3, at=40, replica="x"), E),
