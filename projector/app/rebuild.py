@@ -37,7 +37,7 @@ _NEAR_ENOUGH = 2000
 _FINAL_ATTEMPTS = 20
 """Of the last transaction, each of which may wait 10 s for a lock."""
 _REGISTERS_HELD = 1_000_000
-"""Those of about 100,000 endpoints."""
+"""About 230 MB: those of 70,000 endpoints of the simulated fleet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

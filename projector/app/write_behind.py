@@ -29,7 +29,7 @@ class WriteBehindCache:
     """
 
     def __init__(self, rows: Rows, *, most_registers: int) -> None:
-        """Keep up to `most_registers` registers, each about 200 bytes of memory."""
+        """Keep up to `most_registers` registers, each about 200 bytes of memory; an endpoint counts as one more."""
         self._rows = rows
         self._most_registers = most_registers
         self._endpoints: dict[str, Endpoint] = {}
@@ -106,7 +106,7 @@ class WriteBehindCache:
 
     @property
     def _is_full(self) -> bool:
-        used = len(self._endpoints) * self._registers_each + self._dead_letter_bytes / _REGISTER_BYTES
+        used = len(self._endpoints) * (1 + self._registers_each) + self._dead_letter_bytes / _REGISTER_BYTES
         return used > self._most_registers
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from projector.domain import stamps
 from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import AppVersionUpdated, Connected, Registered, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told
+from projector.domain.facets import LATE, Facet, Rejection, Told, filled
 from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, surviving, take
 from projector.domain.trimmed import Trimmed
 
@@ -103,7 +103,7 @@ FACET = Facet(
         Unregistered: unregister,
     },
     kept=kept,
-    registers=len,
+    registers=filled,
     columns=("app_version", "app_version_changed_at", "previous_app_version"),
     values=values,
     causes=causes,

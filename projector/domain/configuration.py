@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from projector.domain import stamps
 from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import ConfigApplied, ConfigAvailable, ConfigFailed, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told
+from projector.domain.facets import LATE, Facet, Rejection, Told, filled
 from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, supersedes, take
 from projector.domain.trimmed import Trimmed
 
@@ -170,7 +170,7 @@ FACET = Facet(
     initial=Configuration(),
     reducers={ConfigAvailable: announce, ConfigApplied: apply, ConfigFailed: fail, Unregistered: unregister},
     kept=kept,
-    registers=len,
+    registers=filled,
     columns=(
         "config_status",
         "config_available_id",

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from projector.domain import stamps
 from projector.domain.attribution import Cause, Past, Shown, caused, newer, sender, told, when
 from projector.domain.events import Connected, Disconnected, Unregistered
-from projector.domain.facets import FENCED, LATE, Facet, Rejection, Told
+from projector.domain.facets import FENCED, LATE, Facet, Rejection, Told, filled
 from projector.domain.stamps import Stamp, from_other_replica, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
@@ -131,7 +131,7 @@ FACET = Facet(
     initial=Connectivity(),
     reducers={Connected: connect, Disconnected: disconnect, Unregistered: unregister},
     kept=kept,
-    registers=len,
+    registers=filled,
     columns=(
         "connectivity_status",
         "connectivity_changed_at",

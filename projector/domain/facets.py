@@ -1,6 +1,6 @@
 """What a facet of an endpoint's state is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -66,7 +66,7 @@ class Facet(Generic[S]):
     kept: Callable[[S, Trimmed], S]
     """What is left of a state when everything is forgotten that the stream still says."""
     registers: Callable[[S], int]
-    """How many registers a state has, empty ones included: a measure of the memory it takes."""
+    """How many registers of a state hold a value: a measure of the memory it takes."""
     columns: tuple[str, ...]
     """Names of the columns that users query."""
     values: Callable[[S], tuple[Any, ...]]
@@ -82,3 +82,8 @@ class Facet(Generic[S]):
 
     Of an event that only the log knows, the stamp is known and nothing else; see `Told`.
     """
+
+
+def filled(registers: Sequence[object]) -> int:
+    """Return how many registers hold a value."""
+    return len(registers) - registers.count(None)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from projector.domain import stamps
 from projector.domain.attribution import Cause, Part, Past, Shown, caused, newer, told
 from projector.domain.events import Json, MetadataUpdated, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told
+from projector.domain.facets import LATE, Facet, Rejection, Told, filled
 from projector.domain.stamps import Stamp, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
@@ -117,7 +117,7 @@ FACET = Facet(
     initial=Metadata({}, None),
     reducers={MetadataUpdated: update, Unregistered: unregister},
     kept=kept,
-    registers=lambda state: len(state.keys) + 2,
+    registers=lambda state: len(state.keys) + filled((state.changed, state.unregistered)),
     columns=("metadata", "metadata_changed_at"),
     values=values,
     causes=causes,

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from projector.domain import stamps
 from projector.domain.attribution import Cause, Past, Shown, caused, newer
 from projector.domain.events import Registered, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told
+from projector.domain.facets import LATE, Facet, Rejection, Told, filled
 from projector.domain.stamps import Stamp, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
@@ -70,7 +70,7 @@ FACET = Facet(
     initial=Registration(),
     reducers={Registered: register, Unregistered: unregister},
     kept=kept,
-    registers=len,
+    registers=filled,
     columns=("registration_status", "registered_at", "unregistered_at"),
     values=values,
     causes=causes,
