@@ -7,10 +7,12 @@ import pytest
 from nats.aio.client import Client
 
 from projector.dev.embedded import EmbeddedNats
+from projector.storage import feed as feed_module
 from projector.storage import store as store_module
 from projector.stream import pull as pull_module
 from tests.conformance import streams
 from tests.conformance.databases import DatabaseUnderTest, MemoryDatabaseUnderTest, PostgresDatabase
+from tests.conformance.feeds import FeedUnderTest, MemoryFeedUnderTest, RealFeed
 from tests.conformance.streams import NatsStream, StreamUnderTest
 from tests.support.fixtures import Publish, Query
 from tests.support.memory.stream import MemoryStream
@@ -52,3 +54,21 @@ async def database(database_implementation: DatabaseUnderTest) -> AsyncIterator[
     """A database in which nothing was folded yet."""
     yield database_implementation
     await database_implementation.close()
+
+
+@pytest.fixture(params=["memory", real("real")])
+def feed_implementation(request: pytest.FixtureRequest) -> FeedUnderTest:
+    if request.param == "memory":
+        return MemoryFeedUnderTest()
+    request.getfixturevalue("monkeypatch").setattr(feed_module, "_PAGE", 3)
+    request.getfixturevalue("monkeypatch").setattr(feed_module, "_FETCH_REST", "FETCH 3 FROM rest")
+    client: Client = request.getfixturevalue("nats_client")
+    return RealFeed(request.getfixturevalue("database_url"), request.getfixturevalue("nats_url"), client.jetstream())
+
+
+@pytest.fixture
+async def feed(feed_implementation: FeedUnderTest) -> FeedUnderTest:
+    """A log without changes, a cursor at its beginning, and a stream without messages."""
+    if isinstance(feed_implementation, RealFeed):
+        await feed_implementation.create()
+    return feed_implementation

@@ -1,0 +1,272 @@
+"""Publishing, on a log and a stream in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import pytest
+
+from projector.app import publish as publish_module
+from projector.app.publish import Publishing
+from projector.domain.changes import FeedCursor, LoggedChange, Place
+from projector.errors import BrokerUnavailableError, FeedMovedError, FeedStreamMissingError
+from tests.support.memory.feed import MemoryFeed
+from tests.support.memory.turns import until
+from tests.support.scene import Recorder
+
+
+def change(endpoint_id: str, position: int = 0, *, verdict: str = "applied") -> LoggedChange:
+    return LoggedChange(
+        0, 0, 0, endpoint_id, "metadata", verdict, position or None, 1, 1, "metadata.updated", "epr", None, None, b"{}"
+    )
+
+
+class Trial:
+    """A publisher in a task."""
+
+    def __init__(self) -> None:
+        self.feed = MemoryFeed()
+        self.recorder = Recorder()
+        self.behind = False
+        self.publishing = Publishing(self.feed, self.recorder)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self.publishing.run(lambda: self.behind))
+
+    async def caught_up(self) -> None:
+        wanted = [one for one in self.feed.changes if one.verdict != "late"]
+        await until(lambda: self.feed.published[-1:] == wanted[-1:])
+
+    async def finish(self) -> None:
+        self.publishing.finish()
+        if self._task is None:
+            self.start()
+        assert self._task is not None
+        await self._task
+        self._task = None
+
+    async def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def commit(self, number: int) -> None:
+        """Log commits of one to three changes each."""
+        for _ in range(number):
+            at = self.feed.commits + 1
+            self.feed.commit(*(change(f"e{n}", at * 10 + n) for n in range(1 + at % 3)), at=at)
+
+
+@pytest.fixture
+async def trial(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trial]:
+    def pauses_s() -> Iterator[float]:
+        yield from (0 for _ in count())
+
+    monkeypatch.setattr(publish_module, "_pauses_s", pauses_s)
+    monkeypatch.setattr(publish_module, "_REFUSED_PAUSE_S", 0)
+    trial = Trial()
+    yield trial
+    await trial.cancel()
+
+
+async def test_each_change_is_published_once_and_in_order(trial: Trial) -> None:
+    trial.commit(5)
+    await trial.finish()
+    assert trial.feed.stored == trial.feed.changes
+    assert trial.recorder.published == len(trial.feed.changes)
+    assert trial.feed.saved is not None
+    assert trial.feed.saved.place == Place(5)
+    assert (trial.feed.saved.stream, trial.feed.saved.stream_seq) == ("S_CHANGES", len(trial.feed.changes))
+
+
+async def test_a_running_publisher_hears_of_commits(trial: Trial) -> None:
+    trial.start()
+    for _ in range(5):
+        trial.commit(1)
+        await trial.caught_up()
+    assert trial.feed.stored == trial.feed.changes
+
+
+async def test_late_changes_are_passed_over(trial: Trial) -> None:
+    trial.feed.commit(change("e1", 1, verdict="late"), change("e2", 2), at=1)
+    trial.feed.commit(change("e1", 3, verdict="late"), at=2)
+    await trial.finish()
+    assert [one.endpoint_id for one in trial.feed.published] == ["e2"]
+    assert trial.feed.saved is not None
+    assert trial.feed.saved.place == Place(2)
+
+
+async def test_nothing_is_published_until_there_is_a_cursor(trial: Trial) -> None:
+    trial.feed.saved = None
+    trial.commit(1)
+    await trial.finish()
+    assert trial.feed.stored == []
+
+
+# The five commits of a trial have 2, 3, 1, 2 and 3 changes; the cursor is never ahead of the stream.
+@pytest.mark.parametrize(
+    ("saved", "stored"),
+    [(saved, stored) for stored in range(12) for saved in range(6) if sum((2, 3, 1, 2, 3)[:saved]) <= stored],
+)
+async def test_a_crash_anywhere_between_the_stream_and_the_cursor_doubles_and_loses_nothing(
+    trial: Trial, saved: int, stored: int
+) -> None:
+    trial.commit(5)
+    changes = trial.feed.changes
+    trial.feed.stored = list(changes[:stored])
+    trial.feed.saved = FeedCursor(Place(saved), saved)
+    await trial.finish()
+    assert trial.feed.stored == changes
+
+
+async def test_a_stream_that_lost_its_tail_gets_it_again(trial: Trial) -> None:
+    trial.commit(5)
+    await trial.finish()
+    del trial.feed.stored[4:]
+    await trial.finish()
+    assert trial.feed.stored == trial.feed.changes
+
+
+async def test_a_stream_that_was_emptied_continues_at_the_cursor(trial: Trial) -> None:
+    trial.commit(3)
+    await trial.finish()
+    trial.feed.trimmed = len(trial.feed.stored)
+    trial.commit(1)
+    await trial.finish()
+    assert trial.feed.stored == trial.feed.changes
+
+
+async def test_changes_of_another_life_of_the_database_are_no_place_to_continue_at(trial: Trial) -> None:
+    """As after a backup was restored: the stream has messages of commits with the same numbers."""
+    trial.commit(2)
+    trial.feed.stored = [one._replace(committed_at=77) for one in trial.feed.changes]
+    before = len(trial.feed.stored)
+    await trial.finish()
+    assert trial.feed.stored[before:] == trial.feed.changes
+
+
+@pytest.mark.parametrize("server", ["database", "broker"])
+async def test_a_lost_connection_is_replaced(trial: Trial, server: str) -> None:
+    trial.start()
+    for _ in range(3):
+        trial.commit(2)
+        await trial.caught_up()
+        (trial.feed.database if server == "database" else trial.feed.broker).lose()
+        trial.feed.news.set()
+    trial.commit(2)
+    await trial.caught_up()
+    assert trial.feed.stored == trial.feed.changes
+
+
+async def test_a_failure_is_reported_once_and_so_is_its_end(trial: Trial) -> None:
+    trial.feed.stream_exists = False
+    trial.commit(1)
+    trial.start()
+    await until(lambda: trial.feed.error is not None)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert "no stream stores fleet.>" in (trial.feed.error or "")
+    trial.feed.stream_exists = True
+    await trial.caught_up()
+    await until(lambda: trial.feed.error is None)
+    assert [type(failure) for failure in trial.recorder.failures] == [FeedStreamMissingError]
+    assert trial.recorder.heard["publishing resumed"] == 1
+
+
+async def test_a_full_stream_stays_a_failure_until_something_is_stored(trial: Trial) -> None:
+    trial.feed.refusal = BrokerUnavailableError("maximum messages exceeded")
+    trial.commit(2)
+    trial.start()
+    await trial.recorder.hears("publishing failed")
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert trial.recorder.heard["publishing failed"] == 1
+    assert trial.recorder.heard["publishing resumed"] == 0
+    trial.feed.refusal = None
+    await trial.caught_up()
+    assert trial.recorder.heard["publishing resumed"] == 1
+    assert trial.feed.stored == trial.feed.changes
+
+
+async def test_an_unexpected_error_does_not_end_publishing(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial.start()
+    await until(lambda: trial.feed.saved is not None)
+    monkeypatch.setattr(trial.feed, "refusal", ValueError("a bug"))
+    trial.commit(1)
+    await trial.recorder.hears("publishing failed")
+    monkeypatch.setattr(trial.feed, "refusal", None)
+    await trial.caught_up()
+    assert [str(failure) for failure in trial.recorder.failures] == ["a bug"]
+
+
+async def test_messages_of_other_programs_delay_and_disorder_nothing(trial: Trial) -> None:
+    trial.start()
+    for _ in range(6):
+        trial.commit(1)
+        trial.feed.stored.append(None)
+        await trial.caught_up()
+    assert trial.feed.published == trial.feed.changes
+
+
+async def test_a_cursor_that_another_projector_moved_is_read_again(trial: Trial) -> None:
+    trial.commit(3)
+    trial.start()
+    await trial.caught_up()
+    trial.feed.saved = FeedCursor(Place(1), 1)
+    trial.commit(1)
+    await trial.caught_up()
+    await trial.finish()
+    assert trial.feed.stored == trial.feed.changes
+    assert {type(failure) for failure in trial.recorder.failures} <= {FeedMovedError}
+
+
+async def test_what_left_the_log_is_reported_once_and_the_rest_is_published(trial: Trial) -> None:
+    trial.commit(2)
+    await trial.finish()
+    trial.commit(4)
+    trial.feed.drop(before=5)
+    await trial.finish()
+    assert trial.recorder.lost_commits == 2
+    assert [one.commit_no for one in trial.feed.published] == [1, 1, 2, 2, 2, 5, 5, 5, 6]
+    assert trial.feed.saved is not None
+    assert trial.feed.saved.lost_commits == 2
+    await trial.finish()
+    assert trial.recorder.lost_commits == 2
+
+
+async def test_days_without_changes_are_not_lost(trial: Trial) -> None:
+    trial.commit(2)
+    await trial.finish()
+    trial.feed.drop(before=100)
+    await trial.finish()
+    trial.feed.commit(change("e1", 1), at=101)
+    await trial.finish()
+    assert trial.recorder.lost_commits == 0
+    assert len(trial.feed.stored) == 6
+
+
+async def test_a_failure_ends_a_publisher_that_is_to_finish(trial: Trial) -> None:
+    trial.feed.stream_exists = False
+    trial.commit(1)
+    await trial.finish()
+    assert trial.recorder.heard["publishing failed"] == 1
+
+
+async def test_publishing_rests_while_the_folding_is_behind(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    sleep = asyncio.sleep
+
+    async def rest(seconds: float) -> None:
+        if seconds:
+            rests.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    trial.commit(6)
+    await trial.finish()
+    assert rests == []
+    trial.behind = True
+    trial.commit(6)
+    await trial.finish()
+    assert rests
