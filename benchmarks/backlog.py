@@ -96,21 +96,36 @@ class Backlog:
         return measure(module, *arguments, json.dumps(asdict(task)), events=events, meters=self.meters)
 
     def measure_live(
-        self, database_url: str, *, events: int | None = None, http: str = "off", changes: str = "off"
+        self,
+        database_url: str,
+        *,
+        events: int | None = None,
+        http: str = "off",
+        changes: str = "off",
+        publish: str = "off",
     ) -> Sample:
         """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all.
 
-        `http` is where it answers, `changes` how long it keeps the log of changes.
+        `http` is where it answers, `changes` how long it keeps the log of changes, `publish` under which prefix it
+        publishes them. It is timed until everything is folded, and ends when everything is published.
         The sample also has the number of messages that NATS `delivered`.
         """
-        settings = self.settings(database_url)
+        settings = {
+            **self.settings(database_url),
+            "PROJECTOR_HTTP": http,
+            "PROJECTOR_CHANGES": changes,
+            "PROJECTOR_PUBLISH": publish,
+        }
+        if publish != "off":
+            with Program("projector", "init", env=settings) as program:
+                program.wait()
         sample = measure(
             "projector",
             "run",
             "--until-caught-up",
             events=events or self.events,
             meters=self.meters,
-            env={**settings, "PROJECTOR_HTTP": http, "PROJECTOR_CHANGES": changes},
+            env=settings,
         )
         position = ask(database_url, "SELECT position FROM projector_checkpoint")
         assert position == self.last, f"the daemon stopped at {position}, the stream ends at {self.last}"

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import cycle, islice
 
 from benchmarks.backlog import NO_ROWS, NOTHING_FOLDED, Backlog, prepare
-from benchmarks.latency import measure_latency
+from benchmarks.latency import Pace, measure_latency
 from benchmarks.onlooker import onlooker
 from benchmarks.plan import Plan
 from benchmarks.process import Sample
@@ -22,7 +22,9 @@ from benchmarks.results import (
     LIVE_WHOLE,
     LOAD_AND_WRITE,
     LOGGED,
+    LOGGED_AND_PUBLISHED,
     ORM,
+    PUBLISHED,
     PULL,
     PULL_AND_DECODE,
     REBUILD,
@@ -124,11 +126,15 @@ class Parts:
                             yield case, backlog.measure_live(url, http=http)
 
     def changes(self) -> Samples:
-        """Measure the daemon with the log of changes and without, each going first once."""
+        """Measure the daemon with the log of changes and without, and publishing it, each going first once."""
         with self._headline as backlog:
-            for case in (UNLOGGED, LOGGED, LOGGED, UNLOGGED):
+            for case in (UNLOGGED, LOGGED, LOGGED_AND_PUBLISHED, LOGGED_AND_PUBLISHED, LOGGED, UNLOGGED):
                 with backlog.database() as url:
-                    sample = backlog.measure_live(url, changes="7d" if case is LOGGED else "off")
+                    sample = backlog.measure_live(
+                        url,
+                        changes="off" if case is UNLOGGED else "7d",
+                        publish="bench" if case is LOGGED_AND_PUBLISHED else "off",
+                    )
                     if case is LOGGED:
                         sample["bytes_per_change"] = float(ask(url, _BYTES_PER_CHANGE))
                     yield case, sample
@@ -145,14 +151,21 @@ class Parts:
                 yield case, backlog.measure_program(module, database_url=url, messages=messages)
 
     def latency(self) -> Samples:
-        """Measure how long readers wait for an event."""
+        """Measure how long readers wait for an event, and subscribers for its changes."""
         plan = self._plan
         with self._headline as backlog, backlog.database() as url:
             goes_on = steady("latency", endpoints=plan.endpoints, preload=0, backlog=_ENDLESS, later=2 * plan.backlog)
-            yield (
-                LATENCY,
-                measure_latency(backlog, url, goes_on.backlog, rate=plan.latency_rate, seconds=plan.latency_s),
-            )
+            for case in (LATENCY, PUBLISHED):
+                yield (
+                    case,
+                    measure_latency(
+                        backlog,
+                        url,
+                        goes_on.backlog,
+                        Pace(plan.latency_rate, plan.latency_s),
+                        published=case is PUBLISHED,
+                    ),
+                )
 
     def revisions(self) -> Samples:
         """Measure the daemon in each revision, and with connects of today's that name many endpoints."""

@@ -69,7 +69,9 @@ UNWATCHED = Case("monitoring", "live backlog, monitoring off")
 WATCHED = Case("monitoring", "live backlog, monitoring on, queried every 5 s")
 UNLOGGED = Case("changes", "live backlog, changes are not logged")
 LOGGED = Case("changes", "live backlog, changes are logged")
+LOGGED_AND_PUBLISHED = Case("changes", "live backlog, changes are logged and published")
 LATENCY = Case("latency", "publish to visible")
+PUBLISHED = Case("latency", "publish to published change")
 SOUND = Case("poison", "live backlog, every message sound")
 SPOILED = Case("poison", "live backlog, some messages cannot be folded")
 ALONE = Case("foreign", "live backlog, only ours in the stream")
@@ -137,6 +139,7 @@ def claims(results: Results, growth_endpoints: Sequence[int]) -> list[Claim]:
             False,
         ),
         ("changes logged / not logged", results.ratio(LOGGED, UNLOGGED), 0.65, None, False),
+        ("changes published / logged", results.ratio(LOGGED_AND_PUBLISHED, LOGGED), None, None, False),
         (
             "the same in CPU time of the process",
             results.ratio(UNLOGGED, LOGGED, "process_cpu_s_per_million"),
