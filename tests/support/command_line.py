@@ -6,6 +6,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,9 +51,10 @@ class Running:
 
     async def insist(self, number: int) -> Ended:
         """Send a signal again and again until the end."""
-        while not self._reading.done():
-            self.send(number)
-            await asyncio.sleep(_SIGNAL_EVERY_S)
+        with suppress(ProcessLookupError):  # it has ended, and its output is still to be read
+            while not self._reading.done():
+                self.send(number)
+                await asyncio.sleep(_SIGNAL_EVERY_S)
         return await self.end()
 
     async def end(self) -> Ended:
