@@ -126,7 +126,7 @@ class Api:
 
     async def _check_exists(self, endpoint_id: str, found: Found[Any]) -> None:
         """Refuse to answer about an endpoint that has neither what was asked for nor a row."""
-        if not found.rows and found.next is None and not await self._endpoints.exists(endpoint_id):
+        if not found.rows and found.next is None and await self._endpoints.state(endpoint_id) is None:
             raise _no_such(endpoint_id)
 
 

@@ -55,10 +55,6 @@ class Endpoints(Protocol):
         """Return the visible columns of an endpoint, and since when changes are recorded; None: no such endpoint."""
         ...
 
-    async def exists(self, endpoint_id: str) -> bool:
-        """Return whether there is a row of an endpoint."""
-        ...
-
     async def sessions(
         self, endpoint_id: str, before: SessionCursor | None, limit: int
     ) -> tuple[LogState, Found[SessionCursor]]:

@@ -9,36 +9,18 @@ from projector.domain.explanation import CORRECTED
 from projector.domain.facets import Verdict
 from projector.domain.messages import Message
 from projector.domain.moments import time_text
+from projector.storage import version
 from projector.storage.checkpoints import PROJECTION, SHARD, Commit
 from projector.storage.columns import FACET_COLUMNS, TIME, Row
-from projector.storage.connection import Connection, connect
-from projector.storage.failures import translated
+from projector.storage.connection import Connection
+from projector.storage.tables import endpoint_change
 
 CHANNEL = "endpoint_change"
 """Every commit with changes notifies this channel, with its number."""
 
-COLUMNS = (
-    "shard",
-    "commit_no",
-    "committed_at",
-    "endpoint_id",
-    "facet",
-    "verdict",
-    "position",
-    "occurred_at",
-    "stored_at",
-    "event",
-    "originator",
-    "replica",
-    "before",
-    "after",
-    "previous_event_seq",
-    "previous_event_at",
-)
+COLUMNS = tuple(column.name for column in endpoint_change.columns)
 _NO_MESSAGE = (None,) * 6
-_COPIED_AT_ONCE = (
-    10_000  # changes: an event may name 100,000 endpoints, and their rows are in memory while they are sent
-)
+_COPIED_AT_ONCE = 10_000  # rows: one event may name 100,000 endpoints, and rows are in memory while they are sent
 
 _MAINTAIN = "SELECT endpoint_change_maintain($1)"
 _NOTIFY = "SELECT pg_notify($1, $2)"
@@ -57,12 +39,8 @@ async def prepare(connection: Connection, retention: timedelta) -> None:
 
 async def maintain(url: str, retention: timedelta) -> None:
     """Do the same over a connection of its own."""
-    connection = await connect(url, purpose="partitions")
-    try:
-        with translated():
-            await prepare(connection, retention)
-    finally:
-        connection.terminate()
+    async with version.opened(url, purpose="partitions", settings={}) as connection:
+        await prepare(connection, retention)
 
 
 async def switch(connection: Connection, *, on: bool) -> None:
@@ -85,7 +63,10 @@ async def write_retried(
 ) -> None:
     """Write the changes of a retried message: those that were applied are corrections."""
     rows = [_row(commit, change, messages[change.event.stamp.position]) for change in changes]
-    await _copy(connection, [_corrected(row) if row[5] == Verdict.APPLIED.value else row for row in rows])
+    applied = Verdict.APPLIED.value
+    await _copy(
+        connection, [(*row[:5], CORRECTED, *_NO_MESSAGE, *row[12:]) if row[5] == applied else row for row in rows]
+    )
     await notify(connection, commit)
 
 
@@ -128,10 +109,6 @@ def _row(commit: Commit, change: Change, message: Message) -> Row:
         previous_seq,
         previous_at if previous_seq else None,
     )
-
-
-def _corrected(row: Row) -> Row:
-    return (*row[:5], CORRECTED, *_NO_MESSAGE, *row[12:])
 
 
 def _difference(index: int, before: Any, after: Any) -> tuple[dict[str, Any], dict[str, Any]]:

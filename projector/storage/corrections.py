@@ -1,7 +1,5 @@
 """Writes what a rebuild corrects into the log of changes, from the rows that differ."""
 
-from collections.abc import Iterable
-
 from sqlalchemy import Column, DefaultClause
 
 from projector.domain.explanation import CORRECTED
@@ -42,7 +40,8 @@ CROSS JOIN LATERAL (
     SELECT jsonb_object_agg(name, was), jsonb_object_agg(name, now)
     FROM (VALUES {columns}) AS visible (name, was, now) WHERE was IS DISTINCT FROM now
 ) AS changed (was, now)
-WHERE ({_row("found", names)}) IS DISTINCT FROM ({_row("implied", names)})
+WHERE ({", ".join(f"found.{name}" for name in names)})
+      IS DISTINCT FROM ({", ".join(f"implied.{name}" for name in names)})
 """
 
 
@@ -53,10 +52,6 @@ def _side(side: str, column: Column[object]) -> str:
     if isinstance(default, DefaultClause):
         value = f"coalesce({value}, {default.arg})"
     return f"coalesce(to_jsonb({value}), 'null')"
-
-
-def _row(side: str, names: Iterable[str]) -> str:
-    return ", ".join(f"{side}.{name}" for name in names)
 
 
 _LOG = tuple(map(_statement, FACET_COLUMNS))

@@ -48,7 +48,6 @@ SELECT row_to_json(found)::text FROM (
     SELECT {_VISIBLE}, (SELECT endpoint_change_since()) AS changes_since FROM endpoint_state WHERE endpoint_id = $1
 ) AS found
 """
-_EXISTS = "SELECT EXISTS (SELECT FROM endpoint_state WHERE endpoint_id = $1)"
 _LOG_STATE = """
 SELECT coalesce(to_json(endpoint_change_since())::text, 'null'),
        has_table_privilege('endpoint_change', 'SELECT') AND has_table_privilege('endpoint_session', 'SELECT')
@@ -119,11 +118,6 @@ class EndpointReader:
         async with self._transaction() as connection:
             found: Json | None = await connection.fetchval(STATE, endpoint_id)
             return found
-
-    async def exists(self, endpoint_id: str) -> bool:
-        """Return whether there is a row of an endpoint."""
-        async with self._transaction() as connection:
-            return bool(await connection.fetchval(_EXISTS, endpoint_id))
 
     async def sessions(
         self, endpoint_id: str, before: SessionCursor | None, limit: int

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 
 from projector.domain.changes import ChangeId, FeedCursor, LoggedChange, Page, Place
+from projector.domain.summary import FeedState
 from projector.errors import FeedMovedError
 from projector.storage import version
 from projector.storage.change_log import CHANNEL
@@ -88,10 +89,33 @@ SELECT EXISTS (
 )
 """
 
+_STATE = """
+SELECT feed.stream, feed.commit_no, commits - feed.commit_no + (feed.endpoint_id IS NOT NULL)::integer AS lag_commits,
+       coalesce(round(greatest(extract(epoch FROM clock_timestamp() - oldest.committed_at), 0), 3), 0)::float8
+           AS lag_seconds,
+       feed.advanced_at, feed.error, feed.error_since, feed.lost_commits
+FROM projector_feed AS feed JOIN projector_checkpoint USING (projection, shard)
+LEFT JOIN LATERAL (
+    SELECT change.committed_at FROM endpoint_change AS change
+    WHERE change.shard = feed.shard AND change.committed_at >= feed.committed_at
+      AND change.commit_no >= feed.commit_no + (feed.endpoint_id IS NULL)::integer
+    ORDER BY change.commit_no LIMIT 1
+) AS oldest ON true
+WHERE projection = $1 AND shard = $2
+"""
+
 
 async def begin(connection: Connection, prefix: str) -> None:
     """Write the first cursor, at the end of the log, unless there is one or nothing was ever folded."""
     await connection.execute(_BEGIN, PROJECTION, SHARD, prefix)
+
+
+async def state(connection: Connection, prefix: str | None) -> FeedState | None:
+    """Return how far the changes are published under a prefix; None if they are not to be."""
+    if prefix is None:
+        return None
+    row = await connection.fetchrow(_STATE, PROJECTION, SHARD)
+    return FeedState(prefix, *row) if row else FeedState(prefix)
 
 
 class ChangeLog:

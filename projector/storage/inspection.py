@@ -6,7 +6,7 @@ from typing import Any
 
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, feed_state, locks, version
+from projector.storage import checkpoints, feed, locks, version
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
@@ -105,7 +105,7 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
     found = await version.migration(connection) if may_look else None
     absent = await _absent(connection, needs) if found == version.NEWEST else ()
     readable = found == version.NEWEST and not absent
-    feed = await feed_state.read(connection, publish) if readable else None
+    published = await feed.state(connection, publish) if readable else None
     await set_codecs(connection)
     return {
         "version": divmod(server["version"], 10_000),
@@ -131,7 +131,7 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
         ),
         "clock": (asked_at, clock, answered_at),
         "checkpoint": await checkpoints.read(connection) if readable else None,
-        "feed": feed,
+        "feed": published,
         "led": await locks.holder(connection, locks.LEADER_LOCK) is not None,
     }
 

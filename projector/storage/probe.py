@@ -9,7 +9,7 @@ import asyncpg
 
 from projector.domain.summary import Census, Slice, Summary
 from projector.errors import OtherStreamError
-from projector.storage import feed_state, locks, version
+from projector.storage import feed, locks, version
 from projector.storage.checkpoints import PROJECTION, SHARD
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
@@ -156,7 +156,7 @@ async def _summary(connection: Connection, stream: str, publish: str | None) -> 
         last_event_stored_at=stored_at,
         last_commit_at=committed_at,
         changes_since=changes_since,
-        publish=await feed_state.read(connection, publish),
+        publish=await feed.state(connection, publish),
         active=await locks.holder(connection, locks.LEADER_LOCK),
         rebuild=rebuild and _progress(rebuild),
     )
