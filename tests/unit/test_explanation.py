@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from projector.domain.attribution import Trail
+from projector.domain.attribution import Cause, Trail
+from projector.domain.connectivity import Connectivity, why_not_disconnected
 from projector.domain.endpoint import FACETS, Change, Endpoint, fold
 from projector.domain.events import (
     AppVersionUpdated,
@@ -21,7 +22,16 @@ from projector.domain.events import (
     Registered,
     Unregistered,
 )
-from projector.domain.explanation import UNSEEN, Logged, attributed, shown_by, undone, why_logged, why_rejected
+from projector.domain.explanation import (
+    UNSEEN,
+    Logged,
+    attributed,
+    recalled,
+    shown_by,
+    undone,
+    why_logged,
+    why_rejected,
+)
 from projector.domain.facets import Verdict
 from tests.support.strategies import histories, stamp
 
@@ -164,6 +174,13 @@ REJECTIONS = [
         id="older-than-each-key",
     ),
     pytest.param(
+        [metadata(1, 100, "x", *"abc"), metadata(2, 50, "y", *"abc")],
+        "metadata",
+        "late: every key it names was changed by a newer event: "
+        + "; ".join(f"'{key}' was set from kpc/x at {T1} (position 1)" for key in "abc"),
+        id="older-than-as-many-keys-as-are-told",
+    ),
+    pytest.param(
         [metadata(1, 100, "x", *"abcde"), metadata(2, 50, "y", *"abcde")],
         "metadata",
         "late: every key it names was changed by a newer event: "
@@ -212,6 +229,11 @@ def test_every_rejection_has_a_reason_that_the_state_tells(events: list[Event]) 
         assert "another replica held" not in sentence
 
 
+def test_a_disconnect_held_from_an_earlier_session_is_not_a_reason() -> None:
+    state = Connectivity(connected=stamp(2, 100, "x"), disconnected=stamp(1, 500, "y"))
+    assert why_not_disconnected(state, Disconnected(stamp(3, 200, "x"), ("e",))) is None
+
+
 def logged(**fields: Any) -> Logged:
     empty: dict[str, Any] = dict.fromkeys(Logged._fields)
     given = {"commit_no": 1, "committed_at": 100, "facet": "application", "previous_event_seq": 1}
@@ -243,6 +265,13 @@ def test_a_rejection_whose_cause_the_log_does_not_have_says_so_much() -> None:
 def test_undoing_the_first_change_of_a_row_leaves_the_facet_unset() -> None:
     first = logged(after={"app_version": "v1"}, previous_event_seq=0)
     assert undone({**UNSEEN, "app_version": "v1", "last_event_seq": 3}, first) == {**UNSEEN, "last_event_at": None}
+
+
+def test_a_row_is_recalled_with_the_update_behind_its_previous_version() -> None:
+    endpoint = changes_of(updated(1, 100))[0]["e"]
+    trail = Trail()
+    trail.add("application", Cause(stamp(1, 100), (AppVersionUpdated,)))
+    assert recalled({**shown_by(endpoint), "last_event_seq": 1}, trail) == endpoint.states
 
 
 # Columns.
