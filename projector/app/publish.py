@@ -28,7 +28,7 @@ _SHARED_AFTER = 3
 _REFUSED_TIMES = 20
 """So many are a failure."""
 _REFUSED_PAUSE_S = 0.02
-_YIELD_FACTOR = 4.0
+_YIELD_FACTOR = 3.0
 """While the folding is behind, publishing rests this many times as long as it works."""
 _LONGEST_REST_S = 1.0
 

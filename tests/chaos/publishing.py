@@ -40,7 +40,7 @@ _TICK_S = 0.05
 _SAMPLE_S = 0.1
 _CALM_AFTER_S = 2.0
 """Samples from a kill until so long after the folding has caught up are not counted among the calm ones."""
-_RECOVERED_S = 60.0
+_RECOVERED_S = 180.0
 _END_S = 120.0
 _LOGGED = """
 SELECT commit_no, position, endpoint_id, facet FROM endpoint_change WHERE verdict IN ('applied', 'corrected')
@@ -244,14 +244,16 @@ async def run(options: argparse.Namespace) -> Soak:
     ).events()
     async with staged(options) as (soak, client):
         tasks = [asyncio.create_task(soak.publish(client, fleet)), asyncio.create_task(soak.sample())]
-        await soak.catch_up(time.monotonic())  # the daemons start
+        began = time.monotonic()
+        await asyncio.sleep(1)
+        await soak.catch_up(began)  # the daemons start
         for number in range(options.kills):
             await asyncio.sleep(random.uniform(_CALM_AFTER_S, 2 * _CALM_AFTER_S))
             if options.publish != "off" and number % 5 == 4:
                 await soak.fill(client)
             await soak.kill(random.choice(("daemon", "nats", "postgres")))
             sys.stderr.write(f"{number + 1} of {options.kills}: {soak.stored} events, {dict(soak.kills)}\n")
-        await asyncio.sleep(20)
+        await asyncio.sleep(options.calm)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -289,6 +291,7 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=500, help="events per second")
     parser.add_argument("--endpoints", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--calm", type=float, default=20, help="seconds without a kill at the end")
     parser.add_argument("--publish", default=PREFIX, choices=[PREFIX, "off"])
     options = parser.parse_args()
     soak = asyncio.run(run(options))
