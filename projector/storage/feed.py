@@ -29,10 +29,6 @@ _SETTINGS: Mapping[str, str] = {
     "idle_session_timeout": "0",
     "row_security": "off",
     "statement_timeout": "5min",
-    "lock_timeout": "5s",
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
 }
 _COMMAND_TIMEOUT_S = 310.0
 _PAGE = 1000
@@ -63,7 +59,6 @@ UPDATE projector_feed SET error = $3, error_since = CASE WHEN $3::text IS NOT NU
 WHERE projection = $1 AND shard = $2 AND error IS DISTINCT FROM $3
 """
 _HEAD = "SELECT commits, advanced_at, changes_since FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
-_ORDER = 'commit_no, coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C"'
 # Commits are numbered in the order of their times, so the times rule partitions out.
 _ROWS = f"""
 SELECT {", ".join(LoggedChange._fields)}
@@ -71,7 +66,7 @@ FROM endpoint_change
 WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4
   AND (commit_no > $3 OR (coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C") > ($5, $6, $7))
   AND verdict IN ('applied', 'corrected')
-ORDER BY {_ORDER}
+ORDER BY commit_no, coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C"
 """
 _FIRST = """
 SELECT commit_no, committed_at FROM endpoint_change
@@ -80,15 +75,11 @@ WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4 ORDER BY
 # Held without a transaction: a commit of millions of corrections is sorted once, and no vacuum waits.
 _HOLD_REST = f"DECLARE rest NO SCROLL CURSOR WITH HOLD FOR {_ROWS}"
 _FETCH_REST = f"FETCH {_PAGE} FROM rest"
-_CLOSE_REST = "CLOSE rest"
 _HOLDS = """
-SELECT EXISTS (
-    SELECT FROM endpoint_change
-    WHERE shard = $1 AND committed_at = $2 AND commit_no = $3 AND coalesce(position, 0) = $4
-      AND endpoint_id = $5 AND facet = $6
-)
+SELECT true FROM endpoint_change
+WHERE shard = $1 AND committed_at = $2 AND commit_no = $3 AND coalesce(position, 0) = $4
+  AND endpoint_id = $5 AND facet = $6
 """
-
 _STATE = """
 SELECT feed.stream, feed.commit_no, commits - feed.commit_no + (feed.endpoint_id IS NOT NULL)::integer AS lag_commits,
        coalesce(round(greatest(extract(epoch FROM clock_timestamp() - oldest.committed_at), 0), 3), 0)::float8
@@ -230,7 +221,7 @@ class ChangeLog:
     async def _drop_rest(self) -> None:
         if self._rest_after is not None:
             self._rest_after = None
-            await self._connection.execute(_CLOSE_REST)
+            await self._connection.execute("CLOSE rest")
 
 
 @asynccontextmanager

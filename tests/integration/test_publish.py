@@ -216,12 +216,11 @@ async def test_publishing_waits_for_a_stream_and_the_folding_does_not(
     await daemon.hears("publishing failed")
     await scene.publish(*fleet[100:200])
 
-    async def folded() -> bool:
-        return await scene.position() == 200
+    async def folded_and_said() -> bool:
+        ((error,),) = await scene.query("SELECT error FROM projector_feed")
+        return await scene.position() == 200 and f"no stream stores {PREFIX}.>" in (error or "")
 
-    await eventually(folded)
-    ((error,),) = await scene.query("SELECT error FROM projector_feed")
-    assert f"no stream stores {PREFIX}.>" in error
+    await eventually(folded_and_said)
     await jetstream.add_stream(StreamConfig(name=NAME, subjects=[f"{PREFIX}.*.*"]))
     await daemon.hears("publishing resumed")
     await all_published(200)
