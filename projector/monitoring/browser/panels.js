@@ -122,7 +122,7 @@ function worker({ application, address, backend_pid: pid }) {
 
 export function showDaemon() {
   const { daemon, active, stream, projection_version: rules, skipped: types } = report.status;
-  const { stream_first_seq: first, stream_last_seq: end } = report.status;
+  const { stream_first_seq: first, stream_last_seq: end, changes_since: changesSince } = report.status;
   const skipped = Object.entries(types ?? {}).map(([type, number]) => `${plain(type)} ${count(number)}`);
   const facts = [
     ["State", daemon.state],
@@ -134,7 +134,8 @@ export function showDaemon() {
     ["Leader", active ? worker(active) : "none"],
     ["Stream", `${plain(stream)}, positions ${count(first)} to ${count(end)}`],
     ["Types skipped", skipped.join(", ") || "none"],
+    ["Changes", ...(known(changesSince) ? ["recorded since ", ...since(changesSince)] : ["not recorded"])],
   ];
-  renew(byId("daemon"), [daemon, active, stream, first, end, rules, skipped], () =>
+  renew(byId("daemon"), [daemon, active, stream, first, end, rules, skipped, changesSince], () =>
     facts.map(([name, ...value]) => element("div", {}, element("dt", {}, name), element("dd", {}, ...value))));
 }
