@@ -266,7 +266,7 @@ async def test_the_history_has_a_point_for_each_sample(eventful: Watched) -> Non
 
 
 async def test_only_get_and_head_are_allowed_and_the_page_has_a_strict_policy(eventful: Watched) -> None:
-    for path in ("/", "/healthz", "/readyz", "/status", "/history", "/metrics"):
+    for path in ("/", "/endpoints/e", "/healthz", "/readyz", "/status", "/history", "/metrics"):
         got, head = await eventful.get(path), await eventful.get(path, "HEAD")
         assert (got.code, head.code, head.body) == (200, 200, "")
         assert got.headers["X-Content-Type-Options"] == "nosniff"
@@ -354,7 +354,8 @@ async def test_no_answer_shows_a_secret(scene: Scene, event: Event) -> None:
         await scene.publish(event("connectivity.connected", "e"))
         await daemon.daemon.hears("committed")
         await daemon.says("/readyz", is_green)
-        for path in ("/", "/healthz", "/readyz", "/status", "/history", "/metrics"):
+        api = ("/api/endpoints", "/api/endpoints/e", "/api/endpoints/e/sessions", "/endpoints/e")
+        for path in ("/", "/healthz", "/readyz", "/status", "/history", "/metrics", *api):
             assert secret not in (await daemon.get(path)).body
 
 
