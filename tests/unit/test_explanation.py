@@ -279,7 +279,7 @@ def test_a_row_is_recalled_with_the_update_behind_its_previous_version() -> None
 
 @given(histories())
 def test_the_event_behind_a_column_explains_its_value(events: list[Event]) -> None:
-    """Alone it gives the value; or the value is another one without it, or without all events of its type."""
+    """It gives the value, alone or beside events of other types; or the value is another one without it or its type."""
     endpoints, _ = changes_of(*events)
     for endpoint_id, endpoint in endpoints.items():
         for name, (value, cause) in columns_of(endpoint).items():
@@ -291,9 +291,11 @@ def test_the_event_behind_a_column_explains_its_value(events: list[Event]) -> No
             assert isinstance(event, cause.kinds)
             if name == "metadata":  # each key has an event of its own
                 continue
-            assert shown_after(endpoint_id, event)[name] == value or value not in (
+            others = [one for one in events if not isinstance(one, cause.kinds)]
+            alone = (event,), [one for one in events if one is event or one in others]
+            assert value in [shown_after(endpoint_id, *some)[name] for some in alone] or value not in (
                 shown_after(endpoint_id, *(one for one in events if one is not event))[name],
-                shown_after(endpoint_id, *(one for one in events if not isinstance(one, cause.kinds)))[name],
+                shown_after(endpoint_id, *others)[name],
             )
 
 
