@@ -120,6 +120,9 @@ class Composition:
         address = http_address(self._settings.http)
         if address is None:
             return None
+        # Before the monitor's thread begins: the client imports itself in a circle, which two threads would see half done.
+        import nats  # noqa: F401
+
         from projector.monitoring.about import About
         from projector.monitoring.monitor import Monitor, MonitorOptions
         from projector.monitoring.ports import Readers

@@ -71,3 +71,19 @@ def test_a_command_imports_what_it_uses_and_nothing_else(command: str, unused: s
     servers = ("--database-url", "postgresql://127.0.0.1:1/x", "--nats-url", "nats://127.0.0.1:1")
     statement = ("select 1",) if command == "sql" else ()
     assert not imported(*command.split(), *statement, *servers) & unused
+
+
+MONITOR = """
+import json, sys
+from projector.app.observers import Observer
+from projector.composition import Composition
+from projector.settings import Settings
+settings = Settings(database_url="postgresql://127.0.0.1/x", http="127.0.0.1:0")
+Composition(settings).monitor(Observer(), heartbeat_period_s=1, sample_period_s=1)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+"""
+
+
+def test_the_nats_client_is_imported_before_the_thread_of_the_monitor_begins() -> None:
+    """It imports itself in a circle: a second thread that imports it meanwhile would see it half done."""
+    assert "nats" in imported(code=MONITOR)
