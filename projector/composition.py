@@ -120,7 +120,7 @@ class Composition:
         address = http_address(self._settings.http)
         if address is None:
             return None
-        # Before the monitor's thread begins: the client imports itself in a circle, which two threads would see half done.
+        # Before the monitor's thread begins: the client imports itself in a circle, and two threads would clash.
         import nats  # noqa: F401
 
         from projector.monitoring.about import About

@@ -75,11 +75,11 @@ def test_a_command_imports_what_it_uses_and_nothing_else(command: str, unused: s
 
 MONITOR = """
 import json, sys
-from projector.app.observers import Observer
+from projector.app.observers import Observers
 from projector.composition import Composition
 from projector.settings import Settings
 settings = Settings(database_url="postgresql://127.0.0.1/x", http="127.0.0.1:0")
-Composition(settings).monitor(Observer(), heartbeat_period_s=1, sample_period_s=1)
+Composition(settings).monitor(Observers(()), heartbeat_period_s=1, sample_period_s=1)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
 """
 
