@@ -68,6 +68,7 @@ async def test_search_leads_to_an_endpoint_and_back_to_what_was_found(scene: Sce
     await expect(page.locator("#found tbody tr")).to_have_count(20)
     await page.click("text=More")
     await expect(page.locator("#found tbody th")).to_have_text([f"meter-{n:02}" for n in range(30)])
+    await expect(page.locator("#found tbody a").nth(20)).to_be_focused()
     await page.fill("#prefix", "meter-2")
     await expect(page.locator("#found tbody tr")).to_have_count(10)
     await page.click("text=meter-25")

@@ -48,10 +48,12 @@ export class List {
 
 /* Let a button read more of a list, and show it. */
 export function extendWith(button, list, show) {
+  let reading = false; // a disabled button would lose the focus
   button.addEventListener("click", async () => {
-    button.disabled = true;
+    if (reading) return;
+    reading = true;
     await list.extend();
-    button.disabled = false;
+    reading = false;
     show();
   });
 }

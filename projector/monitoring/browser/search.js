@@ -34,7 +34,10 @@ function draw({ prefix, endpoints, next, failure }) {
   panel.hidden = !prefix;
   if (!prefix) return;
   const more = element("button", { type: "button" }, "More");
-  more.addEventListener("click", () => find(prefix, next));
+  more.addEventListener("click", async () => {
+    await find(prefix, next);
+    byId("found-rows").querySelectorAll("tbody tr")[endpoints.length]?.querySelector("a")?.focus();
+  });
   const number = `${next ? "the first " : ""}${counted(endpoints.length, "endpoint")}`;
   const summary = `${number} beginning with “${plain(prefix)}”`;
   say(byId("found-note"), failure ? `The search failed: ${failure}` : summary);
