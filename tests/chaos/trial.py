@@ -218,17 +218,14 @@ class Trial:
             await self.publishing
 
     async def messages(self) -> list[Message]:
-        """Read the whole stream back."""
-        jetstream = self.client.jetstream()
-        last = (await jetstream.stream_info(self.stream)).state.last_seq
-        reader = await jetstream.pull_subscribe("", stream=self.stream)
+        """Read the whole stream back, once every server answers: a leader may just have moved."""
         found: list[Message] = []
-        while not found or found[-1].position < last:
-            for msg in await reader.fetch(_READ_AT_ONCE, timeout=10):
-                tokens = msg.reply.split(".")
-                found.append(Message(int(tokens[5]), int(tokens[7]) // _NS_PER_MS, msg.subject, msg.data, msg.headers))
-                await msg.ack()
-        await reader.unsubscribe()
+
+        async def is_read() -> bool:
+            found[:] = await self._read_back()
+            return True
+
+        await self.until(is_read, "the stream can be read back")
         return found
 
     async def catch_up(self) -> None:
@@ -307,6 +304,19 @@ class Trial:
 
         await self.until(has_moved, f"anything after position {position} is folded")
         return reached
+
+    async def _read_back(self) -> list[Message]:
+        jetstream = self.client.jetstream()
+        last = (await jetstream.stream_info(self.stream)).state.last_seq
+        reader = await jetstream.pull_subscribe("", stream=self.stream)
+        found: list[Message] = []
+        while not found or found[-1].position < last:
+            for msg in await reader.fetch(_READ_AT_ONCE, timeout=10):
+                tokens = msg.reply.split(".")
+                found.append(Message(int(tokens[5]), int(tokens[7]) // _NS_PER_MS, msg.subject, msg.data, msg.headers))
+                await msg.ack()
+        await reader.unsubscribe()
+        return found
 
     async def _status(self, found: Tables, last: int) -> list[str]:
         status = json.loads(await self.projector("status", "--json"))
