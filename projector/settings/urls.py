@@ -14,6 +14,7 @@ _ENCRYPTED_SSL_MODES = ("require", "verify-ca", "verify-full")
 _POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 _LAST_PORT = 65535
+_HOSTS = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
 _NEXT_URL = re.compile(r",\s*(?=\w+://)")
 _URL = re.compile(r"(\w+://)?(.*@)?(.*)", re.DOTALL)
 _PASSWORD = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
@@ -30,7 +31,7 @@ def read_database_url(value: object) -> str:
     """Read the URL of a database; see `readers`."""
     url = text(value)
     _check_url(url, _POSTGRES_SCHEMES)
-    parts = urlsplit(url)
+    parts = _of_first_host(url)
     if parts.netloc.count("@") > 1:
         # The driver takes what follows the first one for the host.
         raise ValueError("its password has characters that must be escaped: @ is %40")
@@ -81,7 +82,7 @@ def exposed_passwords(nats_url: str, database_url: str, *, nats_is_encrypted: bo
         encrypted = nats_is_encrypted or parts.scheme in ("tls", "wss")
         if parts.username is not None and not encrypted and not _is_local(parts.hostname):
             yield _complaint("PROJECTOR_NATS_URL", parts.hostname, "tls:// instead of nats://")
-    parts = urlsplit(database_url)
+    parts = _of_first_host(database_url)
     query = dict(parse_qsl(parts.query))
     password = parts.password or query.get("password") or os.environ.get("PGPASSWORD")
     if password and query.get("sslmode", os.environ.get("PGSSLMODE")) not in _ENCRYPTED_SSL_MODES:
@@ -115,7 +116,14 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> None:
 
 def _places(url: str) -> list[SplitResult]:
     """Return each host of a URL with its port; Postgres may have several, separated by commas."""
-    return [urlsplit(f"//{place}") for place in urlsplit(url).netloc.rpartition("@")[2].split(",")]
+    _, hosts, _ = _HOSTS.fullmatch(url).groups()  # type: ignore[union-attr]
+    return [urlsplit(f"//{place}") for place in hosts.split(",")]
+
+
+def _of_first_host(url: str) -> SplitResult:
+    """Return the parts of a URL with its first host only: some Pythons refuse IPv6 addresses among several hosts."""
+    before, hosts, after = _HOSTS.fullmatch(url).groups()  # type: ignore[union-attr]
+    return urlsplit(f"{before}{hosts.partition(',')[0]}{after}")
 
 
 def _is_local(host: str | None) -> bool:

@@ -1,6 +1,7 @@
 """Connections to Postgres."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,6 +17,7 @@ Connection: TypeAlias = asyncpg.Connection
 
 _CONNECT_TIMEOUT_S = 10.0  # for all hosts
 _DISCONNECT_TIMEOUT_S = 5.0
+_HOSTS = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
 _TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
 """Errors of a host that is down, starting, stopping, or not the primary."""
 
@@ -63,20 +65,21 @@ def _parameters_explained() -> Iterator[None]:
 
 def _target(url: str) -> str | None:
     """Return which of several hosts to use: after a failover, the first one may be a standby."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
+    first, *others = _split_hosts(url)
+    query = dict(parse_qsl(urlsplit(first).query))
     if "target_session_attrs" in query or "PGTARGETSESSIONATTRS" in os.environ:
         return None
-    return "primary" if "," in parts.netloc.rpartition("@")[2] + query.get("host", "") else None
+    return "primary" if others or "," in query.get("host", "") else None
 
 
 def _split_hosts(url: str) -> list[str]:
-    """Return a URL for each host, since the driver's timeout covers all hosts and the first may use it up."""
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
-        return [url]
-    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+    """Return a URL for each host.
+
+    The driver's timeout covers all hosts, and the first may use it up;
+    and some versions of Python refuse IPv6 addresses among several hosts.
+    """
+    before, hosts, after = _HOSTS.fullmatch(url).groups()  # type: ignore[union-attr]
+    return [f"{before}{host}{after}" for host in hosts.split(",")]
 
 
 async def disconnect(connection: Connection) -> None:

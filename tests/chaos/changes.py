@@ -60,6 +60,11 @@ class Snapshots:
         self._connect = connect
         self._taken: list[Snapshot] = []
 
+    @property
+    def first(self) -> Snapshot | None:
+        """The first snapshot; None: none is taken yet."""
+        return self._taken[0] if self._taken else None
+
     async def take(self, away: tuple[type[Exception], ...]) -> None:
         """Take snapshots until cancelled; while the server is away, try again."""
         while True:
