@@ -203,8 +203,10 @@ async def test_server_markers_are_skipped_and_not_parked(
     await scene.publish(event(CONNECTED, "e", originator="kpc"))
     daemon = scene.follow()
     await daemon.hears("caught up at 1")
-    config = {"name": STREAM, "subjects": list(FILTERS), "max_age": 10**9, "subject_delete_marker_ttl": 3600 * 10**9}
-    await ask(nats_client, f"STREAM.UPDATE.{STREAM}", config | {"allow_msg_ttl": True, "allow_rollup_hdrs": True})
+    hour = 3600 * 10**9
+    config = {"name": STREAM, "subjects": list(FILTERS), "subject_delete_marker_ttl": hour}
+    config |= {"allow_msg_ttl": True, "allow_rollup_hdrs": True}
+    await ask(nats_client, f"STREAM.UPDATE.{STREAM}", config | {"max_age": 10**9})
 
     def folded(position: int) -> Callable[[], Awaitable[bool]]:
         async def is_folded() -> bool:
@@ -213,6 +215,7 @@ async def test_server_markers_are_skipped_and_not_parked(
         return is_folded
 
     await eventually(folded(2))
+    await ask(nats_client, f"STREAM.UPDATE.{STREAM}", config | {"max_age": hour})
     await publish((subjects.build("kpc", CONNECTED), b""), headers={"Nats-Rollup": "sub"})
     last = await publish(event(CONNECTED, "other"), headers={"Nats-Rollup": "sub"})
     await eventually(folded(last))
