@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import tomllib
 from collections.abc import AsyncIterator
@@ -80,11 +81,14 @@ async def _servers(folder: Path, console: Console) -> AsyncIterator[Path]:
     console.print(f"starting NATS and Postgres in {folder} …", highlight=False)
     with EmbeddedNats(folder / "nats") as nats, EmbeddedPostgres(folder / "postgres") as postgres:
         config = folder / CONFIG_NAME
-        config.write_text(f'nats_url = "{nats.url}"\ndatabase_url = "{postgres.url}"\n', encoding="utf-8")
-        revision = _settings(config).revision
-        with config.open("a", encoding="utf-8") as file:  # other commands do not get the environment of this one
-            file.write(f'revision = "{revision}"\nchanges = "{_RETENTION}"\n')
+        own = f'nats_url = "{nats.url}"\ndatabase_url = "{postgres.url}"\nchanges = "{_RETENTION}"\n'
+        config.write_text(own, encoding="utf-8")
         try:
+            settings = _settings(config)
+            with config.open("a", encoding="utf-8") as file:  # other commands do not get the environment of this one
+                file.write(f'revision = "{settings.revision}"\n')
+                if settings.publish is not None:
+                    file.write(f"publish = {json.dumps(settings.publish, ensure_ascii=False)}\n")
             yield config
         finally:
             config.unlink(missing_ok=True)

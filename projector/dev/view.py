@@ -73,13 +73,12 @@ class View(Observer):
         self._picture = Live(console=console, auto_refresh=False, screen=False) if self.live else None
         # Every command finds the settings file in its default folder.
         usual = config.parent == data_folder()
-        self._page = ""
         self._command = f'projector sql {"" if usual else f"--config {config} "}"{_QUESTION}"'
 
     def __enter__(self) -> Self:
-        if self._picture is None:
-            self._console.print(f"query it from another terminal:  {self._command}", highlight=False, soft_wrap=True)
-        else:
+        # Above the panel: the end of a panel that is higher than the terminal is not shown.
+        self._console.print(f"query it from another terminal:  {self._command}", highlight=False, soft_wrap=True)
+        if self._picture is not None:
             self._picture.start()
         return self
 
@@ -93,9 +92,7 @@ class View(Observer):
         """Show the URL of the daemon's page, or why there is none."""
         match notification:
             case Listening(url=page) | NotListening(reason=page):
-                self._page = page
-                if self._picture is None:
-                    self._console.print(f"open it in a browser:  {page}", highlight=False, soft_wrap=True)
+                self._console.print(f"open it in a browser:  {page}", highlight=False, soft_wrap=True)
 
     def show(self, status: Status, census: Census, meter: Meter, *, stale: str | None = None) -> None:
         """Draw the latest figures; `stale` says why they are old."""
@@ -123,10 +120,6 @@ class View(Observer):
                     [figures, _bars("status", census.by_status), _bars("version", census.by_version)], padding=(0, 4)
                 ),
                 Text(f"\n{doing}", style="dim"),
-                Text("\nquery it from another terminal:", style="dim"),
-                Text(self._command, style="cyan"),
-                Text("\nopen it in a browser:", style="dim"),
-                Text(self._page, style="cyan"),
                 Text("\nCtrl-C ends everything; the data is kept.", style="dim"),
             ),
             title="endpoint state projector",

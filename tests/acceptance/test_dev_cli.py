@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 import tomllib
 import urllib.request
@@ -87,6 +88,30 @@ async def test_commands_with_the_settings_of_the_demo_read_its_revision(
     assert ended.code == 0, ended
     demo.send(signal.SIGINT)
     assert (await demo.end()).code == 0
+
+
+async def test_demo_publishes_its_changes_and_other_commands_see_how_far(
+    anywhere: CommandLine, server_folder: Path, eventually: Eventually
+) -> None:
+    demo = await anywhere.start("dev", "--data", str(server_folder), "--rate", "500", PROJECTOR_PUBLISH="fleet")
+    await demo.prints("query it from another terminal")
+
+    async def publishes() -> bool:
+        shown = await anywhere.succeeds("status", "--json", "--config", str(server_folder / "projector.toml"))
+        publish = json.loads(shown)["publish"]
+        return publish["prefix"] == "fleet" and bool(publish["cursor"])
+
+    await eventually(publishes)
+    demo.send(signal.SIGINT)
+    assert (await demo.end()).code == 0
+
+
+async def test_demo_with_a_wrong_setting_leaves_no_settings_for_other_commands(
+    anywhere: CommandLine, server_folder: Path
+) -> None:
+    refused = await anywhere("dev", "--data", str(server_folder), PROJECTOR_PUBLISH="fleet", PROJECTOR_CHANGES="off")
+    assert refused.code == 2, refused
+    assert not (server_folder / "projector.toml").exists()
 
 
 async def test_a_file_in_place_of_the_data_folder_is_a_wrong_setting(anywhere: CommandLine, tmp_path: Path) -> None:
