@@ -90,7 +90,7 @@ async def test_every_query_about_changes_runs(fleet: Projector, database_url: st
     ((some_id,),) = (await fleet.sql("SELECT endpoint_id FROM endpoint_change LIMIT 1")).rows
     ((now,),) = (await fleet.sql("SELECT now()")).rows
     queries = blocks(CHANGES, "sql")
-    assert len(queries) == 7
+    assert len(queries) == 10
     for sql in queries:
         answer = await fleet.sql(sql.replace("'e1'", f"'{some_id}'").replace("'2026-11-26 02:00:00+00'", f"'{now}'"))
         assert len(set(answer.columns)) == len(answer.columns)
