@@ -303,6 +303,24 @@ async def test_a_rebuild_logs_what_it_corrects(scene: Scene, fleet: list[Wire]) 
     assert await scene.query(f"SELECT {VISIBLE} FROM endpoint_state_at(now()) ORDER BY 1") == before
 
 
+async def test_a_row_that_was_deleted_and_created_again_is_known_as_it_was(scene: Scene, event: Event) -> None:
+    everything = f"SELECT {VISIBLE} FROM endpoint_state ORDER BY 1"
+    await scene.publish(event("metadata.updated", "e1", added=["site"]))
+    await scene.fold(changes="7d")
+    await scene.query("UPDATE endpoint_state SET endpoint_id = 'e2'")
+    seen = []
+    for step in ("damaged", "rebuilt", "created again"):
+        if step == "rebuilt":
+            await Projector(scene.settings()).rebuild()
+        elif step == "created again":
+            await scene.publish(event("connectivity.connected", "e2", appVersionName="v1"))
+            await scene.publish(event("config.updated", "e2", configId="c1"))
+            await scene.fold(changes="7d")
+        seen.append((await scene.query(everything), (await scene.query(NOW))[0][0]))
+    for rows, moment in seen:
+        assert await scene.query(f"SELECT {VISIBLE} FROM endpoint_state_at($1) ORDER BY 1", moment) == rows
+
+
 async def test_a_retry_logs_a_correction(scene: Scene, event: Event) -> None:
     await scene.query("ALTER TABLE endpoint_state ADD CONSTRAINT wrong CHECK (endpoint_id <> 'e1')")
     await scene.publish(event("connectivity.connected", "e1"), event("connectivity.connected", "e2"))

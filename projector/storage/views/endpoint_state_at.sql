@@ -30,7 +30,13 @@ RETURNS TABLE (
     config_failure_reason text
 )
 LANGUAGE sql STABLE AS $$
-WITH known AS (
+WITH unseen AS (
+    -- What a row is before it exists.
+    SELECT to_jsonb(jsonb_populate_record(
+        NULL::endpoint_state,
+        '{"connectivity_status": "unknown", "registration_status": "unknown", "metadata": {}, "config_status": "none"}'
+    )) AS state
+), known AS (
     SELECT state.endpoint_id, state FROM endpoint_state AS state
     UNION ALL
     -- Rows that a rebuild has deleted since.
@@ -42,7 +48,10 @@ WITH known AS (
 ), later AS (
     SELECT change.endpoint_id,
            endpoint_change_merge(
-               coalesce(change.before, '{}') || jsonb_build_object(
+               CASE WHEN change.before IS NOT NULL THEN change.before
+                    WHEN change.after IS NOT NULL THEN (SELECT state FROM unseen)
+                    ELSE '{}' END
+               || jsonb_build_object(
                    'last_event_seq', change.previous_event_seq, 'last_event_at', change.previous_event_at
                )
                ORDER BY change.committed_at DESC, change.commit_no DESC, change.position DESC
@@ -63,9 +72,7 @@ LEFT JOIN later ON later.endpoint_id = known.endpoint_id
 CROSS JOIN LATERAL jsonb_populate_record(
     known.state,
     CASE WHEN later.endpoint_id IS NULL THEN '{}'
-         WHEN known.state IS NOT DISTINCT FROM NULL THEN
-             '{"connectivity_status": "unknown", "registration_status": "unknown", "metadata": {}, "config_status": "none"}'
-             || later.undo
+         WHEN known.state IS NOT DISTINCT FROM NULL THEN (SELECT state FROM unseen) || later.undo
          ELSE later.undo END
 ) AS past
 WHERE past.last_event_seq > 0 AND endpoint_change_covers(at)
