@@ -68,9 +68,14 @@ WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4
   AND verdict IN ('applied', 'corrected')
 ORDER BY commit_no, coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C"
 """
+# The first commit that the log has since it is complete, and the last one before that.
 _FIRST = """
 SELECT commit_no, committed_at FROM endpoint_change
 WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4 ORDER BY commit_no LIMIT 1
+"""
+_LAST = """
+SELECT commit_no FROM endpoint_change
+WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4 ORDER BY commit_no DESC LIMIT 1
 """
 # Held without a transaction: a commit of millions of corrections is sorted once, and no vacuum waits.
 _HOLD_REST = f"DECLARE rest NO SCROLL CURSOR WITH HOLD FOR {_ROWS}"
@@ -189,9 +194,8 @@ class ChangeLog:
             if since is not None and since > cursor.committed_at:
                 if before := [change for change in changes if change.committed_at < since]:
                     return Page(before, before[-1].place, before[-1].committed_at)
-                first, at = await self._first(cursor, commits) or (commits + 1, max(advanced_at, since))
-                if lost := _lost(place, first):
-                    return Page((), Place(first - 1), at, lost_commits=lost)
+                if gap := await self._gap(cursor, since, commits, advanced_at):
+                    return gap
             if len(changes) < _PAGE:
                 return Page(changes, Place(commits), advanced_at, complete=True)
             last = changes[-1]
@@ -199,10 +203,17 @@ class ChangeLog:
                 await self._hold_rest(last)
             return Page(changes, last.place, last.committed_at)
 
-    async def _first(self, cursor: FeedCursor, commits: int) -> tuple[int, int] | None:
-        """Return number and time of the first commit after a cursor that the log has; None if it has none."""
-        row = await self._connection.fetchrow(_FIRST, *_following(cursor, commits)[:4])
-        return None if row is None else tuple(row)
+    async def _gap(self, cursor: FeedCursor, since: int, commits: int, advanced_at: int) -> Page | None:
+        """Return a page of the commits that are missing where the log begins anew; None if none are.
+
+        Of the commits before, nothing is left to publish.
+        """
+        begun = cursor.place.commit_no + (cursor.place.change is None)
+        found = await self._connection.fetchrow(_FIRST, SHARD, since, begun, commits)
+        first, at = found or (commits + 1, max(advanced_at, since))
+        last = await self._connection.fetchval(_LAST, SHARD, cursor.committed_at - _MARGIN_MS, begun, first - 1)
+        lost = first - (begun if last is None else last + 1)
+        return Page((), Place(first - 1), at, lost_commits=lost) if lost else None
 
     async def _hold_rest(self, last: LoggedChange) -> None:
         """Let the server keep what follows a change in its commit."""
@@ -252,8 +263,3 @@ def _following(cursor: FeedCursor, last_commit: int) -> tuple[int, int, int, int
     commit_no, change = cursor.place
     first, after = (commit_no + 1, (-1, "", "")) if change is None else (commit_no, change)
     return (SHARD, cursor.committed_at - _MARGIN_MS, first, last_commit, *after)
-
-
-def _lost(place: Place, first: int) -> int:
-    """Return how many commits between a place and the first one that the log has are gone; the place may be in one."""
-    return first - place.commit_no - (place.change is None) if first > place.commit_no else 0

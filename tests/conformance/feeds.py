@@ -29,6 +29,10 @@ class FeedUnderTest(Protocol):
         """Log a commit; return its changes as they are read."""
         ...
 
+    async def commit_unlogged(self, commits: int) -> None:
+        """Commit as a daemon without the log does; then switch it on again."""
+        ...
+
     async def drop_all(self) -> None: ...
 
     async def publish_other(self) -> None: ...
@@ -52,6 +56,9 @@ class MemoryFeedUnderTest(MemoryFeed):
     async def log_commit(self, *changes: LoggedChange) -> list[LoggedChange]:
         self.commit(*changes, at=self.commits + 1)
         return self.changes[-len(changes) :] if changes else []
+
+    async def commit_unlogged(self, commits: int) -> None:
+        super().commit_unlogged(commits, at=self.commits + commits + 1)
 
     async def drop_all(self) -> None:
         self.drop(before=self.commits + 1)
@@ -104,6 +111,15 @@ class RealFeed:
             await connection.copy_records_to_table("endpoint_change", records=rows, columns=LoggedChange._fields)
             await connection.execute("SELECT pg_notify('endpoint_change', $1)", str(number))
         return logged
+
+    async def commit_unlogged(self, commits: int) -> None:
+        async with self._connected() as connection:
+            await connection.execute(
+                "UPDATE projector_checkpoint SET commits = commits + $1, "
+                "advanced_at = advanced_at + $1 * interval '1 millisecond', "
+                "changes_since = advanced_at + ($1 + 1) * interval '1 millisecond'",
+                commits,
+            )
 
     async def drop_all(self) -> None:
         async with self._connected() as connection:

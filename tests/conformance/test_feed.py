@@ -123,6 +123,29 @@ async def test_commits_that_left_the_log_are_a_page_of_their_own(feed: FeedUnder
         assert (list(page.changes), page.complete, page.lost_commits) == ([third], True, 0)
 
 
+@pytest.mark.parametrize("verdict", ["applied", "late"])
+async def test_commits_that_were_not_logged_are_counted_after_those_before_are_read(
+    feed: FeedUnderTest, verdict: str
+) -> None:
+    (first,) = await feed.log_commit(change("e1", 1))
+    await feed.log_commit(change("e1", 2, verdict=verdict))
+    await feed.commit_unlogged(3)
+    (sixth,) = await feed.log_commit(change("e1", 6))
+    async with feed.log() as log:
+        cursor = await first_cursor(log)
+        for place in (Place(0), first.place, Place(1)):
+            found, lost, at = list[LoggedChange](), 0, cursor._replace(place=place)
+            while True:
+                page = await log.read(at)
+                found += page.changes
+                lost += page.lost_commits
+                at = at._replace(place=page.end, committed_at=page.committed_at)
+                if page.complete:
+                    break
+            assert ([one for one in found if one.position in (1, 6)][-1], lost) == (sixth, 3)
+            assert len(found) == (place == Place(0)) + (verdict == "applied") + 1
+
+
 async def test_a_log_that_lost_nothing_new_has_no_gap(feed: FeedUnderTest) -> None:
     (one,) = await feed.log_commit(change("e1", 1))
     await feed.drop_all()

@@ -15,6 +15,7 @@ from projector.errors import (
 from tests.support.memory.connections import Connection, Connections
 
 PAGE = 3
+_PUBLISHED = ("applied", "corrected")
 
 
 class MemoryFeed:
@@ -44,6 +45,11 @@ class MemoryFeed:
         self.advanced_at = at
         self.changes += (change._replace(commit_no=self.commits, committed_at=at) for change in changes)
         self.news.set()
+
+    def commit_unlogged(self, commits: int, *, at: int) -> None:
+        """Commit without the log, which begins anew."""
+        self.commits += commits
+        self.advanced_at = self.changes_since = at
 
     def drop(self, before: int) -> None:
         """Drop the changes before a time, as retention does."""
@@ -95,12 +101,17 @@ class MemoryChangeLog:
             key=lambda change: change.place.order,
         )
         if feed.changes_since > cursor.committed_at:
-            first = left[0].commit_no if left else feed.commits + 1
-            lost = first - place.commit_no - (place.change is None) if first > place.commit_no else 0
+            before = [change for change in left if change.committed_at < feed.changes_since]
+            if wanted := [change for change in before if change.verdict in _PUBLISHED][:PAGE]:
+                return Page(wanted, wanted[-1].place, wanted[-1].committed_at)
+            after = left[len(before)].commit_no if len(before) < len(left) else feed.commits + 1
+            held = {change.commit_no for change in feed.changes}
+            begun = place.commit_no + (place.change is None)
+            lost = after - 1 - max((number for number in held if begun <= number < after), default=begun - 1)
             if lost:
-                at = left[0].committed_at if left else feed.advanced_at
-                return Page((), Place(first - 1), at, lost_commits=lost)
-        wanted = [change for change in left if change.verdict in ("applied", "corrected")]
+                at = left[len(before)].committed_at if len(before) < len(left) else feed.advanced_at
+                return Page((), Place(after - 1), at, lost_commits=lost)
+        wanted = [change for change in left if change.verdict in _PUBLISHED]
         if len(wanted) < PAGE:
             return Page(wanted, Place(feed.commits), feed.advanced_at, complete=True)
         return Page(wanted[:PAGE], wanted[PAGE - 1].place, wanted[PAGE - 1].committed_at)
