@@ -301,7 +301,7 @@ class Projector:
         from projector.app.dead_letters import retry
         from projector.storage import dead_letters
 
-        store = dead_letters.Retry(self._database_url, self._stream, retention=self._retention)
+        store = dead_letters.Retry(self._database_url, self._stream, logs_changes=self._retention is not None)
         try:
             await store.open()
             async for retried in retry(self._parts.codec, store, selection, stream=self._stream, rules=self.rules):
@@ -337,9 +337,8 @@ class Projector:
         from projector.app.rebuild import Rebuild, RebuildOptions
         from projector.storage.staging import Staging
 
-        staging = Staging(
-            self._database_url, "rebuild" if apply else "verify", retention=self._retention if apply else None
-        )
+        purpose = "rebuild" if apply else "verify"
+        staging = Staging(self._database_url, purpose, logs_changes=self._retention is not None)
         options = RebuildOptions(
             rules=self.rules,
             stream=self._stream,

@@ -23,6 +23,8 @@ _NO_MESSAGE = (None,) * 6
 _COPIED_AT_ONCE = 10_000  # rows: one event may name 100,000 endpoints, and rows are in memory while they are sent
 
 _MAINTAIN = "SELECT endpoint_change_maintain($1)"
+_FOR_EVER = timedelta(days=36_500)
+_IS_ON = "SELECT endpoint_change_since() IS NOT NULL"
 _NOTIFY = "SELECT pg_notify($1, $2)"
 # The daemon's setting decides; what it finds decided already costs no write.
 _SWITCH = """
@@ -41,6 +43,16 @@ async def maintain(url: str, retention: timedelta) -> None:
     """Do the same over a connection of its own."""
     async with version.opened(url, purpose="partitions", settings={}) as connection:
         await prepare(connection, retention)
+
+
+async def make_partitions(connection: Connection) -> None:
+    """Make the partitions of the next days, and drop none: how long changes are kept is for the daemon to say."""
+    await connection.execute(_MAINTAIN, _FOR_EVER)
+
+
+async def is_on(connection: Connection) -> bool:
+    """Return whether the latest commit logged its changes."""
+    return bool(await connection.fetchval(_IS_ON))
 
 
 async def switch(connection: Connection, *, on: bool) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from functools import partial
 
 from projector.domain.checkpoint import Checkpoint
@@ -75,10 +74,10 @@ async def _opened(
 class Retry:
     """The database's side of a retry: rows change as for a live message, but the checkpoint's position does not."""
 
-    def __init__(self, url: str, stream: str, *, retention: timedelta | None = None) -> None:
-        """Open nothing yet; the changes are logged if `retention` says so, or if the daemon logs its own."""
+    def __init__(self, url: str, stream: str, *, logs_changes: bool = False) -> None:
+        """Open nothing yet; the changes are logged if `logs_changes` says so, or if the daemon logs its own."""
         self._url = url
-        self._retention = retention
+        self._logs_changes = logs_changes
         self._stream = stream
         self._connection: Connection
         self._opened = AsyncExitStack()
@@ -93,8 +92,8 @@ class Retry:
             await set_codecs(connection)
             await checkpoints.check_stream(connection, self._stream)
             await connection.execute(statements.CREATE_SAVED)
-            if self._retention is not None:
-                await change_log.prepare(connection, self._retention)
+            if self._logs_changes or await change_log.is_on(connection):
+                await change_log.make_partitions(connection)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -117,7 +116,7 @@ class Retry:
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on `endpoint_state` that resolves one dead letter."""
-        return transaction(self._connection, partial(_RetryUnitOfWork, logs_changes=self._retention is not None))
+        return transaction(self._connection, partial(_RetryUnitOfWork, logs_changes=self._logs_changes))
 
 
 class _RetryUnitOfWork(UnitOfWork):

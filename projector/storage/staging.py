@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from datetime import timedelta
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import Differences
@@ -83,13 +82,13 @@ class _StagingUnitOfWork(UnitOfWork):
 class Staging:
     """The staging tables of one rebuild; a database has one set of them."""
 
-    def __init__(self, url: str, purpose: str, *, retention: timedelta | None = None) -> None:
+    def __init__(self, url: str, purpose: str, *, logs_changes: bool = False) -> None:
         """Open nothing yet; `purpose` names the connection.
 
-        The corrections are logged if `retention` says so, or if the daemon logs its changes.
+        The corrections are logged if `logs_changes` says so, or if the daemon logs its changes.
         """
         self._url = url
-        self._retention = retention
+        self._logs_changes = logs_changes
         self._purpose = purpose
         self._connection: Connection
         self._reader: Connection
@@ -116,8 +115,6 @@ class Staging:
             await connection.execute(_PREPARE)
             await connection.execute(statements.CREATE_SAVED)
             await connection.execute(_NO_TRANSACTION_TIMEOUT)
-            if self._retention is not None:
-                await change_log.prepare(connection, self._retention)
         self._reader = await open_reader(self._url)
         self._opened.callback(self._end_reader)
 
@@ -225,7 +222,7 @@ class Staging:
             yield final
 
     def _final(self, connection: Connection) -> "FinalTransaction":
-        return FinalTransaction(connection, self._saved, logs_changes=self._retention is not None)
+        return FinalTransaction(connection, self._saved, logs_changes=self._logs_changes)
 
 
 class _Savepoints:
@@ -269,6 +266,7 @@ class FinalTransaction:
         """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
         await self._connection.execute(_COMMIT_SAFELY)
         if self._logs_changes:
+            await change_log.make_partitions(self._connection)
             await corrections.log(self._connection, self._commit)
         await comparison.apply(self._connection, checkpoint.stream, retried)
         await checkpoints.replace(self._connection, checkpoint, self._commit, logged=self._logs_changes)

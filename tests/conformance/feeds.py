@@ -58,7 +58,7 @@ class MemoryFeedUnderTest(MemoryFeed):
         return self.changes[-len(changes) :] if changes else []
 
     async def commit_unlogged(self, commits: int) -> None:
-        super().commit_unlogged(commits, at=self.commits + commits + 1)
+        self.commit_without_log(commits, at=self.commits + commits + 1)
 
     async def drop_all(self) -> None:
         self.drop(before=self.commits + 1)

@@ -334,6 +334,33 @@ async def test_a_retry_logs_a_correction(scene: Scene, event: Event) -> None:
     assert without_defaults(await folded(scene)) == await as_json(scene)
 
 
+async def test_a_retry_and_a_rebuild_make_a_missing_partition_and_drop_none(scene: Scene, event: Event) -> None:
+    """As after days without a daemon, whatever the setting of the shell that they run in."""
+    names = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'endpoint_change'::regclass ORDER BY 1"
+    await scene.query("ALTER TABLE endpoint_state ADD CONSTRAINT wrong CHECK (endpoint_id <> 'e1')")
+    await scene.publish(event("connectivity.connected", "e1"), event("connectivity.connected", "e2"))
+    await scene.fold(changes="7d")
+    await scene.query("ALTER TABLE endpoint_state DROP CONSTRAINT wrong")
+    for (name,) in await scene.query(names):
+        await scene.query(f"DROP TABLE {name}")
+    await scene.query(
+        "CREATE TABLE endpoint_change_20200101 PARTITION OF endpoint_change "
+        "FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')"
+    )
+    assert [retried.parked_again async for retried in Projector(scene.settings()).retry_dead_letters(Selection())] == [
+        None
+    ]
+    for (name,) in await scene.query(f"{names} OFFSET 1"):
+        await scene.query(f"DROP TABLE {name}")
+    for settings in ({}, {"changes": "1h"}):
+        await scene.query("UPDATE endpoint_state SET app_version = 'wrong'")
+        assert (await Projector(scene.settings(**settings)).rebuild()).differences.different == 2
+    assert await changes(scene, "commit_no, verdict, facet", "before->>'app_version' = 'wrong'") == [
+        (number, "corrected", "application") for number in (4, 4, 5, 5)
+    ]
+    assert ("endpoint_change_20200101",) in await scene.query(names)
+
+
 async def test_a_commit_notifies_its_number(scene: Scene, event: Event, eventually: Eventually) -> None:
     heard: list[str] = []
     listener = await asyncpg.connect(scene.database_url)

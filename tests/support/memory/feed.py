@@ -46,7 +46,7 @@ class MemoryFeed:
         self.changes += (change._replace(commit_no=self.commits, committed_at=at) for change in changes)
         self.news.set()
 
-    def commit_unlogged(self, commits: int, *, at: int) -> None:
+    def commit_without_log(self, commits: int, *, at: int) -> None:
         """Commit without the log, which begins anew."""
         self.commits += commits
         self.advanced_at = self.changes_since = at
