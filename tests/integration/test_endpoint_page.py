@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from projector.dev.embedded import EmbeddedPostgres
 from projector.runtime import Projector
@@ -19,6 +19,7 @@ from tests.support.scene import Scene
 pytestmark = needs_browser
 
 MARKUP = "<img/src=x/onerror=alert(1)>\N{RIGHT-TO-LEFT OVERRIDE}"
+CHANGES = "**/changes?*"
 ODD = "a/b%2F?#ü\N{GRINNING FACE}"
 
 
@@ -225,6 +226,20 @@ async def test_unknown_endpoint_is_shown_with_its_dead_letters(scene: Scene, eve
     await page.goto(page.url.replace("e1", "e2"))
     await expect(page.locator("#word")).to_have_text("No such endpoint")
     await expect(page.locator("#letters")).to_be_hidden()
+    await expect(page.locator("#changes")).to_be_hidden()
+
+
+async def test_failure_to_read_changes_is_not_shown_any_longer_than_it_lasts(scene: Scene, look: Look) -> None:
+    async def refuse_once(route: Route) -> None:
+        await route.fulfill(status=503, json={"detail": "too busy"})
+        await page.unroute(CHANGES)
+
+    await scene.fold()
+    page = await look()
+    await page.route(CHANGES, refuse_once)
+    await page.goto(page.url + page_of("e1").removeprefix("/"))
+    await expect(page.locator("#word")).to_have_text("No such endpoint")
+    await expect(page.locator("#changes-note")).to_have_text("The changes cannot be read: too busy")
     await expect(page.locator("#changes")).to_be_hidden()
 
 

@@ -39,9 +39,9 @@ export class List {
       this.failure = null;
       return this.answer;
     } catch (error) {
-      if (error instanceof Refusal && error.code === 404) return { [this.name]: [], next: null }; // there is no row
-      this.failure = inWords(error);
-      return null;
+      const isMissing = error instanceof Refusal && error.code === 404;
+      this.failure = isMissing ? null : inWords(error);
+      return isMissing ? { [this.name]: [], next: null } : null;
     }
   }
 }
