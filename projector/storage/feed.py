@@ -59,6 +59,7 @@ UPDATE projector_feed SET error = $3, error_since = CASE WHEN $3::text IS NOT NU
 WHERE projection = $1 AND shard = $2 AND error IS DISTINCT FROM $3
 """
 _HEAD = "SELECT commits, advanced_at, changes_since FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
+_SINCE = "SELECT changes_since FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
 # Commits are numbered in the order of their times, so the times rule partitions out.
 _ROWS = f"""
 SELECT {", ".join(LoggedChange._fields)}
@@ -191,6 +192,8 @@ class ChangeLog:
                 return Page((), place, max(cursor.committed_at, since or 0), complete=True)
             # Every commit up to that of the checkpoint is visible by now.
             changes = _changes(await self._connection.fetch(f"{_ROWS} LIMIT {_PAGE}", *_following(cursor, commits)))
+            # Asked after the rows: a day may be dropped between two queries.
+            since = await self._connection.fetchval(_SINCE, PROJECTION, SHARD)
             if since is not None and since > cursor.committed_at:
                 if before := [change for change in changes if change.committed_at < since]:
                     return Page(before, before[-1].place, before[-1].committed_at)

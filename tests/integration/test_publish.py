@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
+import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -414,6 +415,34 @@ async def test_days_dropped_before_they_were_published_are_reported_and_the_rest
     assert keys(await published(jetstream)) == first + await logged(scene)
     assert await scene.query("SELECT lost_commits, lost_at IS NOT NULL FROM projector_feed") == [(lost, True)]
     assert (await scene.fold(**ON)).lost_commits == 0
+
+
+async def test_a_day_that_is_dropped_while_the_log_is_read_is_reported(
+    scene: Scene, fleet: list[Wire], eventually: Eventually
+) -> None:
+    await scene.publish(*fleet[:60])
+    await scene.fold(batch_size=20, **ON)
+    ((commits,),) = await scene.query("SELECT commits FROM projector_checkpoint")
+    partitions = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'endpoint_change'::regclass"
+
+    async def is_waiting() -> bool:
+        return bool(await scene.query("SELECT FROM pg_locks WHERE NOT granted"))
+
+    connection = await asyncpg.connect(scene.database_url)
+    try:
+        async with feed_module.opened(scene.database_url) as log:
+            cursor = await log.cursor()
+            assert cursor is not None
+            async with connection.transaction():
+                for (name,) in await connection.fetch(partitions):
+                    await connection.execute(f"DROP TABLE {name}")
+                await connection.execute("UPDATE projector_checkpoint SET changes_since = clock_timestamp()")
+                reading = asyncio.create_task(log.read(cursor))
+                await eventually(is_waiting)
+            page = await reading
+    finally:
+        await connection.close()
+    assert (list(page.changes), page.lost_commits) == ([], commits)
 
 
 @pytest.mark.usefixtures("changes_stream")
