@@ -29,7 +29,7 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 # The daemon's setting decides; what it finds decided already costs no write.
 _SWITCH = """
 UPDATE projector_checkpoint SET changes_since =
-    CASE WHEN $3 THEN greatest(date_trunc('milliseconds', clock_timestamp()), advanced_at) END
+    CASE WHEN $3 THEN date_trunc('milliseconds', greatest(clock_timestamp(), advanced_at)) END
 WHERE projection = $1 AND shard = $2 AND (changes_since IS NOT NULL) <> $3
 """
 

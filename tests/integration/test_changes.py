@@ -279,6 +279,19 @@ async def test_after_a_gap_the_log_begins_anew(scene: Scene, event: Event) -> No
         await scene.query("SELECT * FROM endpoint_state_at((SELECT min(committed_at) FROM endpoint_change))")
 
 
+async def test_the_log_begins_with_the_first_commit_after_it_was_switched_on(scene: Scene, event: Event) -> None:
+    """Also if the clock has stepped back since the last commit, whose time was not rounded then."""
+    await scene.publish(event("connectivity.connected", "e1"))
+    await scene.fold()
+    await scene.query(
+        "UPDATE projector_checkpoint "
+        "SET advanced_at = date_trunc('milliseconds', clock_timestamp()) + interval '1 minute 0.5 milliseconds'"
+    )
+    await scene.publish(event("connectivity.connected", "e2"))
+    await scene.fold(changes="7d")
+    assert await changes(scene, "endpoint_id", "committed_at >= endpoint_change_since()") == [("e2",)]
+
+
 async def test_a_rebuild_logs_what_it_corrects(scene: Scene, fleet: list[Wire]) -> None:
     await scene.publish(*fleet)
     await scene.fold(changes="7d")
