@@ -3,9 +3,10 @@
 from typing import Any, NamedTuple
 
 from projector.domain import stamps
-from projector.domain.attribution import Cause, Past, Shown, caused, newer
+from projector.domain.attribution import Cause, Past, Shown, caused
 from projector.domain.events import AppVersionUpdated, Connected, Registered, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told, filled
+from projector.domain.facets import LATE, BareEvent, Facet, Rejection, filled
+from projector.domain.sentences import newer
 from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, surviving, take
 from projector.domain.trimmed import Trimmed
 
@@ -79,12 +80,12 @@ def recalled(shown: Shown, past: Past) -> Application:
     )
 
 
-def why_not_named(state: Application, event: Connected | Registered | AppVersionUpdated | Told) -> str | None:
+def why_not_named(state: Application, event: Connected | Registered | AppVersionUpdated | BareEvent) -> str | None:
     """Return why the version that an event names is rejected."""
     return newer("a newer event named the version, {}", state.version, event.stamp)
 
 
-def why_not_updated(state: Application, event: AppVersionUpdated | Told) -> str | None:
+def why_not_updated(state: Application, event: AppVersionUpdated | BareEvent) -> str | None:
     """Return why an update is rejected."""
     named = None if isinstance(event, AppVersionUpdated) and not event.app_version else why_not_named(state, event)
     return named or newer("an update {} is newer", state.previous, event.stamp)

@@ -1,11 +1,10 @@
-"""Which event set a value, and how to name an event in a sentence."""
+"""Which event set a value."""
 
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from projector.domain.moments import time_text
 from projector.domain.stamps import Register, Stamp, supersedes
 
 Shown: TypeAlias = Mapping[str, Any]
@@ -101,24 +100,3 @@ class Past(NamedTuple):
 
 def _position(stamp: Stamp) -> int:
     return stamp.position
-
-
-def sender(stamp: Stamp) -> str:
-    """Return the name of the replica that an event came from."""
-    return f"{stamp.originator}/{stamp.replica}" if stamp.replica else f"{stamp.originator} (replica unknown)"
-
-
-def when(stamp: Stamp) -> str:
-    """Return when an event happened, and its position, as far as is known."""
-    return f"{time_text(stamp.occurred_at)}" + (f" (position {stamp.position})" if stamp.position else "")
-
-
-def told(stamp: Stamp) -> str:
-    """Return where and when an event came from, as far as is known."""
-    return f"from {sender(stamp)} at {when(stamp)}" if stamp.originator else f"at {when(stamp)}"
-
-
-def newer(sentence: str, held: Stamp | Register[Any] | None, stamp: Stamp) -> str | None:
-    """Return a sentence with the event that is held for `{}`; None if another one with this stamp supersedes it."""
-    held = held.stamp if isinstance(held, Register) else held
-    return None if held is None or supersedes(stamp, held) else sentence.format(told(held))

@@ -3,9 +3,10 @@
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
-from projector.domain.attribution import Cause, Past, Shown, caused, newer
+from projector.domain.attribution import Cause, Past, Shown, caused
 from projector.domain.events import ConfigApplied, ConfigAvailable, ConfigFailed, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told, filled
+from projector.domain.facets import LATE, BareEvent, Facet, Rejection, filled
+from projector.domain.sentences import newer
 from projector.domain.stamps import Register, Stamp, register_kept, register_surviving, supersedes, take
 from projector.domain.trimmed import Trimmed
 
@@ -149,17 +150,17 @@ def recalled(shown: Shown, past: Past) -> Configuration:
     )
 
 
-def why_not_announced(state: Configuration, event: ConfigAvailable | Told) -> str | None:
+def why_not_announced(state: Configuration, event: ConfigAvailable | BareEvent) -> str | None:
     """Return why an announcement is rejected."""
     return newer("an announcement {} is newer", state.available, event.stamp)
 
 
-def why_not_applied(state: Configuration, event: ConfigApplied | Told) -> str | None:
+def why_not_applied(state: Configuration, event: ConfigApplied | BareEvent) -> str | None:
     """Return why a confirmation is rejected."""
     return newer("a confirmation {} is newer", state.applied, event.stamp)
 
 
-def why_not_failed(state: Configuration, event: ConfigFailed | Told) -> str | None:
+def why_not_failed(state: Configuration, event: ConfigFailed | BareEvent) -> str | None:
     """Return why a failure is rejected."""
     return newer("a failure {} is newer", state.failed, event.stamp)
 

@@ -3,9 +3,10 @@
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
-from projector.domain.attribution import Cause, Past, Shown, caused, newer, sender, told, when
+from projector.domain.attribution import Cause, Past, Shown, caused
 from projector.domain.events import Connected, Disconnected, Unregistered
-from projector.domain.facets import FENCED, LATE, Facet, Rejection, Told, filled
+from projector.domain.facets import FENCED, LATE, BareEvent, Facet, Rejection, filled
+from projector.domain.sentences import described, newer, sender, when
 from projector.domain.stamps import Stamp, from_other_replica, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
@@ -107,19 +108,19 @@ def recalled(shown: Shown, past: Past) -> Connectivity:
     )
 
 
-def why_not_connected(state: Connectivity, event: Connected | Told) -> str | None:
+def why_not_connected(state: Connectivity, event: Connected | BareEvent) -> str | None:
     """Return why a connect is rejected."""
     return newer("a connect {} is newer", state.connected, event.stamp)
 
 
-def why_not_disconnected(state: Connectivity, event: Disconnected | Told) -> str | None:
+def why_not_disconnected(state: Connectivity, event: Disconnected | BareEvent) -> str | None:
     """Return why a disconnect is rejected."""
     opened, closed = state.connected, state.disconnected
     if opened is not None:
         if from_other_replica(event.stamp, opened):
             return f"the session is held by {sender(opened)} since {when(opened)}"
         if not supersedes(event.stamp, opened):
-            return f"it is older than the connect {told(opened)} that opened the session"
+            return f"it is older than the connect {described(opened)} that opened the session"
         if closed is not None and not _ends(closed, opened):
             return None
     return newer("a disconnect {} is newer", closed, event.stamp)

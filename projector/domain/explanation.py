@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from projector.domain.attribution import Cause, Part, Shown, Trail, caused, told
+from projector.domain.attribution import Cause, Part, Shown, Trail, caused
 from projector.domain.endpoint import EVENT_TYPES, FACETS, Endpoint
 from projector.domain.events import Unregistered
-from projector.domain.facets import LATE, Facet, Told, Verdict
+from projector.domain.facets import LATE, BareEvent, Facet, Verdict
 from projector.domain.json_text import parse_json
 from projector.domain.moments import parse_time, time_text
+from projector.domain.sentences import described
 from projector.domain.stamps import Stamp, supersedes
 
 CORRECTED = "corrected"
@@ -162,7 +163,7 @@ def why_logged(change: Logged, before: Shown, trail: Trail, kinds: Kinds) -> str
     if change.verdict == Verdict.APPLIED.value or facet is None or stamp is None:
         return None
     state = facet.recalled(before, trail.seen_from(facet.name, before["last_event_seq"]))
-    return why_rejected(facet, Verdict(change.verdict), kinds, Told(stamp), state)
+    return why_rejected(facet, Verdict(change.verdict), kinds, BareEvent(stamp), state)
 
 
 def why_rejected(facet: Facet[Any], verdict: Verdict, kinds: Kinds, event: Any, state: Any) -> str:
@@ -170,11 +171,11 @@ def why_rejected(facet: Facet[Any], verdict: Verdict, kinds: Kinds, event: Any, 
     ended = state.unregistered
     if verdict is LATE and ended is not None and not supersedes(event.stamp, ended):
         if Unregistered in kinds:
-            return f"late: an unregistration {told(ended)} is newer"
-        return f"late: it belongs to the life that ended with the unregistration {told(ended)}"
+            return f"late: an unregistration {described(ended)} is newer"
+        return f"late: it belongs to the life that ended with the unregistration {described(ended)}"
     whys = [facet.reasons[kind](state, event) for kind in kinds if kind in facet.reasons]
-    told_by_state = " or ".join(dict.fromkeys(why for why in whys if why is not None))
-    return f"{verdict.value}: {told_by_state or _UNKNOWN[verdict]}"
+    given = " or ".join(dict.fromkeys(why for why in whys if why is not None))
+    return f"{verdict.value}: {given or _UNKNOWN[verdict]}"
 
 
 _UNKNOWN: Mapping[Verdict, str] = {

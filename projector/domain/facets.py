@@ -25,8 +25,8 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
-class Told(NamedTuple):
-    """A rejected event as the log knows it."""
+class BareEvent(NamedTuple):
+    """A rejected event of which the log knows no more than the stamp."""
 
     stamp: Stamp
 
@@ -80,7 +80,7 @@ class Facet(Generic[S]):
     reasons: Mapping[type[Any], Callable[[S, Any], str | None]]
     """By type of event that a reducer rejects: why, given the state and the event; None if the state does not tell.
 
-    Of an event that only the log knows, the stamp is known and nothing else; see `Told`.
+    The event is a `BareEvent` if only the log knows it.
     """
 
 

@@ -5,9 +5,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from projector.domain import stamps
-from projector.domain.attribution import Cause, Part, Past, Shown, caused, newer, told
+from projector.domain.attribution import Cause, Part, Past, Shown, caused
 from projector.domain.events import Json, MetadataUpdated, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told, filled
+from projector.domain.facets import LATE, BareEvent, Facet, Rejection, filled
+from projector.domain.sentences import described, newer
 from projector.domain.stamps import Stamp, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
@@ -93,15 +94,17 @@ def recalled(shown: Shown, past: Past) -> Metadata:
     return Metadata(keys, changed, past.at(shown["unregistered_at"], Unregistered))
 
 
-def why_not_updated(state: Metadata, event: MetadataUpdated | Told) -> str | None:
+def why_not_updated(state: Metadata, event: MetadataUpdated | BareEvent) -> str | None:
     """Return why an update is rejected."""
-    if isinstance(event, Told):
+    if isinstance(event, BareEvent):
         return newer("newer events changed every key it names, the latest {}", state.changed, event.stamp)
     named = {name: state.keys[name] for name in (*event.present, *event.removed) if name in state.keys}
     if not named:
         return newer("a metadata event {} is newer", state.changed, event.stamp)
-    some = "; ".join(f"{name!r} was {_done(key)} {told(key.stamp)}" for name, key in islice(named.items(), _KEYS_TOLD))
-    more = f"; and {len(named) - _KEYS_TOLD} more" if len(named) > _KEYS_TOLD else ""
+    some = "; ".join(
+        f"{name!r} was {_done(key)} {described(key.stamp)}" for name, key in islice(named.items(), _KEYS_NAMED)
+    )
+    more = f"; and {len(named) - _KEYS_NAMED} more" if len(named) > _KEYS_NAMED else ""
     return f"every key it names was changed by a newer event: {some}{more}"
 
 
@@ -109,7 +112,7 @@ def _done(key: Key) -> str:
     return "set" if key.present else "removed"
 
 
-_KEYS_TOLD = 3
+_KEYS_NAMED = 3
 
 FACET = Facet(
     name="metadata",

@@ -3,9 +3,10 @@
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from projector.domain import stamps
-from projector.domain.attribution import Cause, Past, Shown, caused, newer
+from projector.domain.attribution import Cause, Past, Shown, caused
 from projector.domain.events import Registered, Unregistered
-from projector.domain.facets import LATE, Facet, Rejection, Told, filled
+from projector.domain.facets import LATE, BareEvent, Facet, Rejection, filled
+from projector.domain.sentences import newer
 from projector.domain.stamps import Stamp, supersedes, surviving, time_of
 from projector.domain.trimmed import Trimmed
 
@@ -59,7 +60,7 @@ def recalled(shown: Shown, past: Past) -> Registration:
     return Registration(past.at(shown["registered_at"], Registered), past.at(shown["unregistered_at"], Unregistered))
 
 
-def why_not_registered(state: Registration, event: Registered | Told) -> str | None:
+def why_not_registered(state: Registration, event: Registered | BareEvent) -> str | None:
     """Return why a registration is rejected."""
     return newer("a registration {} is newer", state.registered, event.stamp)
 
