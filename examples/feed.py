@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from itertools import pairwise
 
 import asyncpg
 
@@ -56,8 +57,13 @@ async def read(connection: asyncpg.Connection, reader: str) -> int:
     async with connection.transaction():
         ((commit_no, committed_at),) = await connection.fetch(CURSOR, reader)
         rows = await connection.fetch(NEXT, commit_no, committed_at)
-        if rows and rows[0]["commit_no"] > commit_no + 1 and await connection.fetchval(LOST, committed_at):
-            print("changes were dropped before they were read: keep them for longer (PROJECTOR_CHANGES)")
+        numbers = [commit_no, *(row["commit_no"] for row in rows)]
+        has_gap = any(after > before + 1 for before, after in pairwise(numbers))
+        if has_gap and await connection.fetchval(LOST, committed_at):
+            print(
+                "changes were dropped or not recorded before they were read: keep them for longer (PROJECTOR_CHANGES)",
+                flush=True,
+            )
         for row in rows:
             if row["facet"] == "connectivity" and row["verdict"] in ("applied", "corrected"):
                 await connection.execute(WORK, *(row[name] for name in SEEN))

@@ -9,7 +9,8 @@ from pathlib import Path
 from projector.dev.fleet import Fleet
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from tests.support.fixtures import Eventually
+from tests.support.fixtures import Event, Eventually
+from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.py"
@@ -19,6 +20,9 @@ LOGGED = """
 SELECT commit_no, position, endpoint_id, after ->> 'connectivity_status' FROM endpoint_change
 WHERE facet = 'connectivity' AND verdict = 'applied' ORDER BY commit_no, position, endpoint_id
 """
+
+
+LOST = b"changes were dropped or not recorded before they were read: keep them for longer (PROJECTOR_CHANGES)\n"
 
 
 async def start(scene: Scene) -> asyncio.subprocess.Process:
@@ -62,3 +66,17 @@ async def test_a_reader_that_is_killed_again_and_again_sees_each_change_once_and
     await kill(reader)
     assert await scene.query(SEEN) == await scene.query(LOGGED)
     await daemon.stop()
+
+
+async def test_a_reader_says_that_changes_are_missing_between_two_that_it_reads(scene: Scene, event: Event) -> None:
+    await scene.fold(changes="7d")
+    reader = await start(scene)
+    await kill(reader)
+    for settings in ({"changes": "7d"}, {}, {"changes": "7d"}):
+        await scene.publish(event("connectivity.connected", "e1"))
+        await scene.fold(**settings)
+    reader = await start(scene)
+    assert reader.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        assert await reader.stdout.readline() == LOST
+    await kill(reader)
