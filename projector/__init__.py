@@ -25,9 +25,12 @@ if TYPE_CHECKING:
         PublishingFailed,
         PublishingResumed,
         Received,
+        Released,
         Retrying,
         StandingBy,
         StreamRecognized,
+        TooManyWorkers,
+        WorkerDied,
     )
     from projector.app.observers import Observer
     from projector.app.projection import Outcome
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from projector.domain.differences import Differences, RowDifference
     from projector.domain.messages import DeadLetter, Message, Selection
     from projector.domain.rules import Rules
+    from projector.domain.shards import Shard
     from projector.domain.summary import Census
     from projector.errors import (
         BrokerLoginError,
@@ -69,15 +73,18 @@ if TYPE_CHECKING:
         OtherStreamError,
         PoisonError,
         ProjectorError,
+        ProjectorRunningError,
         QueryRefusedError,
         RebuildRunningError,
         RowsChangedError,
         RulesChangedError,
         SettingError,
+        ShardsChangedError,
         StreamMissingError,
         StreamReplacedError,
         StreamTrimmedError,
         TransientError,
+        WorkerFailedError,
     )
     from projector.runtime import Projector
     from projector.settings import Settings
@@ -134,12 +141,14 @@ __all__ = [
     "PoisonError",
     "Projector",
     "ProjectorError",
+    "ProjectorRunningError",
     "Published",
     "PublishingFailed",
     "PublishingResumed",
     "QueryRefusedError",
     "RebuildRunningError",
     "Received",
+    "Released",
     "Report",
     "Retried",
     "Retrying",
@@ -150,6 +159,8 @@ __all__ = [
     "Selection",
     "SettingError",
     "Settings",
+    "Shard",
+    "ShardsChangedError",
     "StandingBy",
     "Status",
     "StoredDeadLetter",
@@ -157,8 +168,11 @@ __all__ = [
     "StreamRecognized",
     "StreamReplacedError",
     "StreamTrimmedError",
+    "TooManyWorkers",
     "TransientError",
     "Waited",
+    "WorkerDied",
+    "WorkerFailedError",
     "__version__",
 ]
 
@@ -180,9 +194,12 @@ _MODULES = {
         "PublishingFailed",
         "PublishingResumed",
         "Received",
+        "Released",
         "Retrying",
         "StandingBy",
         "StreamRecognized",
+        "TooManyWorkers",
+        "WorkerDied",
     ),
     "projector.app.observers": ("Observer",),
     "projector.app.projection": ("Outcome",),
@@ -194,6 +211,7 @@ _MODULES = {
     "projector.domain.differences": ("Differences", "RowDifference"),
     "projector.domain.messages": ("DeadLetter", "Message", "Selection"),
     "projector.domain.rules": ("Rules",),
+    "projector.domain.shards": ("Shard",),
     "projector.domain.summary": ("Census",),
     "projector.errors": (
         "BrokerLoginError",
@@ -222,15 +240,18 @@ _MODULES = {
         "OtherStreamError",
         "PoisonError",
         "ProjectorError",
+        "ProjectorRunningError",
         "QueryRefusedError",
         "RebuildRunningError",
         "RowsChangedError",
         "RulesChangedError",
         "SettingError",
+        "ShardsChangedError",
         "StreamMissingError",
         "StreamReplacedError",
         "StreamTrimmedError",
         "TransientError",
+        "WorkerFailedError",
     ),
     "projector.runtime": ("Projector",),
     "projector.settings": ("Settings",),

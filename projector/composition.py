@@ -6,10 +6,12 @@ Each method imports the parts that it builds, so that a short command does not l
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from projector.domain.rules import RULES_VERSION, Rules
+from projector.domain.shards import WHOLE, Shard
+from projector.errors import SettingError
 from projector.resources import folder
 from projector.settings.urls import http_address, servers
 from projector.stream import subjects
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
+    from projector.app.division import Division
     from projector.app.explain import Look
     from projector.app.explanation import Sender
     from projector.app.observers import Observer
-    from projector.app.ports import Source
+    from projector.app.ports import Source, Store
     from projector.app.publish import Publishing
     from projector.app.supervisor import Supervisor
+    from projector.app.worker import Worker
     from projector.monitoring.monitor import Monitor
     from projector.settings import Settings
     from projector.storage.feed import ChangeLog
@@ -78,8 +82,10 @@ class Composition:
             api_prefix=self._settings.nats_api_prefix,
         )
 
-    def supervisor(self, observer: Observer, *, accept_gap: bool, until_caught_up: bool) -> Supervisor:
-        """Return the daemon."""
+    def supervisor(
+        self, observer: Observer, *, shard: Shard = WHOLE, accept_gap: bool, until_caught_up: bool
+    ) -> Supervisor:
+        """Return what keeps the endpoints of a shard."""
         from projector.app.session import LiveOptions
         from projector.app.supervisor import Supervisor
         from projector.storage.store import Store
@@ -87,13 +93,54 @@ class Composition:
         options = LiveOptions(
             rules=self.rules,
             stream=self._settings.stream,
+            shard=shard,
             linger_s=self._settings.linger_ms / 1000,
             accept_gap=accept_gap,
             until_caught_up=until_caught_up,
         )
         settings = self._settings
-        store = Store(settings.database_url, retention=settings.changes, publish=settings.publish)
-        return Supervisor(self.codec, self.open_source, store, observer, options, publishing=self._publishing(observer))
+        store = Store(settings.database_url, shard=shard, retention=settings.changes, publish=settings.publish)
+        open_source = partial(self.open_source, shard)
+        return Supervisor(self.codec, open_source, store, observer, options, publishing=self._publishing(observer))
+
+    def division(self) -> Division:
+        """Return what changes the number of shards."""
+        from projector.app.division import Division
+
+        return Division(self.codec, self.open_replay, self._open_store, stream=self._settings.stream, rules=self.rules)
+
+    @asynccontextmanager
+    async def _open_store(self, shard: Shard) -> AsyncIterator[Store]:
+        """Open the store of a shard for the length of a block, without its lead."""
+        from projector.storage.store import Store
+
+        store = Store(self._settings.database_url, shard=shard, retention=self._settings.changes)
+        try:
+            await store.open()
+            yield store
+        finally:
+            await store.close()
+
+    def worker(self, observer: Observer, *, shards: int, accept_gap: bool, until_caught_up: bool) -> Worker:
+        """Return what keeps a share of the endpoints.
+
+        Raises:
+            SettingError: changes are to be published.
+        """
+        from projector.app.worker import Worker
+        from projector.storage.roster import Roster
+
+        if self._settings.publish is not None:
+            raise SettingError(
+                f"PROJECTOR_PUBLISH={self._settings.publish!r}: the changes of a projection with {shards} shards "
+                "cannot be published; unset it, or return to one shard with `projector init --shards 1`"
+            )
+
+        def supervise(shard: Shard, observer: Observer) -> Supervisor:
+            return self.supervisor(observer, shard=shard, accept_gap=accept_gap, until_caught_up=until_caught_up)
+
+        roster = Roster(self._settings.database_url, shards)
+        return Worker(roster, supervise, observer, shards=shards, until_caught_up=until_caught_up)
 
     def _publishing(self, observer: Observer) -> Publishing | None:
         """Return the task that publishes changes, or None if the settings turn it off."""
@@ -152,13 +199,13 @@ class Composition:
         return Monitor(about, self.codec, readers, options)
 
     @asynccontextmanager
-    async def open_source(self) -> AsyncIterator[Source]:
-        """Connect the daemon's consumer for the length of a block."""
+    async def open_source(self, shard: Shard = WHOLE) -> AsyncIterator[Source]:
+        """Connect the durable consumer of a shard for the length of a block."""
         from projector.app.ports import Source
-        from projector.stream.consumers import DurableConsumer
+        from projector.stream.consumers import DurableConsumer, durable_name
         from projector.stream.view import StreamView
 
-        stream, durable = self._settings.stream, self._settings.consumer
+        stream, durable = self._settings.stream, durable_name(self._settings.consumer, shard.number)
         async with self._connected(durable) as client:
             filters = self._filters(client)
             yield Source(

@@ -6,6 +6,7 @@ ProjectorError
 │   ├── BrokerUnavailableError
 │   ├── CheckpointMovedError
 │   ├── RowsChangedError
+│   ├── ShardsChangedError
 │   ├── DeliveryInterruptedError
 │   │   ├── ConsumerPausedError
 │   │   └── MessagesSkippedError
@@ -31,6 +32,8 @@ ProjectorError
     ├── DamagedRowError
     ├── StreamTrimmedError
     ├── RebuildRunningError
+    ├── ProjectorRunningError
+    ├── WorkerFailedError
     ├── NoDeadLetterError
     ├── NoEndpointError
     ├── MomentUnknownError
@@ -86,6 +89,15 @@ class RowsChangedError(TransientError):
     def __init__(self, *, generation: int) -> None:
         super().__init__("a rebuild or a retry has changed rows; they are reloaded")
         self.generation = generation
+
+
+class ShardsChangedError(TransientError):
+    """The projection has another number of shards than when this projector last looked."""
+
+    def __init__(self, *, expected: int, found: int) -> None:
+        super().__init__(f"the projection has {found} shards, and not {expected}")
+        self.expected = expected
+        self.found = found
 
 
 class DeliveryInterruptedError(TransientError):
@@ -310,6 +322,25 @@ class RebuildRunningError(FatalError):
             "pg_terminate_backend with the number of its backend process"
         )
         self.who = who
+
+
+class ProjectorRunningError(FatalError):
+    """A projector runs, and what was asked for has to wait for its end."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__(
+            f"the endpoints cannot be divided anew while a projector runs: {who}; "
+            "stop every daemon of this database, and run `projector init` again"
+        )
+        self.who = who
+
+
+class WorkerFailedError(FatalError):
+    """A worker process ended with an error, or dies each time soon after its start."""
+
+    def __init__(self, worker: int, ending: str) -> None:
+        super().__init__(f"worker {worker} {ending}; the others were stopped: correct the cause, and start again")
+        self.worker = worker
 
 
 class NoDeadLetterError(FatalError):

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 from projector.app.observers import Observer, Observers
 from projector.composition import Composition
+from projector.errors import ShardsChangedError
 from projector.monitoring.liveness import HEARTBEAT_PERIOD_S
 from projector.monitoring.sampler import SAMPLE_PERIOD_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from datetime import datetime
     from types import TracebackType
 
+    from projector.app.crew import Crew
     from projector.app.dead_letters import Retried
     from projector.app.explanation import Explanation
     from projector.app.rebuild import Progress, Report
     from projector.app.status import Status
     from projector.app.supervisor import Supervisor
     from projector.app.waiting import Waited
+    from projector.app.worker import Worker
     from projector.doctor.examination import Examination
     from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
     from projector.domain.messages import Selection
@@ -70,7 +73,7 @@ class Projector:
         """The stream that stores the published changes, once `init` has run; None if there are none."""
         self._observers = tuple(observers)
         self._stopped = False
-        self._supervisor: Supervisor | None = None
+        self._running: Supervisor | Worker | Crew | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -88,10 +91,17 @@ class Projector:
         """The rules that this projector folds by."""
         return self._parts.rules
 
-    async def init(self) -> bool:
+    async def init(self, *, shards: int | None = None) -> bool:
         """Migrate the database, and create the stream if it is missing; return whether it was created.
 
         If changes are published, a stream for them is created as well, unless there is one.
+
+        Args:
+            shards: divide the endpoints into so many shards, if there is another number of them.
+
+        Raises:
+            ProjectorRunningError: the number of shards cannot change while a projector runs.
+            EventsLostError: a shard has not folded events that have left the stream.
         """
         from projector.storage import migrate
         from projector.stream.provision import create_changes_stream, create_stream
@@ -102,7 +112,23 @@ class Projector:
             self.changes_stream = await create_changes_stream(
                 self._parts.broker, self._publish, events=self._stream, keep=self._retention
             )
+        if shards is not None:
+            await self._divide(shards)
         return created
+
+    async def _divide(self, shards: int) -> None:
+        """Change the number of shards, unless it is this one already."""
+        from projector.storage import division
+        from projector.stream.consumers import durable_name
+        from projector.stream.provision import delete_consumers
+
+        before = await division.count(self._database_url)
+        if before == shards:
+            return
+        async with division.opened(self._database_url, shards) as known:
+            await self._parts.division().run(known, shards)
+        superfluous = [durable_name(self._consumer, number) for number in range(shards, before)]
+        await delete_consumers(self._parts.broker, self._stream, superfluous)
 
     async def run(self, *, until_caught_up: bool = False, accept_gap: bool = False) -> None:
         """Follow the stream and keep `endpoint_state` up to date, until `stop` is called.
@@ -115,6 +141,25 @@ class Projector:
             FatalError: continuing would be wrong or pointless.
             RuntimeError: this projector is running already.
         """
+        await self._run(partial(self._follow, accept_gap=accept_gap, until_caught_up=until_caught_up))
+
+    async def run_crew(self, crew: Crew) -> None:
+        """Keep worker processes running, and monitor them, until `stop` is called or they end.
+
+        Raises:
+            WorkerFailedError: one ended with an error, or dies each time soon after its start.
+            RuntimeError: this projector is running already.
+        """
+
+        async def run(observer: Observer) -> None:
+            self._running = crew
+            if not self._stopped:
+                await crew.run(observer)
+
+        await self._run(run)
+
+    async def _run(self, work: Callable[[Observer], Awaitable[None]]) -> None:
+        """Monitor the work of a daemon until it ends."""
         if not self._idle.is_set():
             raise RuntimeError("this projector is running already")
         self._idle.clear()
@@ -125,21 +170,29 @@ class Projector:
                 sample_period_s=self._sample_period_s,
             )
             async with monitor or nullcontext():
-                observers = (*self._observers, *(monitor.observers if monitor else ()))
-                self._supervisor = self._parts.supervisor(
-                    Observers(observers), accept_gap=accept_gap, until_caught_up=until_caught_up
-                )
-                if not self._stopped:
-                    await self._supervisor.run()
+                await work(Observers((*self._observers, *(monitor.observers if monitor else ()))))
         finally:
-            self._supervisor = None
+            self._running = None
             self._idle.set()
+
+    async def _follow(self, observer: Observer, *, accept_gap: bool, until_caught_up: bool) -> None:
+        """Keep all endpoints, or as a worker those of some shards, as the database says."""
+        supervise = partial(self._parts.supervisor, observer)
+        start: Callable[..., Supervisor | Worker] = supervise
+        while not self._stopped:
+            self._running = following = start(accept_gap=accept_gap, until_caught_up=until_caught_up)
+            try:
+                await following.run()
+            except ShardsChangedError as error:
+                start = supervise if error.found == 1 else partial(self._parts.worker, observer, shards=error.found)
+            else:
+                return
 
     def stop(self) -> None:
         """Make `run` finish the current batch and return; a stopped projector does not run again."""
         self._stopped = True
-        if self._supervisor is not None:
-            self._supervisor.stop()
+        if self._running is not None:
+            self._running.stop()
 
     async def rebuild(self, *, accept_trimmed: bool = False, progress: Progress | None = None) -> Report:
         """Replay the stream, and change the rows of `endpoint_state` that differ from what it implies.

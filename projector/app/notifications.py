@@ -7,6 +7,7 @@ from typing import TypeAlias
 from projector.app.projection import Outcome
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Message
+from projector.domain.shards import WHOLE, Shard
 from projector.errors import TransientError
 
 
@@ -17,14 +18,38 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandingBy:
-    """Another projector leads; this one waits to take over."""
+    """Other projectors lead; this one waits to take over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Active:
-    """This projector leads, and folds from the checkpoint."""
+    """This projector leads a shard, and folds from the checkpoint."""
 
     checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """This projector does not lead one of several shards any more."""
+
+    shard: Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDied:
+    """One of the worker processes has ended unasked; another one is started in its place."""
+
+    worker: int
+    """Its number, from 1."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TooManyWorkers:
+    """There are fewer shards than worker processes: some of them only stand by."""
+
+    workers: int
+    shards: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +71,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp:
-    """Every message in the stream is folded."""
+    """Every message in the stream is folded, as far as it concerns the shard of the checkpoint."""
 
     checkpoint: Checkpoint
 
@@ -56,6 +81,7 @@ class Retrying:
     """A transient error ended the session; the daemon starts a new one."""
 
     error: TransientError
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +140,9 @@ Notification: TypeAlias = (
     Heartbeat
     | StandingBy
     | Active
+    | Released
+    | WorkerDied
+    | TooManyWorkers
     | Received
     | Committed
     | CaughtUp

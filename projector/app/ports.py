@@ -28,6 +28,10 @@ class Decoder(Protocol):
         """
         ...
 
+    def glance(self, message: Message) -> bytes | None:
+        """Return the id of the only endpoint that a message can name, in UTF-8; None if that takes decoding it."""
+        ...
+
     def may_name(self, message: Message, endpoint_id: bytes) -> bool:
         """Return whether a message may name an endpoint, given its id in UTF-8; this is cheaper than decoding it."""
         ...
@@ -199,16 +203,16 @@ class FinalTransaction(Protocol):
         """Transactions on the staging tables, which are savepoints of this one."""
         ...
 
-    async def hold(self) -> Checkpoint | None:
-        """Lock the live checkpoint, so that no daemon folds, and return it."""
+    async def hold(self) -> list[Checkpoint]:
+        """Lock the live checkpoints, so that no daemon folds, and return them in the order of the shards."""
         ...
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         """Compare the live table with what the stream implies."""
         ...
 
-    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
-        """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
+    async def apply(self, after: Sequence[Checkpoint], retried: Collection[int]) -> None:
+        """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoints."""
         ...
 
 
@@ -221,11 +225,11 @@ class Staging(Rows, Protocol):
         ...
 
     async def lead(self) -> bool:
-        """Become the leader unless a daemon leads; return whether it did."""
+        """Become the leader of every shard unless a daemon leads one; return whether it did."""
         ...
 
-    async def checkpoint(self) -> Checkpoint | None:
-        """Return the live checkpoint."""
+    async def checkpoints(self) -> list[Checkpoint]:
+        """Return the live checkpoints, in the order of the shards; none if nothing was ever folded."""
         ...
 
     async def parked(self, stream: str) -> set[tuple[int, int]]:

@@ -6,25 +6,23 @@ The daemon, a rebuild and a retry differ only in where messages come from and in
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
+from projector.app.decoding import chunks, decode, narrowed
 from projector.app.ports import Decoder, Rows, Transactions, UnitOfWork
 from projector.app.stages import Seconds, added, timed
 from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.endpoint import TOUCHED_FACETS, Change, Endpoint, FacetSet, fold
 from projector.domain.events import Event
 from projector.domain.facets import Verdict
-from projector.domain.messages import DeadLetter, Delivery, Message, Skipped
+from projector.domain.messages import DeadLetter, Delivery, Message
+from projector.domain.shards import Shard, Share
 from projector.errors import DatabaseRefusedError, PoisonError, RowsChangedError
-
-T = TypeVar("T")
 
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
-_YIELD_EVERY = 100
-"""Yield to the event loop after this many messages or events, so that Postgres never waits long for a statement."""
 
 Verdicts = Mapping[tuple[type[Any], Verdict], int]
 """Number of events by type and verdict."""
@@ -56,12 +54,7 @@ class Batch:
     @property
     def needed(self) -> dict[str, FacetSet]:
         """The endpoints that the events name, and the facets of each that they may change."""
-        needed: dict[str, FacetSet] = {}
-        for event in self.events:
-            facets = TOUCHED_FACETS[type(event)]
-            for endpoint_id in event.endpoint_ids:
-                needed[endpoint_id] = needed.get(endpoint_id, 0) | facets
-        return needed
+        return _needed(self.events)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +108,23 @@ class Outcome:
 class Projection:
     """Folds batches from a checkpoint on, each in one transaction that moves the checkpoint."""
 
-    def __init__(
-        self, decoder: Decoder, transactions: Transactions, checkpoint: Checkpoint, *, logs_changes: bool = False
+    def __init__(  # noqa: PLR0913 - each is a part
+        self,
+        decoder: Decoder,
+        transactions: Transactions,
+        checkpoint: Checkpoint,
+        *,
+        share: Share | None = None,
+        shards: int = 1,
+        logs_changes: bool = False,
     ) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint; without a share, everything is folded.
+
+        `shards` is how many shards the endpoints that are folded here belong to.
+        """
         self._decoder = decoder
+        self._share = share
+        self._shards = shards
         self._transactions = transactions
         self._logs_changes = logs_changes
         self.checkpoint = checkpoint
@@ -133,29 +138,15 @@ class Projection:
 
         `delivery` is what to acknowledge; `seconds` holds the durations of earlier stages.
         """
-        events: list[Event] = []
-        dead_letters: list[DeadLetter] = []
-        skipped: Counter[str] = Counter()
-        decode, decoding = self._decoder.decode, Seconds()
+        decoding = Seconds()
         with timed(decoding, "decode"):
-            for chunk in _chunks(messages):
-                for message in chunk:
-                    try:
-                        decoded = decode(message)
-                    except PoisonError as error:
-                        dead_letters.append(DeadLetter(message, error.reason, error.detail))
-                        continue
-                    if isinstance(decoded, Skipped):
-                        skipped[decoded.type] += 1
-                    else:
-                        events += decoded
-                await asyncio.sleep(0)
+            decoded = await decode(self._decoder, messages, self._share)
         return Batch(
             position=messages[-1].position,
             messages=messages,
-            events=events,
-            dead_letters=dead_letters,
-            skipped=skipped,
+            events=decoded.events,
+            dead_letters=decoded.dead_letters,
+            skipped=decoded.skipped,
             delivery=delivery,
             seconds=added(seconds or {}, decoding),
         )
@@ -228,7 +219,7 @@ class Projection:
         changes: list[Change] = []
         folding = Seconds()
         with timed(folding, "fold"):
-            for chunk in _chunks(batch.events):
+            for chunk in chunks(batch.events):
                 verdicts += fold(chunk, endpoints, changes if self._logs_changes else None)
                 await asyncio.sleep(0)
         return FoldedBatch(
@@ -279,15 +270,49 @@ class Projection:
             async with self._transactions.transaction() as work:
                 await work.check(batch.needed)
             culprit = DeadLetter(batch.messages[0], error.reason, error.detail)
-            return await self._process(Batch(position=batch.position, messages=batch.messages, dead_letters=(culprit,)))
+            events = [] if self._shards == 1 else await self._accepted(batch.events)
+            alone = Batch(position=batch.position, messages=batch.messages, events=events, dead_letters=(culprit,))
+            return await self._process(alone)
         middle = len(batch.messages) // 2
         first = await self._process(await self.decode(batch.messages[:middle]))
         return first + await self._process(await self.decode(batch.messages[middle:]))
 
+    async def _accepted(self, events: Sequence[Event]) -> list[Event]:
+        """Return the events of a message about endpoints of the shards for which Postgres accepts them.
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _YIELD_EVERY):
-        yield items[start : start + _YIELD_EVERY]
+        Each shard that folds on its own parks such a message on its own, and so must they if they are folded together.
+        """
+        accepted: list[Event] = []
+        for number in range(self._shards):
+            ours = list(narrowed(events, Shard(number, self._shards)))
+            if ours and await self._would_be_accepted(ours):
+                accepted += ours
+        return accepted
+
+    async def _would_be_accepted(self, events: Sequence[Event]) -> bool:
+        try:
+            async with self._transactions.transaction() as work:
+                endpoints = await work.load(_needed(events))
+                fold(events, endpoints)
+                await work.save(endpoints)
+                raise _Undone  # noqa: TRY301 - this is how a transaction is rolled back
+        except PoisonError:
+            return False
+        except _Undone:
+            return True
+
+
+class _Undone(Exception):  # noqa: N818 - nothing is wrong
+    """Rolls a transaction back."""
+
+
+def _needed(events: Iterable[Event]) -> dict[str, FacetSet]:
+    needed: dict[str, FacetSet] = {}
+    for event in events:
+        facets = TOUCHED_FACETS[type(event)]
+        for endpoint_id in event.endpoint_ids:
+            needed[endpoint_id] = needed.get(endpoint_id, 0) | facets
+    return needed
 
 
 def _advanced(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:

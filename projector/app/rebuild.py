@@ -29,6 +29,7 @@ from projector.domain.differences import Differences
 from projector.domain.events import Event
 from projector.domain.messages import Message
 from projector.domain.rules import Rules
+from projector.domain.shards import Frontier
 from projector.domain.trimmed import Trimmed
 from projector.errors import DatabaseUnavailableError, HeldRowsRefusedError, OtherStreamError, StreamTrimmedError
 
@@ -92,6 +93,8 @@ class _Start:
     origin: Checkpoint
     leading: bool
     """Whether no daemon leads, so that the replay goes to the end of the stream."""
+    shards: int
+    """Of the live table."""
     parked: set[tuple[int, int]]
     """Position and stored time of the dead letters that the replay may resolve."""
 
@@ -168,18 +171,18 @@ class _Attempt:
 
     async def _begin(self) -> _Start:
         """Fetch the first messages, and decide where the replay starts."""
-        live = await self._staging.checkpoint()
+        live = await self._staging.checkpoints()
         leading = self._options.apply and await self._staging.lead()
-        if live is not None and live.stream != self._options.stream and not leading:
-            raise OtherStreamError(found=live.stream, wanted=self._options.stream)
+        if live and live[0].stream != self._options.stream and not leading:
+            raise OtherStreamError(found=live[0].stream, wanted=self._options.stream)
         await self._messages.begin((await self._source.view.state()).first - 1)
         state = await self._source.view.state()
         if state.first > state.began or state.deleted:
             # In another stream, or in an earlier one of the same name, positions mean something else.
             known = (
-                live is not None
-                and live.stream == self._options.stream
-                and await is_same_stream(self._source.view, state, live)
+                bool(live)
+                and live[0].stream == self._options.stream
+                and await is_same_stream(self._source.view, state, max(live, key=_position))
             )
             if not self._options.accept_trimmed:
                 raise StreamTrimmedError(
@@ -194,12 +197,12 @@ class _Attempt:
             position=state.first - 1,
         )
         parked = await self._staging.parked(self._options.stream)
-        return _Start(origin=origin, leading=leading, parked=parked)
+        return _Start(origin=origin, leading=leading, shards=max(len(live), 1), parked=parked)
 
     async def _replay(self, start: _Start, cache: WriteBehindCache | None) -> Checkpoint:
         """Fold until little is left of what the live table has folded; return how far that is."""
         rows = cache or self._staging
-        projection = Projection(self._decoder, rows, start.origin)
+        projection = Projection(self._decoder, rows, start.origin, shards=start.shards)
         while True:
             before = self._notes.replayed
             await self._fold_through(await self._target(start), start, projection, rows)
@@ -211,7 +214,7 @@ class _Attempt:
 
     async def _catch_up(self, start: _Start, replayed: Checkpoint) -> Checkpoint:
         """Fold what the daemon folded in the meantime; return how far that is."""
-        projection = Projection(self._decoder, self._staging, replayed)
+        projection = Projection(self._decoder, self._staging, replayed, shards=start.shards)
         await self._fold_through(await self._target(start), start, projection, self._staging)
         return projection.checkpoint
 
@@ -235,15 +238,17 @@ class _Attempt:
         try:
             async with self._staging.finish() as final:
                 live = await final.hold()
-                projection = Projection(self._decoder, final.savepoints, caught_up)
-                target = await self._stream_end() if start.leading else _position(live)
+                frontier = None if start.leading else _frontier(live, start.origin)
+                projection = Projection(self._decoder, final.savepoints, caught_up, share=frontier, shards=start.shards)
+                target = await self._stream_end() if start.leading else max(map(_position, live), default=0)
                 async for batch in self._batches(projection, target, start):
                     folded += batch.messages
                     await projection.process(batch)
                 reached = projection.checkpoint
                 differences = await final.differences(show=self._options.show, endpoint_id=self._options.endpoint_id)
                 if self._options.apply:
-                    after = _checkpoint_after(reached, live, leading=start.leading, changed=not differences.clean)
+                    changed = not differences.clean
+                    after = [_after(one, reached, start, changed=changed) for one in live] or [reached]
                     await final.apply(after, self._notes.retried)
         except DatabaseUnavailableError:
             self._notes = noted
@@ -257,8 +262,10 @@ class _Attempt:
         )
 
     async def _target(self, start: _Start) -> int:
-        """Return how far to replay: to where the live table is, or to the end of the stream if no daemon folds."""
-        return await self._stream_end() if start.leading else _position(await self._staging.checkpoint())
+        """Return how far to replay: to where every shard of the live table is, or to the end if no daemon folds."""
+        if start.leading:
+            return await self._stream_end()
+        return min(map(_position, await self._staging.checkpoints()), default=0)
 
     async def _stream_end(self) -> int:
         return (await self._source.view.state()).last
@@ -290,18 +297,27 @@ class _Attempt:
             ]
 
 
-def _position(checkpoint: Checkpoint | None) -> int:
-    return 0 if checkpoint is None else checkpoint.position
+def _position(checkpoint: Checkpoint) -> int:
+    return checkpoint.position
 
 
-def _checkpoint_after(folded: Checkpoint, live: Checkpoint | None, *, leading: bool, changed: bool) -> Checkpoint:
-    """Return the checkpoint to leave behind.
+def _frontier(live: Sequence[Checkpoint], origin: Checkpoint) -> Frontier | None:
+    """Return how far each shard of the live table is; None if there are not several."""
+    if len(live) < 2:  # noqa: PLR2004 - several
+        return None
+    return Frontier(tuple(max(checkpoint.position, origin.position) for checkpoint in live))
+
+
+def _after(live: Checkpoint, folded: Checkpoint, start: _Start, *, changed: bool) -> Checkpoint:
+    """Return the checkpoint of a shard to leave behind.
 
     While a daemon leads its position stays: that is where the table was compared.
     """
-    if live is None:
-        return folded
-    after = replace(folded, generation=live.generation + changed)
-    if leading or live.position < folded.position:
+    after = replace(folded, shard=live.shard, generation=live.generation + changed)
+    if live.shard.number:
+        after = replace(after, skipped={})  # they are counted in the first shard
+    if start.leading or folded.position == start.origin.position > live.position:
         return after
+    if live.position < start.origin.position:
+        return replace(after, position=start.origin.position, anchor=None)
     return replace(after, position=live.position, anchor=live.anchor)

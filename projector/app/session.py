@@ -20,6 +20,7 @@ from projector.app.trust import check_stream
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import Delivery
 from projector.domain.rules import Rules
+from projector.domain.shards import WHOLE, Shard
 from projector.errors import EventsLostError, OtherStreamError
 
 _BACKLOG = 10_000
@@ -32,6 +33,8 @@ class LiveOptions:
 
     rules: Rules
     stream: str
+    shard: Shard = WHOLE
+    """Which endpoints to fold."""
     linger_s: float
     """How long a batch waits for more messages after its first."""
     accept_gap: bool = False
@@ -89,7 +92,11 @@ class Session:
         known = await self._store.checkpoint()
         checkpoint = await (self._new_checkpoint() if known is None else self._verified(known))
         projection = self._projection = Projection(
-            self._decoder, self._store, checkpoint, logs_changes=self._store.logs_changes
+            self._decoder,
+            self._store,
+            checkpoint,
+            share=None if self._options.shard == WHOLE else self._options.shard,
+            logs_changes=self._store.logs_changes,
         )
         gap = await self._reader.seek(checkpoint.position)
         if known is None:
@@ -109,7 +116,12 @@ class Session:
     async def _new_checkpoint(self) -> Checkpoint:
         """Return a checkpoint for tables into which nothing was ever folded."""
         state = await self._source.view.state()
-        return Checkpoint(stream=self._options.stream, stream_created_at=state.created_at, rules=self._options.rules)
+        return Checkpoint(
+            stream=self._options.stream,
+            stream_created_at=state.created_at,
+            rules=self._options.rules,
+            shard=self._options.shard,
+        )
 
     async def _verified(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return a checkpoint whose rules and stream are those of this session."""

@@ -1,6 +1,6 @@
 """The status of the projection, combined from the database and the stream."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import time
@@ -34,6 +34,7 @@ class Status:
     stream_first_seq: int
     stream_last_seq: int
     checkpoint_seq: int
+    """Position through which every shard has folded."""
     lag_messages: int
     lag_seconds: float
     """Age of the oldest message that is not folded; 0 if there is none."""
@@ -45,6 +46,8 @@ class Status:
     skipped: Mapping[str, int]
     changes_since: datetime | None
     """Since when every change is in the log; None: changes are not recorded."""
+    shards: Sequence[Mapping[str, Any]]
+    """The progress of each shard; none if nothing was ever folded."""
     publish: Mapping[str, Any] | None
     """How far the changes are published; None: PROJECTOR_PUBLISH is off."""
     projection_version: int
@@ -73,6 +76,7 @@ async def status(
         dead_letters_by_reason=summary.dead_letters,
         skipped=summary.skipped,
         changes_since=summary.changes_since,
+        shards=[shard._asdict() for shard in summary.shards],
         publish=summary.publish and summary.publish._asdict(),
         projection_version=rules_version if summary.rules_version is None else summary.rules_version,
         active=summary.active,

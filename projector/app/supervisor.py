@@ -18,6 +18,7 @@ from projector.errors import (
     DatabaseLoginError,
     FatalError,
     LoginRefusedAgainError,
+    ShardsChangedError,
     TransientError,
 )
 
@@ -69,6 +70,7 @@ class Supervisor:
 
         Raises:
             FatalError: continuing would be wrong or pointless.
+            ShardsChangedError: the endpoints are divided in another way now.
         """
         if self._stopping:
             return
@@ -99,10 +101,12 @@ class Supervisor:
         self._session = None
         try:
             await self._attempt()
+        except ShardsChangedError:
+            raise
         except TransientError as error:
             if self._stopping:
                 return True  # the transaction was rolled back; the next start folds the batch
-            self._observer.notify(Retrying(error=error))
+            self._observer.notify(Retrying(error=error, shard=self._options.shard))
             return False
         return True
 

@@ -22,14 +22,18 @@ from projector.app.notifications import (
     NotListening,
     PublishingFailed,
     PublishingResumed,
+    Released,
     Retrying,
     StandingBy,
     StreamRecognized,
+    TooManyWorkers,
+    WorkerDied,
 )
 from projector.app.observers import Observer
 from projector.app.projection import Outcome
 from projector.domain.revision_hint import hinted_revision
 from projector.domain.rules import Rules
+from projector.domain.shards import Shard
 from projector.errors import FatalError, TransientError, one_line
 from projector.settings import Settings
 from projector.settings.urls import masked
@@ -75,8 +79,9 @@ def configure(*, verbose: bool) -> None:
 class DaemonLog(Observer):
     """Logs the daemon's notifications."""
 
-    def __init__(self) -> None:
-        """Log nothing yet."""
+    def __init__(self, **fields: object) -> None:
+        """Log nothing yet; the fields are part of every line."""
+        self._log = structlog.stdlib.get_logger("projector").bind(**fields) if fields else log
         self._behind_since: float | None = -inf
         self._failure = ""
         self._failure_due = 0.0
@@ -84,7 +89,7 @@ class DaemonLog(Observer):
 
     def starting(self, settings: Settings, rules: Rules) -> None:
         """Log the settings, without secrets."""
-        log.info(
+        self._log.info(
             "starting",
             version=__version__,
             stream=settings.stream,
@@ -103,59 +108,78 @@ class DaemonLog(Observer):
         """Log a notification if it reports something new."""
         match notification:
             case StandingBy():
-                log.info("standing by", reason="another projector is active on this database")
+                self._log.info("standing by", reason="another projector is active on this database")
             case Active(checkpoint=checkpoint):
                 self._behind_since = -inf
                 self._failure = ""
-                log.info("active", stream=checkpoint.stream, checkpoint=checkpoint.position)
+                place = {"stream": checkpoint.stream, "checkpoint": checkpoint.position}
+                self._log.info("active", **place, **_of(checkpoint.shard))
             case Committed():
                 self._committed(notification)
             case CaughtUp(checkpoint=checkpoint):
                 if self._behind_since is not None and monotonic() - self._behind_since > _BRIEFLY_S:
-                    log.info("caught up", checkpoint=checkpoint.position)
+                    self._log.info("caught up", checkpoint=checkpoint.position, **_of(checkpoint.shard))
                 self._behind_since = None
             case StreamRecognized(checkpoint=checkpoint, created_before=before):
-                log.warning(
+                self._log.warning(
                     "stream recognized",
                     stream=checkpoint.stream,
                     created=_iso(checkpoint.stream_created_at),
                     created_before=_iso(before),
                     reason="NATS has changed its creation time; the message at the checkpoint is the one folded there",
                 )
-            case Retrying(error=error):
-                self._retrying(error)
-            case Listening(url=url):
-                log.info("listening", http=url)
-            case NotListening(reason=reason):
-                log.warning("not listening", reason=reason, then="the daemon keeps folding and retries")
+            case Retrying(error=error, shard=shard):
+                self._retrying(error, shard)
             case _:
+                self._workers(notification)
+                self._serving(notification)
                 self._publishing(notification)
+
+    def _workers(self, notification: Notification) -> None:
+        match notification:
+            case Released(shard=shard):
+                self._log.info("released", **_of(shard))
+            case WorkerDied(worker=worker, reason=reason):
+                self._log.error("worker died", worker=worker, reason=reason, then="another one is started")
+            case TooManyWorkers(workers=workers, shards=shards):
+                self._log.warning(
+                    "too many workers",
+                    reason=f"{shards} of {workers} workers can lead, since there is no other shard",
+                    then=f"stop every daemon, and run `projector init --shards {workers}`; or start fewer workers",
+                )
+
+    def _serving(self, notification: Notification) -> None:
+        match notification:
+            case Listening(url=url):
+                self._log.info("listening", http=url)
+            case NotListening(reason=reason):
+                self._log.warning("not listening", reason=reason, then="the daemon keeps folding and retries")
 
     def _publishing(self, notification: Notification) -> None:
         match notification:
             case PublishingFailed(error=error):
                 then = "the daemon keeps folding, and publishes later what it could not"
-                log.warning("not publishing", error=type(error).__name__, reason=one_line(error), then=then)
+                self._log.warning("not publishing", error=type(error).__name__, reason=one_line(error), then=then)
             case PublishingResumed():
-                log.info("publishing")
+                self._log.info("publishing")
             case ChangesLost(commits=commits):
-                log.error(
+                self._log.error(
                     "changes lost",
                     commits=commits,
                     reason="they left the log before they were published; keep it for longer (PROJECTOR_CHANGES)",
                 )
 
     def _committed(self, batch: Committed) -> None:
-        log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)
+        self._log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)
         if batch.pending and self._behind_since is None:
             self._behind_since = monotonic()
         parked = batch.outcome.dead_letters
         for message, reason, detail in parked[:_PARKED_NAMED]:
-            log.warning("parked", position=message.position, reason=reason, detail=detail)
+            self._log.warning("parked", position=message.position, reason=reason, detail=detail)
         if more := len(parked[_PARKED_NAMED:]):
-            log.warning("parked", more=more, see="projector dead-letters list")
+            self._log.warning("parked", more=more, see="projector dead-letters list")
         if revision := self._other_revisions.recognized(batch.outcome):
-            log.warning(
+            self._log.warning(
                 "other revision",
                 reason=f"the messages are malformed, but decode as events of revision {revision}",
                 revision=batch.checkpoint.rules.revision,
@@ -163,11 +187,11 @@ class DaemonLog(Observer):
                 "and run `projector rebuild`",
             )
 
-    def _retrying(self, error: TransientError) -> None:
+    def _retrying(self, error: TransientError, shard: Shard) -> None:
         """Log the failure; repeat the same one at most once a minute."""
         if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
             self._failure, self._failure_due = reason, monotonic() + _REPEAT_AFTER_S
-            log.warning("retrying", error=type(error).__name__, reason=reason)
+            self._log.warning("retrying", error=type(error).__name__, reason=reason, **_of(shard))
 
     @contextmanager
     def errors_logged(self) -> Iterator[None]:
@@ -178,16 +202,16 @@ class DaemonLog(Observer):
             self.stopped(str(error))
             raise
         except Exception as error:
-            log.error("broken", error=type(error).__name__, reason=one_line(error), exc_info=error)  # noqa: TRY400
+            self._log.error("broken", error=type(error).__name__, reason=one_line(error), exc_info=error)
             raise
 
     def stopping(self, reason: str) -> None:
         """Log why the daemon is about to end, once the current batch is finished."""
-        log.info("stopping", reason=reason)
+        self._log.info("stopping", reason=reason)
 
     def stopped(self, reason: str) -> None:
         """Log why the daemon ended."""
-        log.info("stopped", reason=reason)
+        self._log.info("stopped", reason=reason)
 
 
 class _OtherRevisions:
@@ -208,6 +232,11 @@ class _OtherRevisions:
         revision = next((name for name, count in self._hints.items() if count >= _ENOUGH_OF_ANOTHER_REVISION), None)
         self._said = revision is not None
         return revision
+
+
+def _of(shard: Shard) -> dict[str, int]:
+    """Return the field that names a shard, if there are several."""
+    return {} if shard.of == 1 else {"shard": shard.number}
 
 
 def _iso(unix_ms: int) -> str:

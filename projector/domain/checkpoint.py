@@ -6,6 +6,7 @@ from hashlib import sha256
 
 from projector.domain.messages import Message
 from projector.domain.rules import Rules
+from projector.domain.shards import WHOLE, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Checkpoint:
     stream_created_at: int
     """Unix ms."""
     rules: Rules
+    shard: Shard = WHOLE
     position: int = 0
     anchor: Anchor | None = None
     """None if there is no folded message at the position: at the beginning, and after an accepted gap."""

@@ -27,11 +27,26 @@ class FeedState(NamedTuple):
     """Commits whose changes left the log before they were published, at most."""
 
 
+class ShardProgress(NamedTuple):
+    """The progress of one shard; its fields are the keys of each of `shards` in `projector status --json`."""
+
+    shard: int
+    checkpoint_seq: int
+    """Last position folded."""
+    lag_messages: int | None
+    """Messages not folded, as the leader last saw; None: there was no leader yet."""
+    last_commit_at: datetime
+    active: Mapping[str, Any] | None
+    """The leader, as in `Summary`."""
+
+
 class Summary(NamedTuple):
     """The progress of the projection, and its content."""
 
     position: int
-    """Last position folded; 0 if there is no checkpoint."""
+    """Position through which every shard has folded; 0 if there is no checkpoint."""
+    shards: Sequence[ShardProgress]
+    """Every shard; none if there is no checkpoint."""
     rules_version: int | None
     """Version of the rules that built the rows; None if there is no checkpoint."""
     skipped: Mapping[str, int]
@@ -39,13 +54,16 @@ class Summary(NamedTuple):
     dead_letters: Mapping[str, int]
     """Dead letters neither resolved nor discarded, by reason."""
     last_event_stored_at: datetime | None
-    """When the broker stored the last message folded."""
+    """When the broker stored the message at the position."""
     last_commit_at: datetime | None
-    """When the position last moved."""
+    """When a checkpoint last moved."""
     changes_since: datetime | None
     """Since when `endpoint_change` has every change; None: changes are not recorded."""
     active: Mapping[str, Any] | None
-    """The leader as Postgres sees it: application, backend process, address and since when; None: no leader."""
+    """The leader as Postgres sees it: application, backend process, address and since when; None: no leader.
+
+    Of several shards, that of the one furthest behind; None: one of them has no leader.
+    """
     rebuild: Mapping[str, Any] | None
     """The rebuild or verification in progress: its position, its target and since when."""
     publish: FeedState | None = None

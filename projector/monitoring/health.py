@@ -1,6 +1,7 @@
 """Judges whether the daemon is healthy and ready, and lists its problems."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from projector.monitoring.history import History
 from projector.monitoring.liveness import Liveness
@@ -45,6 +46,12 @@ class Health:
             return Condition(met=False, reason=": ".join(filter(None, (f"The daemon is {doing.state}", doing.reason))))
         if not self._sampler.fresh:
             return Condition(met=False, reason=f"The lag is unknown: {self._sampler.error or 'there is no sample yet'}")
+        return self._fresh()
+
+    def _fresh(self) -> Condition:
+        """Return whether every shard is led, and follows the stream closely."""
+        if self._leaderless is not None:
+            return Condition(met=False, reason=self._leaderless)
         lag_s = self._lag_s
         if lag_s > self._ready_lag_s:
             return Condition(met=False, reason=f"Lag is {lag_s:.0f} s, more than {self._ready_lag_s:g} s")
@@ -59,7 +66,7 @@ class Health:
         if self._sampler.latest is not None:
             status = self._sampler.latest.status
             if status.active is None:
-                found.append("No projector is active")
+                found.append(self._leaderless or "No projector is active")
             if status.dead_letters:
                 found.append(_count(status.dead_letters))
             if self.publish_error is not None:
@@ -72,6 +79,22 @@ class Health:
         latest = self._sampler.latest
         publish = None if latest is None else latest.status.publish
         return None if publish is None else publish["error"]
+
+    @property
+    def _leaderless(self) -> str | None:
+        """Which of several shards have no leader; None: each has one."""
+        shards = self._shards
+        free = [str(shard["shard"]) for shard in shards if shard["active"] is None]
+        if len(shards) < 2 or not free:  # noqa: PLR2004 - several
+            return None
+        which = f"Shard {free[0]} of {len(shards)} has" if len(free) == 1 else f"Shards {', '.join(free)} have"
+        return f"{which} no leader"
+
+    @property
+    def _shards(self) -> Sequence[Mapping[str, Any]]:
+        """The shards, as in the latest sample."""
+        latest = self._sampler.latest
+        return () if latest is None else latest.status.shards
 
     @property
     def _lag_s(self) -> float:

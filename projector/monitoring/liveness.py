@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Literal, TypeAlias
 
-from projector.app.notifications import Active, CaughtUp, Notification, Retrying, StandingBy
+from projector.app.notifications import Active, CaughtUp, Notification, Released, Retrying, StandingBy
 from projector.app.observers import Observer
+from projector.domain.shards import Shard
 
 HEARTBEAT_PERIOD_S = 10.0
 _PERIODS_MISSED = 2
@@ -35,6 +36,7 @@ class Liveness(Observer):
         """Count the start as the first heartbeat."""
         self.started_at = datetime.now(UTC)
         self.doing = Doing("starting")
+        self._by_shard: dict[int, Doing] = {}
         self._limit_s = _PERIODS_MISSED * period_s
         self._beat_at = monotonic()
 
@@ -52,14 +54,28 @@ class Liveness(Observer):
         """Note the time, and the daemon's state if it changed."""
         match notification:
             case StandingBy():
+                self._by_shard.clear()
                 self.doing = Doing("standby")
-            case Active():
-                self.doing = Doing("active", active_since=datetime.now(UTC))
-            case CaughtUp():
-                self.doing = Doing("active", active_since=self.doing.active_since, caught_up_at=datetime.now(UTC))
-            case Retrying(error=error):
-                self.doing = Doing("retrying", reason=str(error))
+            case Active(checkpoint=checkpoint):
+                self._note(checkpoint.shard, Doing("active", active_since=datetime.now(UTC)))
+            case CaughtUp(checkpoint=checkpoint):
+                since = self._by_shard.get(checkpoint.shard.number, self.doing).active_since
+                self._note(checkpoint.shard, Doing("active", active_since=since, caught_up_at=datetime.now(UTC)))
+            case Retrying(error=error, shard=shard):
+                self._note(shard, Doing("retrying", reason=str(error)))
+            case Released(shard=shard):
+                self._by_shard.pop(shard.number, None)
+                self._summarise()
         self._beat_at = monotonic()
+
+    def _note(self, shard: Shard, doing: Doing) -> None:
+        self._by_shard[shard.number] = doing
+        self._summarise()
+
+    def _summarise(self) -> None:
+        """Take what is worst of the shards that this daemon leads."""
+        if self._by_shard:
+            self.doing = max(self._by_shard.values(), key=lambda doing: doing.state == "retrying")
 
     def stop(self) -> None:
         """Expect no more heartbeats."""

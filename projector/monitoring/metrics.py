@@ -84,6 +84,8 @@ class Metrics(Observer):
         self._lag_messages = gauge("lag_messages", "Matching messages that are not folded yet")
         self._lag_seconds = gauge("lag_seconds", "Age of the oldest message that is not folded yet")
         self._checkpoint = gauge("checkpoint_position", "Position of the checkpoint")
+        self._shards = gauge("shards", "Shards of the projection")
+        self._shards_without_leader = gauge("shards_without_leader", "Shards that no projector leads")
         self._first = gauge("stream_first_position", "Position of the stream's oldest message")
         self._last = gauge("stream_last_position", "Position of the stream's newest message")
         self._dead_letters = gauge("dead_letters", "Dead letters neither resolved nor discarded", "reason")
@@ -190,6 +192,8 @@ class Metrics(Observer):
         self._lag_messages.set(status.lag_messages)
         self._lag_seconds.set(status.lag_seconds)
         self._checkpoint.set(status.checkpoint_seq)
+        self._shards.set(len(status.shards))
+        self._shards_without_leader.set(sum(shard["active"] is None for shard in status.shards))
         self._first.set(status.stream_first_seq)
         self._last.set(status.stream_last_seq)
         for reason in get_args(PoisonReason):

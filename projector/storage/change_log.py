@@ -10,7 +10,7 @@ from projector.domain.facets import Verdict
 from projector.domain.messages import Message
 from projector.domain.moments import time_text
 from projector.storage import version
-from projector.storage.checkpoints import PROJECTION, SHARD, Commit
+from projector.storage.checkpoints import PROJECTION, Commit
 from projector.storage.columns import FACET_COLUMNS, TIME, Row
 from projector.storage.connection import Connection
 from projector.storage.tables import endpoint_change
@@ -55,9 +55,9 @@ async def is_on(connection: Connection) -> bool:
     return bool(await connection.fetchval(_IS_ON))
 
 
-async def switch(connection: Connection, *, on: bool) -> None:
-    """Note that every commit from now on writes its changes, or that it does not."""
-    await connection.execute(_SWITCH, PROJECTION, SHARD, on)
+async def switch(connection: Connection, shard: int, *, on: bool) -> None:
+    """Note that every commit of a shard from now on writes its changes, or that it does not."""
+    await connection.execute(_SWITCH, PROJECTION, shard, on)
 
 
 async def write(
@@ -104,9 +104,7 @@ def _row(commit: Commit, change: Change, message: Message) -> Row:
         elif not after:
             before = after = None
     return (
-        SHARD,
-        commit.number,
-        commit.at,
+        *commit[:3],
         endpoint_id,
         _NAMES[index],
         _VERDICTS[verdict],

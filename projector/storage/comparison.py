@@ -33,7 +33,7 @@ _ADD_CANDIDATES = "INSERT INTO endpoint_candidate SELECT unnest($1::text[]) ON C
 BOTH = f"LEFT JOIN endpoint_state AS found USING (endpoint_id) LEFT JOIN {TABLE} AS implied USING (endpoint_id)"
 _FIND_DIFFERENCES = f"""
 CREATE TEMPORARY TABLE endpoint_difference ON COMMIT DROP AS
-SELECT endpoint_id,
+SELECT endpoint_id, 0 AS shard,
        CASE WHEN found.endpoint_id IS NULL THEN 'missing'
             WHEN implied.endpoint_id IS NULL THEN 'extra'
             ELSE 'different' END AS kind,

@@ -1,20 +1,42 @@
 """Writes what a rebuild corrects into the log of changes, from the rows that differ."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Column, DefaultClause
 
 from projector.domain.explanation import CORRECTED
+from projector.domain.shards import shard_of
 from projector.storage import change_log
-from projector.storage.checkpoints import SHARD, Commit
+from projector.storage.checkpoints import Commit
 from projector.storage.columns import FACET_COLUMNS, LAST_EVENT, FacetColumns
 from projector.storage.comparison import BOTH
 from projector.storage.connection import Connection
 
+_DIFFERENT = "SELECT endpoint_id FROM endpoint_difference"
+_DIVIDE = """
+UPDATE endpoint_difference AS difference SET shard = divided.shard
+FROM unnest($1::text[], $2::integer[]) AS divided (endpoint_id, shard)
+WHERE difference.endpoint_id = divided.endpoint_id
+"""
 
-async def log(connection: Connection, commit: Commit) -> None:
-    """Write the differences that `comparison.differences` found as corrections, before they are applied."""
-    written = [await connection.execute(statement, SHARD, *commit[:2]) for statement in _LOG]
-    if any(tag != "INSERT 0 0" for tag in written):
-        await change_log.notify(connection, commit)
+
+async def log(connection: Connection, commits: Sequence[Commit]) -> None:
+    """Write the differences that `comparison.differences` found as corrections, before they are applied.
+
+    `commits` are those of every shard.
+    """
+    if len(commits) > 1:
+        await _divide(connection, len(commits))
+    for commit in commits:
+        written = [await connection.execute(statement, *commit[:3]) for statement in _LOG]
+        if any(tag != "INSERT 0 0" for tag in written):
+            await change_log.notify(connection, commit)
+
+
+async def _divide(connection: Connection, shards: int) -> None:
+    """Note which shard each endpoint that differs belongs to."""
+    endpoint_ids = [row[0] for row in await connection.fetch(_DIFFERENT)]
+    await connection.execute(_DIVIDE, endpoint_ids, [shard_of(one, shards) for one in endpoint_ids])
 
 
 def _statement(facet: FacetColumns) -> str:
@@ -40,7 +62,8 @@ CROSS JOIN LATERAL (
     SELECT jsonb_object_agg(name, was), jsonb_object_agg(name, now)
     FROM (VALUES {columns}) AS visible (name, was, now) WHERE was IS DISTINCT FROM now
 ) AS changed (was, now)
-WHERE ({", ".join(f"found.{name}" for name in names)})
+WHERE shard = $1
+  AND ({", ".join(f"found.{name}" for name in names)})
       IS DISTINCT FROM ({", ".join(f"implied.{name}" for name in names)})
 """
 

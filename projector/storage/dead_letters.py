@@ -8,8 +8,10 @@ from projector.domain.checkpoint import Checkpoint
 from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.domain.endpoint import Change
 from projector.domain.messages import DeadLetter, Message, Selection
+from projector.domain.shards import shard_of
 from projector.errors import CheckpointMovedError, NoDeadLetterError
 from projector.storage import change_log, checkpoints, locks, statements, version
+from projector.storage.checkpoints import Commit
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.store import WRITER_SETTINGS
@@ -125,14 +127,18 @@ class _RetryUnitOfWork(UnitOfWork):
     def __init__(self, connection: Connection, *, logs_changes: bool) -> None:
         super().__init__(connection, logs_changes=logs_changes)
         self._parked_again = False
+        self._commits: list[Commit] = []
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Lock the live checkpoint, which does not move."""
-        found, self._commit = await checkpoints.hold(self._connection)
-        self._logs_changes |= self._commit.log_is_on
-        if found is None or found.stream != checkpoint.stream:
+        """Lock the live checkpoints, which do not move: the message may name endpoints of several shards."""
+        found, self._commits = await checkpoints.hold_all(self._connection)
+        self._logs_changes |= any(commit.log_is_on for commit in self._commits)
+        if not found or found[0].stream != checkpoint.stream:
             raise CheckpointMovedError(expected=checkpoint.position, found=None)
-        found.rules.check(checkpoint.rules)
+        for one in found:
+            one.rules.check(checkpoint.rules)
+            if one.position <= checkpoint.position:
+                raise CheckpointMovedError(expected=checkpoint.position + 1, found=one.position)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Count the attempt."""
@@ -141,11 +147,16 @@ class _RetryUnitOfWork(UnitOfWork):
 
     async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
         """Write what was done to each facet, if changes are logged."""
-        if self._logs_changes:
-            await change_log.write_retried(self._connection, await self._this_commit(), changes, messages)
+        if not self._logs_changes:
+            return
+        for commit in self._commits:
+            ours = [one for one in changes if shard_of(one.endpoint_id, len(self._commits)) == commit.shard]
+            if ours:
+                await change_log.write_retried(self._connection, commit, ours, messages)
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Resolve the dead letter unless it was parked again."""
         if not self._parked_again:
             await self._connection.execute(_RESOLVE, before.stream, after.position)
-            await checkpoints.count_change(self._connection, await self._this_commit(), logged=self._logs_changes)
+            for commit in self._commits:
+                await checkpoints.count_change(self._connection, commit, logged=self._logs_changes)

@@ -11,7 +11,7 @@ from projector.domain.summary import FeedState
 from projector.errors import FeedMovedError
 from projector.storage import version
 from projector.storage.change_log import CHANNEL
-from projector.storage.checkpoints import PROJECTION, SHARD
+from projector.storage.checkpoints import PROJECTION
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.wire import set_codecs
@@ -31,6 +31,8 @@ _SETTINGS: Mapping[str, str] = {
     "statement_timeout": "5min",
 }
 _COMMAND_TIMEOUT_S = 310.0
+_SHARD = 0
+"""Only the changes of a projection with one shard are published: several logs have no common order."""
 _PAGE = 1000
 _MARGIN_MS = 3_600_000
 """Partitions are read from a little earlier on, in case a clock has stepped back."""
@@ -104,14 +106,14 @@ WHERE projection = $1 AND shard = $2
 
 async def begin(connection: Connection, prefix: str) -> None:
     """Write the first cursor, at the end of the log, unless there is one or nothing was ever folded."""
-    await connection.execute(_BEGIN, PROJECTION, SHARD, prefix)
+    await connection.execute(_BEGIN, PROJECTION, _SHARD, prefix)
 
 
 async def state(connection: Connection, prefix: str | None) -> FeedState | None:
     """Return how far the changes are published under a prefix; None if they are not to be."""
     if prefix is None:
         return None
-    row = await connection.fetchrow(_STATE, PROJECTION, SHARD)
+    row = await connection.fetchrow(_STATE, PROJECTION, _SHARD)
     return FeedState(prefix, *row) if row else FeedState(prefix)
 
 
@@ -148,7 +150,7 @@ class ChangeLog:
     async def cursor(self) -> FeedCursor | None:
         """Return the cursor; None if no leader that publishes has begun to fold."""
         with translated():
-            row = await self._connection.fetchrow(_CURSOR, PROJECTION, SHARD)
+            row = await self._connection.fetchrow(_CURSOR, PROJECTION, _SHARD)
         if row is None:
             return None
         commit_no, position, endpoint_id, facet, *others = row
@@ -158,14 +160,14 @@ class ChangeLog:
         """Move the cursor by compare-and-set; raises FeedMovedError."""
         values = (*_columns(before.place), *_columns(after.place), *after[1:])
         with translated():
-            moved = await self._connection.execute(_MOVE, PROJECTION, SHARD, *values)
+            moved = await self._connection.execute(_MOVE, PROJECTION, _SHARD, *values)
         if moved != "UPDATE 1":
             raise FeedMovedError("another projector has moved the cursor of the published changes")
 
     async def note(self, error: str | None) -> None:
         """Write why nothing is published, for users to read; None: it is."""
         with translated():
-            await self._connection.execute(_NOTE, PROJECTION, SHARD, error)
+            await self._connection.execute(_NOTE, PROJECTION, _SHARD, error)
 
     async def holds(self, change: ChangeId) -> bool:
         """Return whether the log has a change."""
@@ -185,7 +187,7 @@ class ChangeLog:
             if self._rest_after == place:
                 return await self._read_rest(cursor)
             await self._drop_rest()
-            head = await self._connection.fetchrow(_HEAD, PROJECTION, SHARD)
+            head = await self._connection.fetchrow(_HEAD, PROJECTION, _SHARD)
             commits, advanced_at, since = head or (0, 0, None)
             if commits <= place.commit_no and place.change is None:
                 # Days that were dropped meanwhile had nothing to publish.
@@ -193,7 +195,7 @@ class ChangeLog:
             # Every commit up to that of the checkpoint is visible by now.
             changes = _changes(await self._connection.fetch(f"{_ROWS} LIMIT {_PAGE}", *_following(cursor, commits)))
             # Asked after the rows: a day may be dropped between two queries.
-            since = await self._connection.fetchval(_SINCE, PROJECTION, SHARD)
+            since = await self._connection.fetchval(_SINCE, PROJECTION, _SHARD)
             if since is not None and since > cursor.committed_at:
                 if before := [change for change in changes if change.committed_at < since]:
                     return Page(before, before[-1].place, before[-1].committed_at)
@@ -212,9 +214,9 @@ class ChangeLog:
         Of the commits before, nothing is left to publish.
         """
         begun = cursor.place.commit_no + (cursor.place.change is None)
-        found = await self._connection.fetchrow(_FIRST, SHARD, since, begun, commits)
+        found = await self._connection.fetchrow(_FIRST, _SHARD, since, begun, commits)
         first, at = found or (commits + 1, max(advanced_at, since))
-        last = await self._connection.fetchval(_LAST, SHARD, cursor.committed_at - _MARGIN_MS, begun, first - 1)
+        last = await self._connection.fetchval(_LAST, _SHARD, cursor.committed_at - _MARGIN_MS, begun, first - 1)
         lost = first - (begun if last is None else last + 1)
         return Page((), Place(first - 1), at, lost_commits=lost) if lost else None
 
@@ -265,4 +267,4 @@ def _following(cursor: FeedCursor, last_commit: int) -> tuple[int, int, int, int
     """Return the arguments of `_ROWS`."""
     commit_no, change = cursor.place
     first, after = (commit_no + 1, (-1, "", "")) if change is None else (commit_no, change)
-    return (SHARD, cursor.committed_at - _MARGIN_MS, first, last_commit, *after)
+    return (_SHARD, cursor.committed_at - _MARGIN_MS, first, last_commit, *after)

@@ -1,16 +1,17 @@
 """Queries about the projection as a whole."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import asyncpg
 
-from projector.domain.summary import Census, Slice, Summary
+from projector.domain.summary import Census, ShardProgress, Slice, Summary
 from projector.errors import OtherStreamError
 from projector.storage import feed, locks, version
-from projector.storage.checkpoints import PROJECTION, SHARD
+from projector.storage.checkpoints import PROJECTION
 from projector.storage.connection import Connection, connect
 from projector.storage.failures import translated
 from projector.storage.wire import decode_json
@@ -25,10 +26,11 @@ _SETTINGS: Mapping[str, str] = {
 }
 _COMMAND_TIMEOUT_S = 4.0
 
-_CHECKPOINT = """
-SELECT stream, position, rules_version, skipped::text, anchor_stored_at, advanced_at, changes_since
-FROM projector_checkpoint WHERE projection = $1 AND shard = $2
+_CHECKPOINTS = """
+SELECT shard, stream, position, rules_version, skipped::text, anchor_stored_at, advanced_at, lag_messages
+FROM projector_checkpoint WHERE projection = $1 ORDER BY position, shard
 """
+_CHANGES_SINCE = "SELECT endpoint_change_since()"
 _PARKED = """
 SELECT reason, count(*) FROM dead_letter WHERE stream = $1 AND state = 'parked' GROUP BY reason ORDER BY reason
 """
@@ -90,10 +92,10 @@ class Probe:
             return await _summary(self._connection, self._stream, self._publish)
 
     async def position(self) -> int:
-        """Return the position of the checkpoint, or 0 if there is none."""
+        """Return the position through which every shard has folded, or 0 if there is no checkpoint."""
         with translated():
-            row = await _checkpoint(self._connection, self._stream)
-        return row["position"] if row else 0
+            rows = await _checkpoints(self._connection, self._stream)
+        return rows[0]["position"] if rows else 0
 
     async def latest_dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return the parked dead letters, the newest first."""
@@ -136,38 +138,49 @@ async def census(url: str) -> Census:
 
 
 async def _summary(connection: Connection, stream: str, publish: str | None) -> Summary:
-    checkpoint = await _checkpoint(connection, stream)
-    _, position, rules_version, skipped, stored_at, committed_at, changes_since = checkpoint or (
-        stream,
-        0,
-        None,
-        "{}",
-        None,
-        None,
-        None,
-    )
+    rows = await _checkpoints(connection, stream)
+    shards = [
+        ShardProgress(
+            shard=row["shard"],
+            checkpoint_seq=row["position"],
+            lag_messages=row["lag_messages"],
+            last_commit_at=row["advanced_at"],
+            active=await locks.holder(connection, locks.LEADER_LOCK, row["shard"]),
+        )
+        for row in rows
+    ]
+    leaders = [shard.active for shard in shards] or [await locks.holder(connection, locks.LEADER_LOCK)]
     # A retry of dead letters shares the lock of rebuilds.
     rebuild = await locks.holder(connection, locks.REBUILD_LOCK, exclusive=True)
     return Summary(
-        position=position,
-        rules_version=rules_version,
-        skipped=decode_json(skipped),
+        position=rows[0]["position"] if rows else 0,
+        shards=sorted(shards, key=lambda shard: shard.shard),
+        rules_version=rows[0]["rules_version"] if rows else None,
+        skipped=_sum(decode_json(row["skipped"]) for row in rows),
         dead_letters={row[0]: row[1] for row in await connection.fetch(_PARKED, stream)},
-        last_event_stored_at=stored_at,
-        last_commit_at=committed_at,
-        changes_since=changes_since,
+        last_event_stored_at=rows[0]["anchor_stored_at"] if rows else None,
+        last_commit_at=max((row["advanced_at"] for row in rows), default=None),
+        changes_since=await connection.fetchval(_CHANGES_SINCE),
         publish=await feed.state(connection, publish),
-        active=await locks.holder(connection, locks.LEADER_LOCK),
+        active=None if None in leaders else leaders[0],
         rebuild=rebuild and _progress(rebuild),
     )
 
 
-async def _checkpoint(connection: Connection, stream: str) -> asyncpg.Record | None:
-    """Return the row of the checkpoint, or None if nothing was ever folded; raises OtherStreamError."""
-    row = await connection.fetchrow(_CHECKPOINT, PROJECTION, SHARD)
-    if row is not None and row["stream"] != stream:
-        raise OtherStreamError(found=row["stream"], wanted=stream)
-    return row
+async def _checkpoints(connection: Connection, stream: str) -> Sequence[asyncpg.Record]:
+    """Return the rows of the checkpoint, the lowest position first; none if nothing was ever folded.
+
+    Raises:
+        OtherStreamError: they are of another stream.
+    """
+    rows: Sequence[asyncpg.Record] = await connection.fetch(_CHECKPOINTS, PROJECTION)
+    if rows and rows[0]["stream"] != stream:
+        raise OtherStreamError(found=rows[0]["stream"], wanted=stream)
+    return rows
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    return dict(sum(map(Counter, counts), Counter()))
 
 
 def _progress(rebuild: Mapping[str, Any]) -> dict[str, Any]:

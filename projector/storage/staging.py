@@ -135,11 +135,13 @@ class Staging:
         return not self._connection.is_closed()
 
     async def lead(self) -> bool:
-        """Become the leader unless a daemon leads; return whether it did."""
+        """Become the leader of every shard unless a daemon leads one; return whether it did."""
         with translated():
-            leads = await locks.lead(self._connection)
+            shards = await checkpoints.count_shards(self._connection)
+            leads = await locks.lead_all(self._connection, shards)
             if leads:
-                await checkpoints.write_activity(self._connection, now_ms())
+                for shard in range(shards):
+                    await checkpoints.write_activity(self._connection, shard, now_ms())
         return leads
 
     async def show(self, position: int, target: int) -> None:
@@ -151,10 +153,10 @@ class Staging:
                     name = f"projector {self._purpose} {position}/{target}"
                     await self._connection.execute("SELECT set_config('application_name', $1, false)", name)
 
-    async def checkpoint(self) -> Checkpoint | None:
-        """Return the live checkpoint."""
+    async def checkpoints(self) -> list[Checkpoint]:
+        """Return the live checkpoints, in the order of the shards; none if nothing was ever folded."""
         with translated():
-            return await checkpoints.read(self._connection)
+            return await checkpoints.read_all(self._connection)
 
     async def parked(self, stream: str) -> set[tuple[int, int]]:
         """Return position and stored time (Unix ms) of the parked dead letters."""
@@ -248,25 +250,26 @@ class FinalTransaction:
         self._connection = connection
         self._saved = saved
         self._logs_changes = logs_changes
-        self._commit: Commit
+        self._commits: list[Commit]
         self.savepoints = _Savepoints(connection, saved)
         """Transactions on the staging tables, which are savepoints of this one."""
 
-    async def hold(self) -> Checkpoint | None:
-        """Lock the live checkpoint, so that no daemon folds until the transaction ends, and return it."""
-        found, self._commit = await checkpoints.hold(self._connection)
-        self._logs_changes |= self._commit.log_is_on
+    async def hold(self) -> list[Checkpoint]:
+        """Lock the live checkpoints, so that no daemon folds until the transaction ends, and return them."""
+        found, self._commits = await checkpoints.hold_all(self._connection)
+        self._logs_changes |= any(commit.log_is_on for commit in self._commits)
         return found
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         """Compare the live table with what the stream implies; return up to `show` rows, or the row of one endpoint."""
         return await comparison.differences(self._connection, self._saved, show=show, endpoint_id=endpoint_id)
 
-    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
-        """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoint."""
+    async def apply(self, after: Sequence[Checkpoint], retried: Collection[int]) -> None:
+        """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoints."""
         await self._connection.execute(_COMMIT_SAFELY)
         if self._logs_changes:
             await change_log.make_partitions(self._connection)
-            await corrections.log(self._connection, self._commit)
-        await comparison.apply(self._connection, checkpoint.stream, retried)
-        await checkpoints.replace(self._connection, checkpoint, self._commit, logged=self._logs_changes)
+            await corrections.log(self._connection, self._commits)
+        await comparison.apply(self._connection, after[0].stream, retried)
+        for checkpoint, commit in zip(after, self._commits, strict=True):
+            await checkpoints.replace(self._connection, checkpoint, commit, logged=self._logs_changes)

@@ -11,6 +11,7 @@ from functools import partial
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
+from projector.domain.shards import WHOLE, Shard
 from projector.errors import DatabaseUnavailableError
 from projector.storage import change_log, checkpoints, feed, locks, statements, version
 from projector.storage.checkpoints import Lag
@@ -64,13 +65,22 @@ _PREPARE_EVERY_S = 600.0
 class Store:
     """The daemon's access to the projection; opened before use and again after an error."""
 
-    def __init__(self, url: str, *, retention: timedelta | None = None, publish: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        shard: Shard = WHOLE,
+        retention: timedelta | None = None,
+        publish: str | None = None,
+    ) -> None:
         """Open nothing yet.
 
+        `shard` is which endpoints to keep;
         `retention` is how long the changes are kept, None that they are not logged;
         `publish` the prefix under which they are published, None that they are not.
         """
         self._url = url
+        self._shard = shard
         self._retention = retention
         self._publish = publish
         self._connection: Connection
@@ -94,6 +104,7 @@ class Store:
             self._opened.callback(connection.terminate)
             with translated():
                 await version.check(connection)
+                await checkpoints.check_shards(connection, self._shard.of)
                 await set_codecs(connection)
                 await connection.execute(statements.CREATE_SAVED)
                 if self._retention is not None:
@@ -112,7 +123,7 @@ class Store:
         """Try to become the leader; see `locks.lead`."""
         async with self._turn:
             with translated():
-                leads = await locks.lead(self._connection)
+                leads = await locks.lead(self._connection, self._shard.number)
                 if leads:
                     await self._switch()
         if leads:
@@ -129,7 +140,9 @@ class Store:
         """Write the lag noted last, for users to read in `projector_status`."""
         async with self._turn:
             with translated():
-                await checkpoints.write_activity(self._connection, self._active_since, self._lag, _PING_TIMEOUT_S)
+                await checkpoints.write_activity(
+                    self._connection, self._shard.number, self._active_since, self._lag, _PING_TIMEOUT_S
+                )
         self._written = self._lag
 
     @property
@@ -157,7 +170,7 @@ class Store:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on `endpoint_state`; see `unit_of_work.transaction`."""
-        work_of = partial(UnitOfWork, logs_changes=self.logs_changes)
+        work_of = partial(UnitOfWork, shard=self._shard, logs_changes=self.logs_changes)
         with self._counted():
             async with self._turn, transaction(self._connection, work_of) as work:
                 yield work
@@ -171,7 +184,7 @@ class Store:
         """Return the checkpoint, or None if nothing was ever folded."""
         async with self._turn:
             with translated():
-                return await checkpoints.read(self._connection)
+                return await checkpoints.read(self._connection, self._shard.number)
 
     async def begin(self, checkpoint: Checkpoint) -> None:
         """Write the first checkpoint, unless another projector has written one."""
@@ -182,7 +195,7 @@ class Store:
 
     async def _switch(self) -> None:
         """Note what happens to the changes of every commit from now on."""
-        await change_log.switch(self._connection, on=self.logs_changes)
+        await change_log.switch(self._connection, self._shard.number, on=self.logs_changes)
         if self._publish is not None:
             await feed.begin(self._connection, self._publish)
 

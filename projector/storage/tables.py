@@ -72,6 +72,7 @@ projector_checkpoint = Table(
         TIME,
         comment="Since when endpoint_change has the changes of every commit; null: they are not recorded",
     ),
+    required("shards", Integer, "Number of shards of the projection, the same in each of their rows", "'1'"),
     comment="How far each projection has folded its stream; changes in the same transaction as the rows",
 )
 

@@ -10,7 +10,15 @@ import asyncpg
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import FACETS, Change, Endpoint, FacetSet
 from projector.domain.messages import DeadLetter, Message
-from projector.errors import CheckpointMovedError, DamagedRowError, PoisonError, RowsChangedError, one_line
+from projector.domain.shards import WHOLE, Shard
+from projector.errors import (
+    CheckpointMovedError,
+    DamagedRowError,
+    PoisonError,
+    RowsChangedError,
+    ShardsChangedError,
+    one_line,
+)
 from projector.storage import change_log, checkpoints, statements
 from projector.storage.checkpoints import Commit
 from projector.storage.columns import FACET_COLUMNS
@@ -35,17 +43,24 @@ class UnitOfWork:
     _table = "endpoint_state"
     _dead_letter_table = "dead_letter"
 
-    def __init__(self, connection: Connection, *, logs_changes: bool = False) -> None:
-        """Use a connection with the codecs of `wire` and the table `saved_endpoint`."""
+    def __init__(self, connection: Connection, *, shard: Shard = WHOLE, logs_changes: bool = False) -> None:
+        """Use a connection with the codecs of `wire` and the table `saved_endpoint`; `shard` is whose rows change."""
         self._connection = connection
+        self._shard = shard
         self._logs_changes = logs_changes
         self._commit: Commit | None = None
 
     async def hold(self, checkpoint: Checkpoint) -> None:
-        """Lock the checkpoint; raises CheckpointMovedError, RulesChangedError, RowsChangedError."""
-        found, self._commit = await checkpoints.hold(self._connection)
+        """Lock the checkpoint.
+
+        Raises:
+            CheckpointMovedError, ShardsChangedError, RulesChangedError, RowsChangedError: see there.
+        """
+        found, self._commit = await checkpoints.hold(self._connection, self._shard.number)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:
             raise CheckpointMovedError(expected=checkpoint.position, found=None if found is None else found.position)
+        if found.shard.of != self._shard.of:
+            raise ShardsChangedError(expected=self._shard.of, found=found.shard.of)
         found.rules.check(checkpoint.rules)
         if found.generation != checkpoint.generation:
             raise RowsChangedError(generation=found.generation)
@@ -97,7 +112,7 @@ class UnitOfWork:
     async def _this_commit(self) -> Commit:
         """Return what the transaction will be; this locks the checkpoint unless `hold` has."""
         if self._commit is None:
-            _, self._commit = await checkpoints.hold(self._connection)
+            _, self._commit = await checkpoints.hold(self._connection, self._shard.number)
         return self._commit
 
     async def _unwritable(self, endpoints: Mapping[str, Endpoint]) -> Exception | None:

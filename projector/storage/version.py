@@ -10,7 +10,7 @@ from projector.storage.failures import translated
 VERSION_TABLE = "projector_migration"
 """Not Alembic's default name: the database may have migrations of its own."""
 
-MIGRATIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+MIGRATIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """In order. Importing Alembic to read `migrations/versions` would be slow; a test compares the two."""
 
 NEWEST = MIGRATIONS[-1]

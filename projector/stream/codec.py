@@ -17,7 +17,7 @@ from projector.domain.messages import Message, Origin, Skipped
 from projector.domain.revision_hint import with_hint
 from projector.domain.stamps import Stamp, occurred_at
 from projector.errors import PoisonError, PoisonReason, SettingError
-from projector.stream import subjects
+from projector.stream import glance, subjects
 from projector.stream.limits import checked_text, checked_token
 from projector.stream.markers import find_marker
 from projector.stream.protocol import REVISIONS, find_revision
@@ -34,6 +34,7 @@ class _Route(NamedTuple):
     type: str
     schema: Any
     translate: Translate
+    preceding: glance.Preceding | None
 
 
 class Codec:
@@ -89,6 +90,16 @@ class Codec:
         except PoisonError:
             return False
         return True
+
+    def glance(self, message: Message) -> bytes | None:
+        """Return the id of the only endpoint that a message can name, in UTF-8; None if that takes decoding it."""
+        try:
+            route = self._route(message.subject)
+        except PoisonError:
+            return None
+        if not isinstance(route, _Route) or route.preceding is None:
+            return None
+        return glance.endpoint_id(message.payload, route.preceding)
 
     def may_name(self, message: Message, endpoint_id: bytes) -> bool:
         """Return whether a message may name an endpoint, given its id in UTF-8: Avro writes a string as these bytes."""
@@ -150,7 +161,8 @@ class Codec:
         if event_type is None:
             return Skipped(_printable(parsed.type))
         originator = checked_token(parsed.originator, "the originator in the subject")
-        return _Route(originator, parsed.type, self._schemas[parsed.type], event_type.translate)
+        schema = self._schemas[parsed.type]
+        return _Route(originator, parsed.type, schema, event_type.translate, glance.preceding(schema["fields"]))
 
 
 def encode_text(text: str) -> bytes:

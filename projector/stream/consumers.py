@@ -26,8 +26,13 @@ Config: TypeAlias = dict[str, Any]
 """A consumer's configuration, in the units of the API."""
 
 
+def durable_name(consumer: str, shard: int) -> str:
+    """Return the name of the consumer of a shard, given that of the settings."""
+    return f"{consumer}-{shard}" if shard else consumer
+
+
 class DurableConsumer(PullConsumer):
-    """The daemon's consumer: it follows the checkpoint, and acknowledges what is committed."""
+    """The consumer of a shard: it follows the checkpoint, and acknowledges what is committed."""
 
     def __init__(
         self, client: RawClient, stream: str, durable: str, filters: Sequence[str], *, batch_size: int

@@ -1,5 +1,6 @@
 """Creates the streams that are missing."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import NoReturn
@@ -38,6 +39,14 @@ async def create_stream(broker: Broker, stream: str) -> bool:
                 await _refuse_overlap(client, stream)
             return True
         return False
+
+
+async def delete_consumers(broker: Broker, stream: str, names: Iterable[str]) -> None:
+    """Delete durable consumers that follow a stream for nothing, those that there are."""
+    async with connected(broker, name="projector init") as client, translated():
+        for name in names:
+            with suppress(NotFoundError):
+                await client.api.delete_consumer(stream, name)
 
 
 async def create_changes_stream(broker: Broker, prefix: str, *, events: str, keep: timedelta) -> str:

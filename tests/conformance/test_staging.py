@@ -67,7 +67,8 @@ async def test_new_staging_tables_are_empty_and_separate_from_the_live_ones(
         await work.advance(checkpoint(1), checkpoint(2))
     assert await everything(staging, "e", "f") == [facts(after()), facts(after(connected(2)))]
     assert (await database.endpoints(), await database.dead_letters()) == ({"e": 1}, [])
-    assert await store.checkpoint() == await staging.checkpoint() == checkpoint(5)
+    assert await store.checkpoint() == checkpoint(5)
+    assert await staging.checkpoints() == [checkpoint(5)]
 
 
 async def test_cleared_staging_tables_are_empty(staging: Staging) -> None:
@@ -196,9 +197,9 @@ async def test_apply_makes_the_live_table_equal_to_the_staging_table_and_moves_t
     await save(staging, implied)
     await staging.compare()
     async with staging.finish() as final:
-        assert await final.hold() == checkpoint(5)
+        assert await final.hold() == [checkpoint(5)]
         await final.differences(show=0, endpoint_id=None)
-        await final.apply(checkpoint(7, generation=1), [])
+        await final.apply([checkpoint(7, generation=1)], [])
     assert await database.endpoints() == {"missing": 2, "other": 4, "same": 1}
     assert await everything(store, *implied) == [facts(endpoint) for endpoint in implied.values()]
     assert await store.checkpoint() == checkpoint(7, generation=1)
@@ -225,7 +226,7 @@ async def test_a_batch_that_waits_for_the_final_transaction_is_committed_after_i
             await store.load({"e": EVERY_FACET}, {})  # the other transaction reaches the lock meanwhile
         assert not committing.done()
         await final.differences(show=0, endpoint_id=None)
-        await final.apply(checkpoint(5), [])
+        await final.apply([checkpoint(5)], [])
     await committing
     assert await database.endpoints() == {"e": 6, "missing": 2}
     assert await store.checkpoint() == checkpoint(6)
@@ -233,14 +234,14 @@ async def test_a_batch_that_waits_for_the_final_transaction_is_committed_after_i
 
 async def test_the_first_checkpoint_may_be_that_of_a_rebuild(database: DatabaseUnderTest) -> None:
     staging = await database.open_staging()
-    assert await staging.checkpoint() is None
+    assert await staging.checkpoints() == []
     await save(staging, {"e": after(connected(1))})
     await staging.compare()
     async with staging.finish() as final:
-        assert await final.hold() is None
+        assert await final.hold() == []
         await final.differences(show=0, endpoint_id=None)
-        await final.apply(START, [])
-    assert (await database.endpoints(), await staging.checkpoint()) == ({"e": 1}, START)
+        await final.apply([START], [])
+    assert (await database.endpoints(), await staging.checkpoints()) == ({"e": 1}, [START])
 
 
 async def test_apply_settles_the_replayed_dead_letters(
@@ -256,7 +257,7 @@ async def test_apply_settles_the_replayed_dead_letters(
     async with staging.finish() as final:
         await final.hold()
         await final.differences(show=0, endpoint_id=None)
-        await final.apply(checkpoint(5), [1, 2])
+        await final.apply([checkpoint(5)], [1, 2])
     assert await database.dead_letters() == [
         (1, "resolved", 1),
         (2, "parked", 1),
@@ -280,7 +281,7 @@ async def apply_and_fail(staging: Staging) -> None:
             await work.save({"f": after(connected(6))})
             await work.park("S", [letter(6)])
         await final.differences(show=0, endpoint_id=None)
-        await final.apply(checkpoint(7, generation=1), [])
+        await final.apply([checkpoint(7, generation=1)], [])
         raise ZeroDivisionError
 
 

@@ -111,6 +111,7 @@ async def test_batch_that_is_never_folded_is_unhealthy(
 async def test_slow_statement_is_healthy_but_not_ready(scene: Scene, event: Event) -> None:
     async with watched(scene, ready_lag_s=0.5) as daemon:
         await daemon.daemon.hears("active")
+        await daemon.says("/readyz", is_green)  # there is a sample
         connection = await asyncpg.connect(scene.database_url)
         async with connection.transaction():
             await connection.execute("LOCK TABLE endpoint_state IN EXCLUSIVE MODE")
@@ -229,8 +230,8 @@ async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
 
 STATUS_KEYS = """
 stream stream_first_seq stream_last_seq checkpoint_seq lag_messages lag_seconds last_event_stored_at last_commit_at
-endpoints dead_letters dead_letters_by_reason skipped changes_since publish projection_version active rebuild daemon
-sampled_at sample_error by_status by_version by_config_status counted_at latest_dead_letters problems
+endpoints dead_letters dead_letters_by_reason skipped changes_since shards publish projection_version active rebuild
+daemon sampled_at sample_error by_status by_version by_config_status counted_at latest_dead_letters problems
 """
 DAEMON_KEYS = """
 state reason version started_at active_since heartbeat_age_s healthy ready ready_reason events_per_second

@@ -25,7 +25,6 @@ from projector.errors import (
     StreamMissingError,
     StreamReplacedError,
 )
-from projector.storage.checkpoints import SHARD
 from projector.storage.locks import LEADER_LOCK
 from projector.storage.store import Store
 from projector.stream import pull as pull_module
@@ -225,7 +224,7 @@ async def test_stream_that_begins_high_has_lost_nothing(
 async def next_in_the_lead(scene: Scene, eventually: Eventually) -> AsyncIterator[None]:
     """Keep the leader on standby, after it has lost the lead, until the end of the block."""
     connection = await asyncpg.connect(scene.database_url)
-    key = (LEADER_LOCK, SHARD)
+    key = (LEADER_LOCK, 0)
     taking = asyncio.create_task(connection.execute("SELECT pg_advisory_lock(hashtextextended($1, $2))", *key))
     await eventually(lambda: scene.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
     yield

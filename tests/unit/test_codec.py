@@ -454,6 +454,25 @@ def test_any_bytes_decode_to_storable_events_or_a_storable_reason(kind: Kind, da
         assert 0 < event.stamp.occurred_at <= STORED_AT
 
 
+@each_kind
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_glance_finds_the_only_endpoint_that_any_bytes_name(kind: Kind, data: st.DataObject) -> None:
+    of = kind.message(data.draw(st.binary(max_size=64) | payloads(kind) | damaged(kind)))
+    found, result = kind.codec.glance(of), outcome(kind.codec, of)
+    if found is not None and not isinstance(result, Skipped | PoisonError):
+        assert {endpoint_id.encode() for event in result for endpoint_id in event.endpoint_ids} == {found}
+
+
+@each_kind
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_glance_finds_the_endpoint_of_any_record_that_has_one(kind: Kind, data: st.DataObject) -> None:
+    written = data.draw(records(kind))
+    found = kind.codec.glance(kind.message(kind.codec.encode(kind.type, written)))
+    assert found == (written["endpointId"].encode() if "endpointId" in written else None)
+
+
 any_text = st.text(st.characters(exclude_categories=()))
 any_type = st.sampled_from(sorted({kind.type for kind in KINDS}))
 

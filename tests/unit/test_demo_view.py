@@ -23,6 +23,7 @@ STATUS = Status(
     dead_letters_by_reason={},
     skipped={},
     changes_since=None,
+    shards=(),
     publish=None,
     projection_version=1,
     active=None,

@@ -12,6 +12,9 @@ class Decoder:
     def decode(self, message: Message) -> tuple[()]:
         raise AssertionError(message)
 
+    def glance(self, message: Message) -> bytes | None:
+        raise AssertionError(message)
+
     def may_name(self, message: Message, endpoint_id: bytes) -> bool:
         raise AssertionError(message, endpoint_id)
 

@@ -9,19 +9,29 @@ from projector.cli.options import with_settings
 from projector.cli.verbosity import Verbosity
 from projector.settings import Settings
 
+MOST_SHARDS = 256
+
 
 @with_settings
-def init(settings: Settings) -> None:
+def init(
+    settings: Settings,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_SHARDS, show_default=False, help="Divide the endpoints into so many shards."),
+    ] = None,
+) -> None:
     """Migrate the database, and create the stream if it is missing; with PROJECTOR_PUBLISH, that of the changes too.
 
-    It can run at any time, and changes nothing that is up to date.
+    It can run at any time, and changes nothing that is up to date; with --shards, every daemon has to be stopped.
     """
     from projector.runtime import Projector
 
     projector = Projector(settings)
-    created = event_loop.run(projector.init())
+    created = event_loop.run(projector.init(shards=shards))
     typer.echo("the tables are up to date")
     typer.echo(f"stream {settings.stream} {'was created' if created else 'is there'}")
+    if shards is not None:
+        typer.echo(f"the endpoints are divided into {shards} shard{'' if shards == 1 else 's'}")
     if projector.changes_stream is not None:
         typer.echo(f"stream {projector.changes_stream} stores the changes, {settings.publish}.>")
 
@@ -29,6 +39,9 @@ def init(settings: Settings) -> None:
 @with_settings
 def run(
     settings: Settings,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MOST_SHARDS, help="Processes that share the shards of the endpoints.")
+    ] = 1,
     until_caught_up: Annotated[bool, typer.Option(help="Stop at the end of the stream.")] = False,
     accept_gap: Annotated[
         bool, typer.Option(help="Continue even if events left the stream before they were folded.")
@@ -42,4 +55,5 @@ def run(
     from projector.cli.daemon import run_daemon
 
     log.configure(verbose=Verbosity.on)
-    event_loop.run(run_daemon(settings, until_caught_up=until_caught_up, accept_gap=accept_gap), fast=True)
+    daemon = run_daemon(settings, workers=workers, until_caught_up=until_caught_up, accept_gap=accept_gap)
+    event_loop.run(daemon, fast=True)

@@ -1,7 +1,7 @@
 """The staging tables in memory, with the ports `Staging` and `FinalTransaction`."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -63,9 +63,9 @@ class MemoryStaging:
         await self._connection.turn()
         return self._database.lead(self._connection)
 
-    async def checkpoint(self) -> Checkpoint | None:
+    async def checkpoints(self) -> list[Checkpoint]:
         await self._connection.turn()
-        return self._database.checkpoint
+        return [] if self._database.checkpoint is None else [self._database.checkpoint]
 
     async def parked(self, stream: str) -> set[tuple[int, int]]:
         await self._connection.turn()
@@ -139,10 +139,10 @@ class MemoryFinalTransaction:
         """Begin a savepoint on the staging tables."""
         return savepoint(_StagingUnitOfWork(self._database, self._connection, self._staging, self._touched))
 
-    async def hold(self) -> Checkpoint | None:
+    async def hold(self) -> list[Checkpoint]:
         await self._lock.take()
         self._live = Tables(dict(self._database.live.endpoints), dict(self._database.live.dead_letters))
-        return self._database.checkpoint
+        return [] if self._database.checkpoint is None else [self._database.checkpoint]
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         await self._connection.turn()
@@ -167,7 +167,8 @@ class MemoryFinalTransaction:
             ],
         )
 
-    async def apply(self, checkpoint: Checkpoint, retried: Collection[int]) -> None:
+    async def apply(self, after: Sequence[Checkpoint], retried: Collection[int]) -> None:
+        (checkpoint,) = after
         await self._connection.turn()
         for endpoint_id, kind in self._kinds.items():
             if kind == "extra":

@@ -1,0 +1,98 @@
+"""Changes the number of shards of a projection, while no projector runs.
+
+The shards may have stopped at different positions. Each is first folded to the furthest of them,
+so that the endpoints can change shards: nothing is folded twice, and nothing is left out.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from projector.app.ports import Decoder, OpenSource, Source, Store
+from projector.app.projection import Projection
+from projector.app.replay import Replay
+from projector.app.trust import check_stream
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.rules import Rules
+from projector.domain.shards import Shard
+from projector.errors import EventsLostError, OtherStreamError
+
+
+class Shards(Protocol):
+    """The shards of a database from which every projector is kept out; see `storage.division.Shards`."""
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints, in the order of the shards; none if nothing was ever folded."""
+        ...
+
+    async def begin(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Write the first checkpoints."""
+        ...
+
+    async def divide(self, shards: int, at: int) -> None:
+        """Replace the checkpoints, all of which have folded the stream through a position."""
+        ...
+
+
+class Division:
+    """One change of the number of shards."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        open_replay: OpenSource,
+        open_store: Callable[[Shard], AbstractAsyncContextManager[Store]],
+        *,
+        stream: str,
+        rules: Rules,
+    ) -> None:
+        """Take the parts; open nothing yet."""
+        self._decoder = decoder
+        self._open_replay = open_replay
+        self._open_store = open_store
+        self._stream = stream
+        self._rules = rules
+
+    async def run(self, known: Shards, shards: int) -> None:
+        """Divide the endpoints into so many shards.
+
+        Raises:
+            OtherStreamError, RulesChangedError, StreamReplacedError: the checkpoints are not those of the settings.
+            EventsLostError, DeliveryInterruptedError: a shard cannot be folded as far as the others,
+                since messages have left the stream.
+        """
+        before = await known.checkpoints()
+        async with self._open_replay() as source:
+            if not before:
+                state = await source.view.state()
+                await known.begin([self._first(Shard(number, shards), state.created_at) for number in range(shards)])
+                return
+            furthest = max(checkpoint.position for checkpoint in before)
+            for checkpoint in before:
+                await self._check(source, checkpoint)
+                if checkpoint.position < furthest:
+                    await self._level(source, checkpoint, furthest)
+        await known.divide(shards, furthest)
+
+    def _first(self, shard: Shard, created_at: int) -> Checkpoint:
+        return Checkpoint(stream=self._stream, stream_created_at=created_at, rules=self._rules, shard=shard)
+
+    async def _check(self, source: Source, checkpoint: Checkpoint) -> None:
+        if checkpoint.stream != self._stream:
+            raise OtherStreamError(found=checkpoint.stream, wanted=self._stream)
+        checkpoint.rules.check(self._rules)
+        await check_stream(source.view, checkpoint)
+
+    async def _level(self, source: Source, checkpoint: Checkpoint, through: int) -> None:
+        """Fold a shard through a position."""
+        replay = Replay(source)
+        await replay.begin(checkpoint.position)
+        state = await source.view.state()
+        if state.first > checkpoint.position + 1:
+            raise EventsLostError(self._stream, checkpoint=checkpoint.position, first=state.first)
+        async with self._open_store(checkpoint.shard) as store:
+            projection = Projection(
+                self._decoder, store, checkpoint, share=checkpoint.shard, logs_changes=store.logs_changes
+            )
+            async for messages in replay.batches_through(through):
+                await projection.process(await projection.decode(messages))

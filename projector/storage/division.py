@@ -1,0 +1,100 @@
+"""Replaces the checkpoints of a projection by those of another number of shards."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from projector.domain.checkpoint import Checkpoint
+from projector.errors import CheckpointMovedError
+from projector.storage import checkpoints, locks, version
+from projector.storage.connection import Connection, connect, disconnect
+from projector.storage.failures import translated
+from projector.storage.wire import set_codecs
+
+_COPY = """
+CREATE TEMPORARY TABLE divided ON COMMIT DROP AS
+SELECT * FROM projector_checkpoint WHERE projection = $1
+"""
+_DELETE = "DELETE FROM projector_checkpoint WHERE projection = $1"
+# Numbers of commits, generations and times only grow, for those who remember them.
+_INSERT = """
+INSERT INTO projector_checkpoint (
+    projection, shard, shards, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
+    rules_version, revision, originators, skipped, generation, advanced_at, commits, changes_since
+)
+SELECT furthest.projection, number, $1::integer, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
+       rules_version, revision, originators, CASE number WHEN 0 THEN counted.skipped ELSE '{}' END,
+       total.generation + 1, total.advanced_at, total.commits, total.changes_since
+FROM generate_series(0, $1 - 1) AS number,
+     (SELECT * FROM divided ORDER BY position DESC, shard LIMIT 1) AS furthest,
+     (SELECT max(generation) AS generation, max(advanced_at) AS advanced_at, max(commits) AS commits,
+             CASE WHEN count(changes_since) = count(*) THEN max(changes_since) END AS changes_since
+      FROM divided) AS total,
+     (SELECT coalesce(jsonb_object_agg(name, count), '{}') AS skipped
+      FROM (
+          SELECT name, sum(value::bigint) AS count
+          FROM divided, jsonb_each_text(divided.skipped) AS each (name, value) GROUP BY name
+      ) AS summed) AS counted
+"""
+
+
+class Shards:
+    """The shards of a database from which every projector is kept out."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Use a connection that holds the locks."""
+        self._connection = connection
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints, in the order of the shards; none if nothing was ever folded."""
+        with translated():
+            return await checkpoints.read_all(self._connection)
+
+    async def begin(self, first: Sequence[Checkpoint]) -> None:
+        """Write the first checkpoints."""
+        with translated():
+            async with self._connection.transaction():
+                for checkpoint in first:
+                    await checkpoints.begin(self._connection, checkpoint)
+
+    async def divide(self, shards: int, at: int) -> None:
+        """Replace the checkpoints, all of which have folded the stream through a position.
+
+        Raises:
+            CheckpointMovedError: one is further, although no projector runs.
+        """
+        with translated():
+            async with self._connection.transaction():
+                found, _ = await checkpoints.hold_all(self._connection)
+                furthest = max(checkpoint.position for checkpoint in found)
+                if furthest != at:
+                    raise CheckpointMovedError(expected=at, found=furthest)
+                await self._connection.execute(_COPY, checkpoints.PROJECTION)
+                await self._connection.execute(_DELETE, checkpoints.PROJECTION)
+                await self._connection.execute(_INSERT, shards)
+
+
+async def count(url: str) -> int:
+    """Return the number of shards of the projection."""
+    async with version.opened(url, purpose="shards") as connection:
+        return await checkpoints.count_shards(connection)
+
+
+@asynccontextmanager
+async def opened(url: str, shards: int) -> AsyncIterator[Shards]:
+    """Keep every projector out for the length of a block, in which there are to be so many shards.
+
+    Raises:
+        ProjectorRunningError: a projector runs.
+        RebuildRunningError: a rebuild does.
+    """
+    connection = await connect(url, purpose="division", settings=version.READ_WRITE)
+    try:
+        with translated():
+            await version.check(connection)
+            await set_codecs(connection)
+            await locks.keep_rebuilds_out(connection)
+            found = await checkpoints.count_shards(connection)
+            await locks.keep_projectors_out(connection, max(found, shards))
+        yield Shards(connection)
+    finally:
+        await disconnect(connection)

@@ -1,0 +1,43 @@
+"""The workers of a projection with several shards, and the shards that none of them leads."""
+
+from contextlib import ExitStack
+
+from projector.domain.shards import Muster
+from projector.storage import checkpoints, locks, version
+from projector.storage.connection import Connection, connect
+from projector.storage.failures import translated
+from projector.storage.store import LEADER_SETTINGS
+
+_COMMAND_TIMEOUT_S = 10.0
+
+
+class Roster:
+    """A worker's entry, which lasts as long as a connection; opened before use and again after an error."""
+
+    def __init__(self, url: str, shards: int) -> None:
+        """Open nothing yet."""
+        self._url = url
+        self._shards = shards
+        self._connection: Connection
+        self._opened = ExitStack()
+
+    async def open(self) -> None:
+        """Connect, or reconnect, and enter this worker; raises ShardsChangedError."""
+        await self.close()
+        self._connection = connection = await connect(
+            self._url, purpose="worker", settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
+        )
+        self._opened.callback(connection.terminate)
+        with translated():
+            await version.check(connection)
+            await locks.enter_worker(connection)
+            await checkpoints.check_shards(connection, self._shards)
+
+    async def close(self) -> None:
+        """Disconnect at once, and leave."""
+        self._opened.close()
+
+    async def look(self) -> Muster:
+        """Return who works, and which shards have no leader."""
+        with translated():
+            return await locks.muster(self._connection, self._shards)

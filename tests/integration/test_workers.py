@@ -1,0 +1,184 @@
+"""`projector run --workers`: processes that share the shards, and the one that keeps them running."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from projector.runtime import Projector
+from tests.support.fixtures import Event, Eventually
+from tests.support.patience import PATIENCE_S
+from tests.support.scene import Scene
+
+
+class Crew:
+    """A daemon with workers, and what it has logged."""
+
+    def __init__(self, scene: Scene, folder: Path, *arguments: str) -> None:
+        self._log = folder / "log"
+        environment = {
+            "PROJECTOR_NATS_URL": scene.nats_url,
+            "PROJECTOR_DATABASE_URL": scene.database_url,
+            "PROJECTOR_HTTP": "127.0.0.1:0",
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "projector", "run", *arguments],
+                cwd=folder,
+                env=os.environ | environment,
+                stderr=log,
+            )
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.endswith("}")]
+        return [line for line in lines if line["event"] == event]
+
+    def answer(self, path: str) -> Any:
+        with urlopen(self.events("listening")[0]["http"].rstrip("/") + path, timeout=PATIENCE_S) as response:  # noqa: S310 - our own
+            return json.load(response)
+
+    async def end(self) -> int:
+        return await asyncio.to_thread(self.process.wait, PATIENCE_S)
+
+    @property
+    def text(self) -> str:
+        return self._log.read_text()
+
+    def workers(self) -> set[int]:
+        """The processes that it has started."""
+        pid = self.process.pid
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.fixture
+def crews(scene: Scene, tmp_path: Path) -> Iterator[Any]:
+    started: list[Crew] = []
+
+    def start(*arguments: str) -> Crew:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(Crew(scene, folder, *arguments))
+        return started[-1]
+
+    yield start
+    for crew in started:
+        crew.process.kill()
+        crew.process.wait()
+
+
+def runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def lead_every_shard(scene: Scene, eventually: Eventually, shards: int) -> None:
+    """Wait until every shard has a leader."""
+
+    async def led() -> bool:
+        status = await Projector(scene.settings()).status()
+        return len(status.shards) == shards and all(one["active"] for one in status.shards)
+
+    await eventually(led)
+
+
+async def leaders(scene: Scene) -> list[int]:
+    """The processes that lead, by shard."""
+    status = await Projector(scene.settings()).status()
+    return [int(one["active"]["application"].rpartition(":")[2]) for one in status.shards]
+
+
+async def connect(scene: Scene, event: Event, eventually: Eventually, count: int = 20) -> None:
+    """Publish connects of endpoints, and wait until they are folded."""
+    last = await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(count)))
+
+    async def is_folded() -> bool:
+        return (await Projector(scene.settings()).status()).checkpoint_seq >= last
+
+    await eventually(is_folded)
+
+
+async def test_workers_fold_together_and_end_with_their_parent(
+    scene: Scene, event: Event, eventually: Eventually, crews: Any
+) -> None:
+    await Projector(scene.settings()).init(shards=4)
+    crew = crews("--workers", "2")
+    await lead_every_shard(scene, eventually, 4)
+
+    async def is_balanced() -> bool:
+        return len(set(await leaders(scene))) == 2
+
+    await eventually(is_balanced)
+    await connect(scene, event, eventually)
+    assert set(await leaders(scene)) == crew.workers()
+    assert crew.answer("/status")["daemon"]["state"] == "active"
+    assert len(crew.answer("/status")["shards"]) == 4
+    crew.process.terminate()
+    assert await crew.end() == 0
+    assert (await Projector(scene.settings()).verify()).clean
+    assert {line["worker"] for line in crew.events("active")} == {1, 2}
+
+
+async def test_a_worker_that_is_killed_is_started_again(
+    scene: Scene, event: Event, eventually: Eventually, crews: Any
+) -> None:
+    await Projector(scene.settings()).init(shards=2)
+    crew = crews("--workers", "2")
+    await lead_every_shard(scene, eventually, 2)
+    before = crew.workers()
+    killed = (await leaders(scene))[0]
+    os.kill(killed, signal.SIGKILL)
+    await connect(scene, event, eventually)
+
+    async def is_whole() -> bool:
+        return len(crew.workers()) == 2 and killed not in crew.workers()
+
+    await eventually(is_whole)
+    assert crew.workers() & before
+    assert [line["reason"] for line in crew.events("worker died")] == ["was ended by SIGKILL"]
+
+
+async def test_workers_do_not_outlive_their_parent(scene: Scene, eventually: Eventually, crews: Any) -> None:
+    await Projector(scene.settings()).init(shards=2)
+    crew = crews("--workers", "2")
+    await lead_every_shard(scene, eventually, 2)
+    workers = crew.workers()
+    crew.process.kill()
+
+    async def have_ended() -> bool:
+        return not any(map(runs, workers))
+
+    await eventually(have_ended)
+
+
+async def test_workers_stop_at_the_end_of_the_stream(scene: Scene, event: Event, crews: Any) -> None:
+    await Projector(scene.settings()).init(shards=3)
+    await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(50)))
+    assert await crews("--workers", "2", "--until-caught-up").end() == 0
+    assert len(await scene.table()) == 50
+
+
+async def test_more_workers_than_shards_are_named(eventually: Eventually, crews: Any) -> None:
+    crew = crews("--workers", "2")
+
+    async def is_named() -> bool:
+        return bool(crew.events("too many workers"))
+
+    await eventually(is_named)
+    (line,) = crew.events("too many workers")
+    assert line["reason"] == "1 of 2 workers can lead, since there is no other shard"
+    assert "projector init --shards 2" in line["then"]
+
+
+async def test_a_fatal_error_of_a_worker_ends_all(scene: Scene, crews: Any) -> None:
+    await scene.query("DROP TABLE projector_migration")
+    crew = crews("--workers", "2")
+    assert await crew.end() == 3
+    assert "this version needs" in crew.text
+    assert "worker" in crew.events("stopped")[-1]["reason"]
