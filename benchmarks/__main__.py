@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder for the results; with --quick nothing is written without")
     parser.add_argument("--parent", type=Path, default=_PARENT, help="folder for the servers' data while it lasts")
     for field in fields(Plan):
-        if field.name != "parts":
+        if field.name not in ("parts", "shards"):
             default: Any = field.default
             several = isinstance(default, tuple)
             parser.add_argument(

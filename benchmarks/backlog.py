@@ -95,7 +95,7 @@ class Backlog:
         )
         return measure(module, *arguments, json.dumps(asdict(task)), events=events, meters=self.meters)
 
-    def measure_live(
+    def measure_live(  # noqa: PLR0913 - each is something that is compared
         self,
         database_url: str,
         *,
@@ -103,11 +103,14 @@ class Backlog:
         http: str = "off",
         changes: str = "off",
         publish: str = "off",
+        shards: int = 1,
+        workers: int = 1,
     ) -> Sample:
         """Measure the daemon from the database's checkpoint to the end of the stream, `events` in all.
 
         `http` is where it answers, `changes` how long it keeps the log of changes, `publish` under which prefix it
-        publishes them. It is timed until everything is folded, and ends when everything is published.
+        publishes them; `workers` processes fold `shards` shards.
+        It is timed until everything is folded, and ends when everything is published.
         The sample also has the number of messages that NATS `delivered`.
         """
         settings = {
@@ -116,18 +119,20 @@ class Backlog:
             "PROJECTOR_CHANGES": changes,
             "PROJECTOR_PUBLISH": publish,
         }
-        if publish != "off":
-            with Program("projector", "init", env=settings) as program:
+        if publish != "off" or shards > 1:
+            with Program("projector", "init", "--shards", str(shards), env=settings) as program:
                 program.wait()
         sample = measure(
             "projector",
             "run",
             "--until-caught-up",
+            "--workers",
+            str(workers),
             events=events or self.events,
             meters=self.meters,
             env=settings,
         )
-        position = ask(database_url, "SELECT position FROM projector_checkpoint")
+        position = ask(database_url, "SELECT min(position) FROM projector_checkpoint")
         assert position == self.last, f"the daemon stopped at {position}, the stream ends at {self.last}"
         return {**sample, "delivered": asyncio.run(_delivered(self.nats.url, settings["PROJECTOR_CONSUMER"]))}
 

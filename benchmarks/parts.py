@@ -38,6 +38,7 @@ from benchmarks.results import (
     Case,
     growth_of_endpoints,
     revision_of,
+    shards_of,
 )
 from benchmarks.servers import Servers, ask
 from benchmarks.workloads import UNFOLDABLE, Workload, among_foreign, connects, disconnects, metadata, spoiled, steady
@@ -138,6 +139,13 @@ class Parts:
                     if case is LOGGED:
                         sample["bytes_per_change"] = float(ask(url, _BYTES_PER_CHANGE))
                     yield case, sample
+
+    def shards(self) -> Samples:
+        """Measure one process, and several that share the endpoints."""
+        with self._headline as backlog:
+            for shards, workers in self._plan.shards:
+                with backlog.database() as url:
+                    yield shards_of(shards, workers), backlog.measure_live(url, shards=shards, workers=workers)
 
     def peers(self) -> Samples:
         """Measure what people do today, on as much of the backlog as their speed allows."""

@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 
-PARTS = ("limits", "ours", "monitoring", "changes", "peers", "revisions", "foreign", "growth", "poison", "latency")
+PARTS = (
+    "limits",
+    "ours",
+    "monitoring",
+    "changes",
+    "shards",
+    "peers",
+    "revisions",
+    "foreign",
+    "growth",
+    "poison",
+    "latency",
+)
 """In the order in which a round runs them; `latency` lengthens the stream and so comes after all rounds of the rest."""
 
 
@@ -17,6 +29,9 @@ class Plan:
     backlog: int = 200_000
     preload: int = 5
     """Events per endpoint that are folded before the backlog, so that its rows exist."""
+
+    shards: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (2, 2), (4, 2))
+    """Shards, and the processes that fold them."""
 
     orm_messages: int = 3_000
     faststream_messages: int = 5_000

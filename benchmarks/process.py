@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,9 +75,15 @@ class Program:
         self._process.terminate()
 
     def cpu_s(self) -> float:
-        """Return the CPU seconds it has used so far."""
-        times = psutil.Process(self._process.pid).cpu_times()
-        return float(times.user + times.system)
+        """Return the CPU seconds it has used so far, with its children."""
+        process = psutil.Process(self._process.pid)
+        own = process.cpu_times()
+        seconds = own.user + own.system + own.children_user + own.children_system
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                seconds += times.user + times.system
+        return float(seconds)
 
     def wait(self, *, check: bool = True) -> None:
         """Wait until it has ended.
@@ -110,7 +117,7 @@ class Program:
 
 
 def measure(module: str, *arguments: str, events: int, meters: Meters, env: Mapping[str, str] | None = None) -> Sample:
-    """Run a program to its end; it is timed from its line `active` to its last line `caught up`.
+    """Run a program to its end; it is timed from its first line `active` to its last line `caught up`.
 
     Raises:
         ProgramError: it failed, or had to try something again, which is not what is to be measured.
@@ -121,6 +128,8 @@ def measure(module: str, *arguments: str, events: int, meters: Meters, env: Mapp
 
     def on_event(event: str, facts: Mapping[str, Any]) -> None:
         if event in _MARKS:
+            if event == "active" and event in marks:
+                return  # another worker
             cpu = {"process": program.cpu_s(), "machine": _machine_cpu_s()}
             marks[event] = time.perf_counter(), cpu | {name: meter() for name, meter in meters.items()}
         if event == _MARKS[1]:

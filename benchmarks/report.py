@@ -14,6 +14,7 @@ _TITLES = {
     "ours": "Ours",
     "monitoring": "What monitoring costs",
     "changes": "What the log of changes costs",
+    "shards": "Shards and processes",
     "peers": "What people do today",
     "revisions": "Revisions of the protocol",
     "foreign": "Among messages of other protocols",

@@ -81,6 +81,11 @@ FASTSTREAM = Case("peers", "FastStream, SQLAlchemy Core upsert per event")
 EXECUTEMANY = Case("peers", "nats-py fetch, asyncpg executemany per batch")
 
 
+def shards_of(shards: int, workers: int) -> Case:
+    """Return the case of so many shards and processes."""
+    return Case("shards", f"live backlog, shards: {shards}, processes: {workers}")
+
+
 def revision_of(revision: str) -> Case:
     """Return the case of the headline's backlog in a revision."""
     return Case("revisions", f"live backlog, {revision}")

@@ -7,6 +7,7 @@ So a rule that the projector has wrong shows here, which folding with the projec
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from zlib import crc32
 
 from tests.chaos.wire import RECORDS, BadMessageError, Record, decode, endpoints, json_value, storable
 
@@ -48,6 +49,7 @@ class Model:
     revision: str = "kaa-2017-04"
     refused: str = ""
     """An endpoint that this database objects to."""
+    shards: int = 1
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     dead_letters: dict[int, str] = field(default_factory=dict)
     """Reason by position."""
@@ -75,7 +77,7 @@ class Model:
             return
         if self.refused in named:
             self.dead_letters[position] = "database-rejected"
-            return
+            named = {one: version for one, version in named.items() if not self._shares_a_shard(one)}
         timestamp = record["timestamp"]
         occurred_at = stored_at if timestamp <= 0 else min(timestamp, stored_at)
         stamp = (position, occurred_at, tokens[3], replica)
@@ -84,6 +86,10 @@ class Model:
             endpoint.last = max(endpoint.last, (position, occurred_at))
             if _supersedes(stamp, endpoint.unregistered):
                 _apply(endpoint, kind, stamp, version, facts)
+
+    def _shares_a_shard(self, endpoint_id: str) -> bool:
+        """Tell whether an endpoint is in the shard of the one that is refused (decision 26)."""
+        return crc32(endpoint_id.encode()) % self.shards == crc32(self.refused.encode()) % self.shards
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the columns that users rely on, by endpoint; times in Unix ms."""

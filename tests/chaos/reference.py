@@ -1,7 +1,8 @@
 """What the tables must hold: the stream read back and folded by one thread, twice, and the differences found."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ import asyncpg
 from projector.domain.endpoint import Endpoint, fold
 from projector.domain.events import Event
 from projector.domain.messages import Message, Skipped
+from projector.domain.shards import shard_of
 from projector.errors import PoisonError
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.wire import encode_json
@@ -39,7 +41,7 @@ class Tables:
     """How many messages were folded, parked or skipped; 0 where that is not known."""
 
 
-def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
+def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[int, int], shards: int = 1) -> Tables:
     """Fold with the projector's own rules, one message at a time, in memory.
 
     `tried_again` counts the retries of dead letters, by position.
@@ -53,13 +55,15 @@ def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[i
             count += 1
         try:
             events = codec.decode(message)
-            _refuse(events)
         except PoisonError as error:
             tables.dead_letters[message.position] = _dead_letter(message, error.reason, tried_again)
             continue
         if isinstance(events, Skipped):
             tables.skipped[events.type] = tables.skipped.get(events.type, 0) + 1
             continue
+        if any(REFUSED in event.endpoint_ids for event in events):
+            tables.dead_letters[message.position] = _dead_letter(message, "database-rejected", tried_again)
+            events = list(_accepted(events, shards))
         for event in events:
             for endpoint_id in event.endpoint_ids:
                 endpoints.setdefault(endpoint_id, Endpoint.unseen())
@@ -68,9 +72,11 @@ def plain_fold(codec: Codec, messages: Iterable[Message], tried_again: Mapping[i
     return Tables(rows, tables.dead_letters, tables.skipped, position, count)
 
 
-def independent_fold(revision: str, messages: Iterable[Message], tried_again: Mapping[int, int]) -> Tables:
+def independent_fold(
+    revision: str, messages: Iterable[Message], tried_again: Mapping[int, int], shards: int = 1
+) -> Tables:
     """Fold with the rules of docs/explanation/semantics.md, see `model`; registers are internal to the projector."""
-    model = Model(revision, refused=REFUSED)
+    model = Model(revision, refused=REFUSED, shards=shards)
     dead_letters: dict[int, Row] = {}
     for message in messages:
         model.fold(message.position, message.stored_at, message.subject, message.payload)
@@ -86,14 +92,14 @@ async def stored(url: str, stream: str) -> Tables:
     try:
         rows = await connection.fetch("SELECT * FROM endpoint_state")
         letters = await connection.fetch("SELECT * FROM dead_letter WHERE stream = $1", stream)
-        checkpoint = await connection.fetchrow("SELECT position, skipped FROM projector_checkpoint")
+        checkpoints = await connection.fetch("SELECT position, skipped FROM projector_checkpoint")
     finally:
         await connection.close()
     return Tables(
         {row["endpoint_id"]: {name: _plain(name, value) for name, value in row.items()} for row in rows},
         {letter["position"]: {name: _plain(name, letter[name]) for name in _DEAD_LETTER_COLUMNS} for letter in letters},
-        json.loads(checkpoint["skipped"]) if checkpoint else {},
-        checkpoint["position"] if checkpoint else 0,
+        dict(sum((Counter(json.loads(checkpoint["skipped"])) for checkpoint in checkpoints), Counter())),
+        min((checkpoint["position"] for checkpoint in checkpoints), default=0),
     )
 
 
@@ -115,10 +121,12 @@ def differences(expected: Tables, found: Tables) -> list[str]:
 _DEAD_LETTER_COLUMNS = ("position", "subject", "payload", "stored_at", "reason", "state", "attempts")
 
 
-def _refuse(events: Sequence[Event] | Skipped) -> None:
-    """Object to what the database objects to."""
-    if not isinstance(events, Skipped) and any(REFUSED in event.endpoint_ids for event in events):
-        raise PoisonError("database-rejected", "")
+def _accepted(events: Sequence[Event], shards: int) -> Iterator[Event]:
+    """Yield what shards without the endpoint that the database objects to fold (decision 26)."""
+    for event in events:
+        others = tuple(one for one in event.endpoint_ids if shard_of(one, shards) != shard_of(REFUSED, shards))
+        if others:
+            yield event._replace(endpoint_ids=others)
 
 
 def _dead_letter(message: Message, reason: str, tried_again: Mapping[int, int]) -> Row:

@@ -52,9 +52,11 @@ def schedule(seed: int, *, count: int = FAULTS_PER_SEED, slow: bool = True) -> l
     return [random.choice(SLOW if slow and random.random() < _SLOW_SHARE else QUICK) for _ in range(count)]
 
 
-async def run(world: World, seed: int, chosen: Sequence[Fault], revision: str = "kaa-2017-04") -> list[str]:
+async def run(
+    world: World, seed: int, chosen: Sequence[Fault], revision: str = "kaa-2017-04", shards: int = 1
+) -> list[str]:
     """Run faults, and return how the tables differ from what the stream implies."""
-    async with trial(world, seed, revision=revision) as made:
+    async with trial(world, seed, revision=revision, shards=shards) as made:
         for fault in chosen:
             await fault(made)
         await made.catch_up()

@@ -19,7 +19,7 @@ async def _work(queue: Any, results: Any, options: argparse.Namespace) -> None:
             began = time.monotonic()
             chosen = schedule(seed, count=options.faults)
             try:
-                wrong = await run(world, seed, chosen, options.revision)
+                wrong = await run(world, seed, chosen, options.revision, options.shards)
             except Exception:  # noqa: BLE001 - any error fails the seed
                 wrong = [traceback.format_exc()]
             results.put((seed, [fault.__name__ for fault in chosen], wrong, time.monotonic() - began))
@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--revision", default="kaa-2017-04")
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--faults", type=int, default=FAULTS_PER_SEED, help="faults for each seed")
     parser.add_argument("--jobs", type=int, default=2, help="how many seeds at a time")
     options = parser.parse_args()

@@ -82,6 +82,7 @@ class Trial:
     """Position of the last message that the broker said it had stored."""
     per_second: int = 300
     """How many messages are published."""
+    shards: int = 1
     publishing: asyncio.Task[None] | None = None
     snapshots: Snapshots | None = None
     """What the log of changes is compared with; None if changes are not logged."""
@@ -130,14 +131,15 @@ class Trial:
                 raise
 
     async def position(self) -> int:
-        """Return the position of the checkpoint."""
-        rows = await self.ask("SELECT position FROM projector_checkpoint")
-        return rows[0][0] if rows else 0
+        """Return the position through which every shard has folded."""
+        ((position,),) = await self.ask("SELECT coalesce(min(position), 0) FROM projector_checkpoint")
+        return int(position)
 
     async def witness(self, acknowledged: int) -> None:
         """Check an acknowledgement in transit: what it covers must already be committed."""
         with suppress(*AWAY):
-            position = await self.position()
+            # Of several shards, this is the checkpoint of the one ahead of the others.
+            ((position,),) = await self.ask("SELECT coalesce(max(position), 0) FROM projector_checkpoint")
             if position < acknowledged:
                 self.premature.append(f"position {acknowledged} was acknowledged with the checkpoint at {position}")
 
@@ -257,11 +259,11 @@ class Trial:
         """Return how the tables differ from what a single thread would have written."""
         messages = await self.messages()
         found = await stored(self.world.postgres.url_of(self.database), self.stream)
-        expected = independent_fold(self.codec.revision.name, messages, self.tried_again)
+        expected = independent_fold(self.codec.revision.name, messages, self.tried_again, self.shards)
         wrong = [
             *(
                 f"by its own rules: {line}"
-                for line in differences(plain_fold(self.codec, messages, self.tried_again), found)
+                for line in differences(plain_fold(self.codec, messages, self.tried_again, self.shards), found)
             ),
             *(f"by the design: {line}" for line in differences(expected, found)),
             *await self._status(found, expected.position),
@@ -343,10 +345,11 @@ async def trial(  # noqa: PLR0913 - each is something that a trial varies
     sound: bool = False,
     replicas: int = 1,
     per_second: int = 300,
+    shards: int = 1,
 ) -> AsyncIterator[Trial]:
     """Set a trial up, publish while it lasts, and clear everything away; sound traffic can all be folded.
 
-    Three of four seeds log changes.
+    Three of four seeds with one shard log changes.
     """
     random = Random(seed)  # noqa: S311 - a schedule that can be repeated is the point
     codec = Codec(revision, resources.folder("schemas"))
@@ -358,11 +361,13 @@ async def trial(  # noqa: PLR0913 - each is something that a trial varies
         await client.jetstream().add_stream(name=stream, subjects=list(subjects.filters()), num_replicas=replicas)
         stack.push_async_callback(client.jetstream().delete_stream, stream)
         one, other = [await stack.enter_async_context(world.daemon(name, database, stream)) for name in ("A", "B")]
-        made = Trial(random, world, database, stream, codec, client, (one, other), per_second=per_second)
+        made = Trial(random, world, database, stream, codec, client, (one, other), per_second=per_second, shards=shards)
         one.nats.witness = other.nats.witness = made.witness
         for daemon in made.daemons:
             daemon.environment["PROJECTOR_REVISION"] = revision
-        if seed % 4:
+        if shards > 1:
+            await made.projector("init", "--shards", str(shards))
+        elif seed % 4:
             made.log_changes()
         made.publishing = asyncio.create_task(made.publish(traffic))
         try:

@@ -34,15 +34,16 @@ class World:
 
     def __init__(self, broker: Callable[[Path], EmbeddedNats | NatsCluster] = servers.nats_in) -> None:
         self._stack = AsyncExitStack()
-        self._folder = Path()
+        self.folder = Path()
+        """Where the servers are, until the end."""
         self._broker = broker
         self.nats: EmbeddedNats | NatsCluster
         self.postgres: EmbeddedPostgres
 
     async def __aenter__(self) -> Self:
-        self._folder = self._stack.enter_context(servers.server_folder())
-        self.nats = self._broker(self._folder / "nats")
-        self.postgres = await asyncio.to_thread(servers.postgres_in, self._folder / "postgres")
+        self.folder = self._stack.enter_context(servers.server_folder())
+        self.nats = self._broker(self.folder / "nats")
+        self.postgres = await asyncio.to_thread(servers.postgres_in, self.folder / "postgres")
         for server in (self.nats, self.postgres):
             await asyncio.to_thread(server.start)
             self._stack.callback(server.stop)
@@ -82,11 +83,11 @@ class World:
     @asynccontextmanager
     async def daemon(self, name: str, database: str, stream: str) -> AsyncIterator["Daemon"]:
         """Put proxies in place for a daemon, and end it at the end."""
-        folder = self._folder / f"{name}-{secrets.token_hex(3)}"
+        folder = self.folder / f"{name}-{secrets.token_hex(3)}"
         folder.mkdir()
         async with (
             NatsProxy(self.nats.url) as broker,
-            PostgresProxy(folder, self._folder / "postgres" / "data") as postgres,
+            PostgresProxy(folder, self.folder / "postgres" / "data") as postgres,
         ):
             daemon = Daemon(name, folder / "log", broker, postgres)
             daemon.environment = {
