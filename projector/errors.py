@@ -19,6 +19,7 @@ ProjectorError
 └── FatalError              stop, report why, exit non-zero
     ├── SettingError
     ├── NotMigratedError
+    ├── NotDistributableError
     ├── DatabaseRefusedError
     │   └── DatabaseLoginError
     ├── BrokerRefusedError
@@ -192,6 +193,14 @@ class NotMigratedError(FatalError):
         self.newer = newer
 
 
+class NotDistributableError(FatalError):
+    """The tables cannot be distributed over the workers of Citus as they are."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"the tables cannot be distributed: {why}; {remedy}")
+        self.why = why
+
+
 class DatabaseRefusedError(FatalError):
     """Postgres refuses the connection, or a statement that the projector needs."""
 
@@ -329,7 +338,7 @@ class ProjectorRunningError(FatalError):
 
     def __init__(self, who: str) -> None:
         super().__init__(
-            f"the endpoints cannot be divided anew while a projector runs: {who}; "
+            f"the endpoints cannot be divided anew or distributed while a projector runs: {who}; "
             "stop every daemon of this database, and run `projector init` again"
         )
         self.who = who

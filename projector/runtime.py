@@ -91,22 +91,30 @@ class Projector:
         """The rules that this projector folds by."""
         return self._parts.rules
 
-    async def init(self, *, shards: int | None = None) -> bool:
+    async def init(self, *, shards: int | None = None, distribute: bool = False) -> bool:
         """Migrate the database, and create the stream if it is missing; return whether it was created.
 
         If changes are published, a stream for them is created as well, unless there is one.
 
         Args:
             shards: divide the endpoints into so many shards, if there is another number of them.
+            distribute: distribute the tables of endpoints over the workers of Citus, unless they are.
 
         Raises:
-            ProjectorRunningError: the number of shards cannot change while a projector runs.
+            ProjectorRunningError: neither is possible while a projector runs.
             EventsLostError: a shard has not folded events that have left the stream.
+            NotDistributableError: Citus cannot distribute the tables as they are.
         """
-        from projector.storage import migrate
+        from projector.storage import distribution, migrate
         from projector.stream.provision import create_changes_stream, create_stream
 
+        if distribute:
+            await distribution.check_server(self._database_url)
         await migrate.upgrade(self._database_url)
+        if distribute:
+            await distribution.distribute(self._database_url)
+        else:
+            await distribution.keep_up(self._database_url)
         created = await create_stream(self._parts.broker, self._stream)
         if self._publish is not None and self._retention is not None:
             self.changes_stream = await create_changes_stream(

@@ -6,6 +6,8 @@ from projector.doctor.findings import Check, version_text
 from projector.domain.database_info import DatabaseInfo
 
 _OLDEST = (15, 0)
+_PREPARED_TRANSACTIONS = 10
+"""One for each connection that commits: those of every shard's leader, of a rebuild and of retries."""
 
 
 def _too_old(database: DatabaseInfo) -> str | None:
@@ -91,6 +93,22 @@ def _privileges(database: DatabaseInfo) -> str | None:
 
 def _privileges_to_rebuild(database: DatabaseInfo) -> str | None:
     return f"the role lacks {', '.join(database.missing_to_rebuild)}" if database.missing_to_rebuild else None
+
+
+def _batch_table_missing(database: DatabaseInfo) -> str | None:
+    missing = database.batch_table_missing and database.migrated
+    return "the table is distributed, and endpoint_state_batch is missing or has other columns" if missing else None
+
+
+def _worker_silent(database: DatabaseInfo) -> str | None:
+    silent = [f"{worker.name} ({worker.error})" for worker in database.workers if worker.prepared_transactions is None]
+    return f"workers of Citus do not answer: {', '.join(silent)}" if silent else None
+
+
+def _worker_cannot_prepare(database: DatabaseInfo) -> str | None:
+    allowed = [worker for worker in database.workers if worker.prepared_transactions is not None]
+    few = [worker.name for worker in allowed if (worker.prepared_transactions or 0) < _PREPARED_TRANSACTIONS]
+    return f"max_prepared_transactions is below {_PREPARED_TRANSACTIONS} on {', '.join(few)}" if few else None
 
 
 DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
@@ -179,5 +197,18 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "warning",
         _privileges_to_rebuild,
         "grant these as well, for `projector rebuild` and `projector verify`",
+    ),
+    Check("batch-table-missing", "error", _batch_table_missing, "run `projector init`, which creates it"),
+    Check(
+        "worker-silent",
+        "error",
+        _worker_silent,
+        "start it, or correct its address with citus_update_node and its pg_hba.conf: every commit needs all workers",
+    ),
+    Check(
+        "worker-cannot-prepare",
+        "error",
+        _worker_cannot_prepare,
+        "raise it on these workers and restart them: a commit of several nodes is prepared on each of them",
     ),
 )

@@ -26,6 +26,17 @@ class BackendInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """A node of Citus that has a part of the tables."""
+
+    name: str
+    prepared_transactions: int | None = None
+    """How many it allows at a time (`max_prepared_transactions`); None: it did not answer."""
+    error: str = ""
+    """Why it did not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseInfo:
     """A database as the daemon's role sees it."""
 
@@ -56,6 +67,10 @@ class DatabaseInfo:
     """None: there is none, or the role may not see it."""
     feed: FeedState | None = None
     """How far the changes are published; None: they are not, or the role may not see it."""
+    workers: tuple[WorkerInfo, ...] = ()
+    """Those of Citus, if it distributes the tables."""
+    batch_table_missing: bool = False
+    """Whether the tables are distributed, and that into which batches are copied is missing or outdated."""
     led: bool = False
     """Whether this database has a leader."""
 

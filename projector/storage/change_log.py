@@ -18,6 +18,12 @@ from projector.storage.tables import endpoint_change
 CHANNEL = "endpoint_change"
 """Every commit with changes notifies this channel, with its number."""
 
+SINCE = f"""
+(SELECT CASE WHEN count(changes_since) = count(*) THEN max(changes_since) END
+ FROM projector_checkpoint WHERE projection = '{PROJECTION}')
+"""
+"""What `endpoint_change_since()` returns; a worker of Citus could not execute the function."""
+
 COLUMNS = tuple(column.name for column in endpoint_change.columns)
 _NO_MESSAGE = (None,) * 6
 _COPIED_AT_ONCE = 10_000  # rows: one event may name 100,000 endpoints, and rows are in memory while they are sent

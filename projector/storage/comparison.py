@@ -6,6 +6,7 @@ import asyncpg
 
 from projector.domain.differences import Differences, RowDifference
 from projector.storage.connection import Connection
+from projector.storage.dialect import Dialect
 from projector.storage.tables import endpoint_state
 from projector.storage.wire import decode_json
 
@@ -22,17 +23,14 @@ def _each(template: str) -> str:
 _DIFFERS = f"""
 (found.endpoint_id, {_each("found.{name}")}) IS DISTINCT FROM (implied.endpoint_id, {_each("implied.{name}")})
 """
-# Comparing everything needs plans that read everything.
 _COMPARE = f"""
-SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_seqscan = on;
 DELETE FROM endpoint_candidate;
 INSERT INTO endpoint_candidate
 SELECT endpoint_id FROM endpoint_state AS found FULL JOIN {TABLE} AS implied USING (endpoint_id) WHERE {_DIFFERS}
 """
 _ADD_CANDIDATES = "INSERT INTO endpoint_candidate SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 BOTH = f"LEFT JOIN endpoint_state AS found USING (endpoint_id) LEFT JOIN {TABLE} AS implied USING (endpoint_id)"
-_FIND_DIFFERENCES = f"""
-CREATE TEMPORARY TABLE endpoint_difference ON COMMIT DROP AS
+_DIFFERENCES = f"""
 SELECT endpoint_id, 0 AS shard,
        CASE WHEN found.endpoint_id IS NULL THEN 'missing'
             WHEN implied.endpoint_id IS NULL THEN 'extra'
@@ -43,9 +41,9 @@ SELECT endpoint_id, 0 AS shard,
 FROM endpoint_candidate {BOTH}
 WHERE {_DIFFERS}
 """
-_COUNT_ROWS = f"""
-SELECT (SELECT count(*) FROM {TABLE}) + count(*) FILTER (WHERE kind = 'extra') AS compared,
-       count(*) FILTER (WHERE kind = 'missing') AS missing,
+_COUNT_IMPLIED = f"SELECT count(*) FROM {TABLE}"
+_COUNT_ROWS = """
+SELECT count(*) FILTER (WHERE kind = 'missing') AS missing,
        count(*) FILTER (WHERE kind = 'extra') AS extra,
        count(*) FILTER (WHERE kind = 'different') AS different
 FROM endpoint_difference
@@ -89,24 +87,30 @@ WHERE known.state <> 'discarded' OR known.stored_at <> excluded.stored_at
 """
 
 
-async def compare(connection: Connection) -> None:
+async def compare(connection: Connection, dialect: Dialect) -> None:
     """Find the rows that may differ, within a transaction."""
-    await connection.execute(_COMPARE)
+    await connection.execute(dialect.begin_comparison + _COMPARE)
 
 
 async def differences(
-    connection: Connection, saved: Collection[str], *, show: int, endpoint_id: str | None
+    connection: Connection, dialect: Dialect, saved: Collection[str], *, show: int, endpoint_id: str | None
 ) -> Differences:
     """Compare the rows that `compare` found and those of endpoints saved since; the caller holds the checkpoint.
 
     The result has up to `show` rows, or the row of one endpoint.
     """
     await connection.execute(_ADD_CANDIDATES, list(saved))
-    await connection.execute(_FIND_DIFFERENCES)
+    await dialect.collect_differences(connection, _DIFFERENCES)
+    implied = await connection.fetchval(_COUNT_IMPLIED)
     (counts,) = await connection.fetch(_COUNT_ROWS)
     by_column = {row[0]: row[1] for row in await connection.fetch(_COUNT_COLUMNS)}
     shown = await connection.fetch(_SHOW, endpoint_id, 1 if endpoint_id is not None else show)
-    return Differences(**dict(counts.items()), by_column=by_column, shown=list(map(_row_difference, shown)))
+    return Differences(
+        **dict(counts.items()),
+        compared=implied + counts["extra"],
+        by_column=by_column,
+        shown=list(map(_row_difference, shown)),
+    )
 
 
 async def apply(connection: Connection, stream: str, retried: Collection[int]) -> None:

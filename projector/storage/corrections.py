@@ -47,25 +47,32 @@ def _statement(facet: FacetColumns) -> str:
     names = [column.name for column in facet.all_columns]
     if facet is FACET_COLUMNS[0]:
         names += [column.name for column in LAST_EVENT]
-    columns = ", ".join(
-        f"('{column.name}', {_side('found', column)}, {_side('implied', column)})" for column in facet.columns
-    )
+    was, now = (_differing(facet, side) for side in ("found", "implied"))
     return f"""
 INSERT INTO endpoint_change
     (shard, commit_no, committed_at, endpoint_id, facet, verdict, before, after, previous_event_seq, previous_event_at)
 SELECT $1::integer, $2::bigint, $3::timestamptz, endpoint_id, '{facet.facet.name}', '{CORRECTED}',
-       CASE kind WHEN 'missing' THEN NULL WHEN 'extra' THEN coalesce(was, '{{}}') ELSE was END,
-       CASE kind WHEN 'extra' THEN NULL WHEN 'missing' THEN coalesce(now, '{{}}') ELSE now END,
-       coalesce(found.last_event_seq, 0), found.last_event_at
-FROM endpoint_difference {BOTH}
-CROSS JOIN LATERAL (
-    SELECT jsonb_object_agg(name, was), jsonb_object_agg(name, now)
-    FROM (VALUES {columns}) AS visible (name, was, now) WHERE was IS DISTINCT FROM now
-) AS changed (was, now)
-WHERE shard = $1
-  AND ({", ".join(f"found.{name}" for name in names)})
-      IS DISTINCT FROM ({", ".join(f"implied.{name}" for name in names)})
+       CASE WHEN kind = 'missing' THEN NULL WHEN kind = 'extra' THEN was ELSE nullif(was, '{{}}') END,
+       CASE WHEN kind = 'extra' THEN NULL WHEN kind = 'missing' THEN now ELSE nullif(now, '{{}}') END,
+       previous_event_seq, previous_event_at
+FROM (
+    SELECT endpoint_id, kind, {was} AS was, {now} AS now,
+           coalesce(found.last_event_seq, 0) AS previous_event_seq, found.last_event_at AS previous_event_at
+    FROM endpoint_difference {BOTH}
+    WHERE shard = $1
+      AND ({", ".join(f"found.{name}" for name in names)})
+          IS DISTINCT FROM ({", ".join(f"implied.{name}" for name in names)})
+) AS changed
 """
+
+
+def _differing(facet: FacetColumns, side: str) -> str:
+    """Return one side's values of the columns that differ, as an object."""
+    return " || ".join(
+        f"CASE WHEN {_side('found', column)} <> {_side('implied', column)} "
+        f"THEN jsonb_build_object('{column.name}', {_side(side, column)}) ELSE '{{}}' END"
+        for column in facet.columns
+    )
 
 
 def _side(side: str, column: Column[object]) -> str:

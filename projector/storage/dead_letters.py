@@ -10,9 +10,10 @@ from projector.domain.endpoint import Change
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.domain.shards import shard_of
 from projector.errors import CheckpointMovedError, NoDeadLetterError
-from projector.storage import change_log, checkpoints, locks, statements, version
+from projector.storage import change_log, checkpoints, dialect, locks, version
 from projector.storage.checkpoints import Commit
 from projector.storage.connection import Connection, connect, disconnect
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.store import WRITER_SETTINGS
 from projector.storage.text import unescape
@@ -82,6 +83,7 @@ class Retry:
         self._logs_changes = logs_changes
         self._stream = stream
         self._connection: Connection
+        self._dialect: Dialect
         self._opened = AsyncExitStack()
 
     async def open(self) -> None:
@@ -93,7 +95,8 @@ class Retry:
             await locks.keep_rebuilds_out(connection, shared=True)
             await set_codecs(connection)
             await checkpoints.check_stream(connection, self._stream)
-            await connection.execute(statements.CREATE_SAVED)
+            self._dialect = await dialect.choose(connection)
+            await self._dialect.prepare_saving(connection)
             if self._logs_changes or await change_log.is_on(connection):
                 await change_log.make_partitions(connection)
 
@@ -118,14 +121,15 @@ class Retry:
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Begin a transaction on `endpoint_state` that resolves one dead letter."""
-        return transaction(self._connection, partial(_RetryUnitOfWork, logs_changes=self._logs_changes))
+        work_of = partial(_RetryUnitOfWork, dialect=self._dialect, logs_changes=self._logs_changes)
+        return transaction(self._connection, work_of)
 
 
 class _RetryUnitOfWork(UnitOfWork):
     """The operations for a single message that the checkpoint has passed."""
 
-    def __init__(self, connection: Connection, *, logs_changes: bool) -> None:
-        super().__init__(connection, logs_changes=logs_changes)
+    def __init__(self, connection: Connection, dialect: Dialect, *, logs_changes: bool) -> None:
+        super().__init__(connection, dialect, logs_changes=logs_changes)
         self._parked_again = False
         self._commits: list[Commit] = []
 
@@ -139,6 +143,7 @@ class _RetryUnitOfWork(UnitOfWork):
             one.rules.check(checkpoint.rules)
             if one.position <= checkpoint.position:
                 raise CheckpointMovedError(expected=checkpoint.position + 1, found=one.position)
+        await self._dialect.settle(self._connection)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Count the attempt."""

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from projector.domain.lookup import ChangeCursor, Found, Json, LogState, SearchedLetters, SessionCursor
-from projector.storage import explanation, version
+from projector.storage import dialect, explanation, version
+from projector.storage.change_log import SINCE
 from projector.storage.columns import ENDPOINT_COLUMNS
 from projector.storage.connection import Connection, connect
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.wire import set_codecs
 
@@ -45,7 +47,7 @@ SELECT row_to_json(found)::text, endpoint_id FROM (
 BELOW = 'AND endpoint_id COLLATE "C" < $3'
 STATE = f"""
 SELECT row_to_json(found)::text FROM (
-    SELECT {_VISIBLE}, (SELECT endpoint_change_since()) AS changes_since FROM endpoint_state WHERE endpoint_id = $1
+    SELECT {_VISIBLE}, {SINCE} AS changes_since FROM endpoint_state WHERE endpoint_id = $1
 ) AS found
 """
 _LOG_STATE = """
@@ -60,12 +62,12 @@ SELECT row_to_json(found)::text, connected_at FROM (
     ORDER BY connected_at DESC, disconnected_at DESC, originator, replica OFFSET $3 LIMIT $4
 ) AS found
 """
-CHANGES = """
+CHANGES = f"""
 SELECT row_to_json(found)::text, committed_at, commit_no, coalesce(position, 0), facet FROM (
     SELECT commit_no, committed_at, facet, verdict, position, occurred_at, stored_at, event, originator, replica,
            before, after
     FROM endpoint_change
-    WHERE endpoint_id = $1 AND committed_at >= (SELECT endpoint_change_since()) AND committed_at <= $2
+    WHERE endpoint_id = $1 AND committed_at >= {SINCE} AND committed_at <= $2
       AND (committed_at, commit_no, coalesce(position, 0), facet) < ($2, $3, $4, $5)
     ORDER BY committed_at DESC, commit_no DESC, coalesce(position, 0) DESC, facet DESC LIMIT $6
 ) AS found
@@ -100,6 +102,7 @@ class EndpointReader:
         self._stream = stream
         self._encode = encode
         self._connection: Connection | None = None
+        self._dialect: Dialect
         self._closing: asyncio.TimerHandle | None = None
 
     async def search(self, prefix: str, after: str, limit: int) -> Found[str]:
@@ -158,7 +161,7 @@ class EndpointReader:
     async def records(self) -> AsyncIterator[explanation.Records]:
         """Yield what explains an endpoint; any error closes the connection."""
         async with self._connected() as connection:
-            yield explanation.Records(connection)
+            yield explanation.Records(connection, self._dialect)
 
     async def dead_letters(self, endpoint_id: str, before: int | None, limit: int) -> SearchedLetters:
         """Return dead letters in any state whose payload has the id, the newest first.
@@ -192,6 +195,7 @@ class EndpointReader:
     async def _transaction(self) -> AsyncIterator[Connection]:
         """Begin a read-only transaction; any error closes the connection."""
         async with self._connected() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            await self._dialect.write_json(connection)
             yield connection
 
     @asynccontextmanager
@@ -215,6 +219,7 @@ class EndpointReader:
             with translated():
                 await version.check(connection)
                 await set_codecs(connection)
+                self._dialect = await dialect.choose(connection)
         except BaseException:
             connection.terminate()
             raise

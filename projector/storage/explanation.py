@@ -11,9 +11,10 @@ from projector.domain.explanation import Known, Logged, shown_in
 from projector.domain.json_text import parse_json
 from projector.domain.moments import time_text
 from projector.errors import MomentUnknownError
-from projector.storage import checkpoints, version
+from projector.storage import checkpoints, dialect, version
 from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS
 from projector.storage.connection import Connection
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import read_row
 from projector.storage.wire import set_codecs
@@ -30,7 +31,7 @@ ROW = f"""
 SELECT {_VISIBLE}, endpoint_id, last_event_seq, last_event_at, {", ".join(_REGISTERS)}
 FROM endpoint_state AS state WHERE endpoint_id = $1
 """
-_SHOWN_AT = f"SELECT {_VISIBLE} FROM endpoint_state_at($2) AS state WHERE endpoint_id = $1"
+_SHOWN_AT = f"SELECT {_VISIBLE} FROM {{state_at}} AS state WHERE endpoint_id = $1"
 _CHANGES = f"""
 SELECT {", ".join(Logged._fields)} FROM endpoint_change
 WHERE endpoint_id = $1 AND committed_at >= $2
@@ -47,15 +48,16 @@ async def opened(url: str) -> AsyncIterator["Records"]:
     """Open a connection for the length of a block; raises NotMigratedError."""
     async with version.opened(url, purpose="explain", settings=SETTINGS) as connection:
         await set_codecs(connection)
-        yield Records(connection)
+        yield Records(connection, await dialect.choose(connection))
 
 
 class Records:
     """The port `app.explain.Records`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
         """Use a connection with `SETTINGS` and the codecs of `wire`."""
         self._connection = connection
+        self._dialect = dialect
         self._since: int | None = None
 
     async def load(self, endpoint_id: str, *, at: int | None, limit: int | None) -> Known:
@@ -66,6 +68,7 @@ class Records:
         """
         with translated():
             async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+                await self._dialect.write_json(self._connection)
                 return await self._load(endpoint_id, at, limit)
 
     async def find(self, endpoint_id: str, positions: Collection[int], times: Collection[int]) -> list[Logged]:
@@ -85,7 +88,8 @@ class Records:
         row = await self._connection.fetchrow(ROW, endpoint_id)
         shown = None if row is None else row[0]
         if at is not None:
-            shown = await self._connection.fetchval(_SHOWN_AT, endpoint_id, at)
+            shown_at = _SHOWN_AT.format(state_at=self._dialect.state_at)
+            shown = await self._connection.fetchval(shown_at, endpoint_id, at)
         changes = [] if since is None else await self._connection.fetch(LATEST, endpoint_id, since, at, limit)
         return Known(
             revision="" if checkpoint is None else checkpoint.rules.revision,

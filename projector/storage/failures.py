@@ -121,8 +121,9 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
     remedy = _remedy(sqlstate, text)
     if sqlstate[:2] in _TRANSIENT_CLASSES:
         return DatabaseUnavailableError("; ".join(filter(None, (f"Postgres cannot do it now: {text}", remedy))))
-    if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+    if isinstance(error, asyncpg.CheckViolationError) and not (error.constraint_name or "constraint" in text.lower()):
         # Not a check that a value fails, but a row that belongs into no partition.
+        # A constraint that fails on a worker of Citus is named in the text only.
         return DatabaseUnavailableError(f"the partition of today is missing, and made at the next attempt: {text}")
     if sqlstate[:2] in _POISON_CLASSES:
         return PoisonError("database-rejected", text)

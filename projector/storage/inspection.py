@@ -6,8 +6,9 @@ from typing import Any
 
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, feed, locks, version
+from projector.storage import checkpoints, dialect, distribution, feed, locks, version
 from projector.storage.connection import Connection, connect
+from projector.storage.distributed import BATCH_TABLE
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
 from projector.storage.tables import metadata
@@ -104,6 +105,9 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
     may_look = not any(privilege.startswith("SELECT") for privilege in missing)
     found = await version.migration(connection) if may_look else None
     absent = await _absent(connection, needs) if found == version.NEWEST else ()
+    is_distributed = await dialect.is_distributed(connection)
+    if is_distributed:
+        missing += await _missing(connection, {BATCH_TABLE: ("SELECT", "INSERT", "DELETE")})
     readable = found == version.NEWEST and not absent
     published = await feed.state(connection, publish) if readable else None
     await set_codecs(connection)
@@ -132,6 +136,8 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
         "clock": (asked_at, clock, answered_at),
         "checkpoint": await checkpoints.read(connection) if readable else None,
         "feed": published,
+        "workers": await distribution.workers(connection) if is_distributed else (),
+        "batch_table_missing": is_distributed and not await distribution.has_batch_table(connection),
         "led": await locks.holder(connection, locks.LEADER_LOCK) is not None,
     }
 

@@ -7,11 +7,9 @@ from msgspec import DecodeError
 
 from projector.domain.endpoint import FACETS, Endpoint, FacetSet, completed, missing
 from projector.errors import DamagedRowError
-from projector.storage import statements
 from projector.storage.connection import Connection
+from projector.storage.dialect import Dialect
 from projector.storage.wire import REGISTER_DECODERS
-
-_LOADED_AT_ONCE = 500  # endpoints per query: one event may name 100,000, and the event loop must not block
 
 _NONE: Mapping[str, Endpoint] = {}
 
@@ -22,20 +20,22 @@ _READERS = tuple(
 
 
 async def load(
-    connection: Connection, table: str, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint] = _NONE
+    connection: Connection,
+    dialect: Dialect,
+    table: str,
+    needed: Mapping[str, FacetSet],
+    uncommitted: Mapping[str, Endpoint] = _NONE,
 ) -> dict[str, Endpoint]:
     """Return working copies of endpoints with the facets needed, as if uncommitted ones were saved.
 
     An endpoint without a row is unseen.
     """
-    query, lacking = statements.load(table), missing(needed, uncommitted)
-    endpoint_ids, facet_sets = list(lacking), list(lacking.values())
+    lacking = missing(needed, uncommitted)
     endpoints: dict[str, Endpoint] = {}
-    for start in range(0, len(endpoint_ids), _LOADED_AT_ONCE):
-        some = slice(start, start + _LOADED_AT_ONCE)
-        for row in await connection.fetch(query, endpoint_ids[some], facet_sets[some]):
+    for query in await dialect.queries(connection, table, lacking):
+        for row in await connection.fetch(*query):
             endpoints[row[0]] = read_row(lacking[row[0]], *row)
-    for endpoint_id in endpoint_ids:
+    for endpoint_id in lacking:
         if endpoint_id not in endpoints:
             endpoints[endpoint_id] = Endpoint.unseen()
     return completed(needed, uncommitted, endpoints)

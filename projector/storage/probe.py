@@ -10,9 +10,10 @@ import asyncpg
 
 from projector.domain.summary import Census, ShardProgress, Slice, Summary
 from projector.errors import OtherStreamError
-from projector.storage import feed, locks, version
+from projector.storage import dialect, feed, locks, version
 from projector.storage.checkpoints import PROJECTION
 from projector.storage.connection import Connection, connect
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.wire import decode_json
 
@@ -39,13 +40,6 @@ _LATEST_DEAD_LETTERS = """
 SELECT position, reason, left(detail, 300) AS detail, subject, parked_at
 FROM dead_letter WHERE stream = $1 AND state = 'parked' ORDER BY position DESC LIMIT $2
 """
-# A range of pages is read in each partition, if the owner of the table has partitioned it.
-_PAGES = """
-SELECT greatest(pg_relation_size('endpoint_state'), max(pg_relation_size(relid)))
-       / current_setting('block_size')::bigint
-FROM pg_partition_tree('endpoint_state')
-"""
-
 _VERSION = "coalesce(app_version, '(unknown)')"
 _CENSUS = "SELECT {kind}, count(*) FROM endpoint_state GROUP BY 1 ORDER BY 2 DESC, 1"
 # Versions are truncated for display: one may be as long as a message.
@@ -70,6 +64,7 @@ class Probe:
         self._stream = stream
         self._purpose = purpose
         self._connection: Connection
+        self._dialect: Dialect
         self._opened = ExitStack()
 
     async def open(self) -> None:
@@ -81,6 +76,7 @@ class Probe:
         self._opened.callback(self._connection.terminate)
         with translated():
             await version.check(self._connection)
+            self._dialect = await dialect.choose(self._connection)
 
     async def close(self) -> None:
         """Disconnect at once."""
@@ -103,9 +99,9 @@ class Probe:
             return [dict(row) for row in await self._connection.fetch(_LATEST_DEAD_LETTERS, self._stream, limit)]
 
     async def pages(self) -> int:
-        """Return how many pages the table has; in the largest partition, if it is partitioned."""
+        """Return how many pages the table has; in the largest partition or shard, if it has several."""
         with translated():
-            return int(await self._connection.fetchval(_PAGES))
+            return int(await self._connection.fetchval(self._dialect.pages))
 
     async def count(self, first: int, end: int) -> Slice | None:
         """Count the endpoints on the pages from `first` to before `end`; None: it took too long."""

@@ -14,11 +14,12 @@ from projector.domain.endpoint import FACETS, Change, Endpoint, FacetSet
 from projector.domain.messages import Message
 from projector.domain.trimmed import Trimmed
 from projector.errors import DamagedRowError, DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import change_log, checkpoints, comparison, corrections, locks, statements, version
+from projector.storage import change_log, checkpoints, comparison, corrections, dialect, locks, version
 from projector.storage.checkpoints import Commit
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.comparison import DEAD_LETTER_TABLE, TABLE
 from projector.storage.connection import Connection, connect, disconnect
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import load, read_row
 from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
@@ -40,12 +41,8 @@ SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_t
 """Servers before 17 do not know this parameter, and reject a connection that sets it."""
 _COMMIT_FAST = "SET synchronous_commit = off"
 _COMMIT_SAFELY = "SET LOCAL synchronous_commit TO DEFAULT"
-_DROP = f"DROP TABLE IF EXISTS {TABLE}, {DEAD_LETTER_TABLE};"
-_PREPARE = f"""
-{_DROP}
-CREATE UNLOGGED TABLE {TABLE} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMMENTS) WITH (fillfactor = 80);
+_CREATE_DEAD_LETTERS = f"""
 CREATE UNLOGGED TABLE {DEAD_LETTER_TABLE} (LIKE dead_letter INCLUDING DEFAULTS INCLUDING INDEXES);
-CREATE TEMPORARY TABLE endpoint_candidate (endpoint_id text PRIMARY KEY);
 """
 _PARKED = "SELECT position, stored_at FROM dead_letter WHERE state = 'parked' AND stream = $1"
 _SEEDS = f"""
@@ -60,8 +57,8 @@ class _StagingUnitOfWork(UnitOfWork):
     _table = TABLE
     _dead_letter_table = DEAD_LETTER_TABLE
 
-    def __init__(self, connection: Connection, saved: set[str]) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Connection, dialect: Dialect, saved: set[str]) -> None:
+        super().__init__(connection, dialect)
         self._saved = saved
 
     async def hold(self, checkpoint: Checkpoint) -> None:
@@ -91,6 +88,7 @@ class Staging:
         self._logs_changes = logs_changes
         self._purpose = purpose
         self._connection: Connection
+        self._dialect: Dialect
         self._reader: Connection
         self._opened = AsyncExitStack()
         self._turn = asyncio.Lock()
@@ -109,13 +107,15 @@ class Staging:
         with translated():
             await version.check(connection)
             await locks.keep_rebuilds_out(connection)
-            self._opened.push_async_callback(connection.execute, _DROP)
+            self._dialect = await dialect.choose(connection)
+            drop = _drop(self._dialect)
+            self._opened.push_async_callback(connection.execute, drop)
             await set_codecs(connection)
             await connection.execute(_COMMIT_FAST)
-            await connection.execute(_PREPARE)
-            await connection.execute(statements.CREATE_SAVED)
+            await connection.execute(drop + self._dialect.create_staging(TABLE) + _CREATE_DEAD_LETTERS)
+            await self._dialect.prepare_saving(connection)
             await connection.execute(_NO_TRANSACTION_TIMEOUT)
-        self._reader = await open_reader(self._url)
+        self._reader = await open_reader(self._url, self._dialect)
         self._opened.callback(self._end_reader)
 
     async def close(self) -> None:
@@ -166,20 +166,21 @@ class Staging:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on the staging tables."""
-        async with self._turn, _transaction(self._connection, self._saved if self._compared else set()) as work:
+        saved = self._saved if self._compared else set[str]()
+        async with self._turn, _transaction(self._connection, self._dialect, saved) as work:
             yield work
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as if uncommitted ones were saved."""
         try:
             with translated():
-                return await load(self._reader, TABLE, needed, uncommitted)
+                return await load(self._reader, self._dialect, TABLE, needed, uncommitted)
         except DatabaseUnavailableError:
             # While all rows fit in the cache this connection is idle, and a proxy may have closed it.
             self._reader.terminate()
-            self._reader = await open_reader(self._url)
+            self._reader = await open_reader(self._url, self._dialect)
             with translated():
-                return await load(self._reader, TABLE, needed, uncommitted)
+                return await load(self._reader, self._dialect, TABLE, needed, uncommitted)
 
     async def seed(self, trimmed: Trimmed) -> None:
         """Copy the state of the live table that came from messages that have left the stream; raises DamagedRowError.
@@ -198,8 +199,7 @@ class Staging:
                 if len(seeds) >= _SEEDED_AT_ONCE:
                     await work.save(seeds)
                     seeds.clear()
-                    # Otherwise each part would scan all parts before it.
-                    await self._connection.execute("TRUNCATE saved_endpoint")
+                    await self._dialect.forget_saved(self._connection)
             await work.save(seeds)
 
     async def clear(self) -> None:
@@ -211,8 +211,8 @@ class Staging:
         """Find the rows that may differ; endpoints that are saved later are compared in the final transaction."""
         self._saved.clear()
         self._compared = True
-        async with transaction(self._connection, UnitOfWork):
-            await comparison.compare(self._connection)
+        async with transaction(self._connection, lambda connection: connection) as connection:
+            await comparison.compare(connection, self._dialect)
 
     @asynccontextmanager
     async def finish(self) -> AsyncIterator["FinalTransaction"]:
@@ -224,45 +224,55 @@ class Staging:
             yield final
 
     def _final(self, connection: Connection) -> "FinalTransaction":
-        return FinalTransaction(connection, self._saved, logs_changes=self._logs_changes)
+        return FinalTransaction(connection, self._dialect, self._saved, logs_changes=self._logs_changes)
 
 
 class _Savepoints:
     """Transactions on the staging tables within another transaction."""
 
-    def __init__(self, connection: Connection, saved: set[str]) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect, saved: set[str]) -> None:
         self._connection = connection
+        self._dialect = dialect
         self._saved = saved
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        return _transaction(self._connection, self._saved)
+        return _transaction(self._connection, self._dialect, self._saved)
 
 
-def _transaction(connection: Connection, saved: set[str]) -> AbstractAsyncContextManager[UnitOfWork]:
-    return transaction(connection, lambda connection: _StagingUnitOfWork(connection, saved))
+def _transaction(connection: Connection, dialect: Dialect, saved: set[str]) -> AbstractAsyncContextManager[UnitOfWork]:
+    return transaction(connection, lambda connection: _StagingUnitOfWork(connection, dialect, saved))
+
+
+def _drop(dialect: Dialect) -> str:
+    """Return the statement that drops the tables of a rebuild."""
+    return f"DROP TABLE IF EXISTS {', '.join((TABLE, DEAD_LETTER_TABLE, *dialect.working_tables))};"
 
 
 class FinalTransaction:
     """The operations of the last transaction of a rebuild."""
 
-    def __init__(self, connection: Connection, saved: set[str], *, logs_changes: bool) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect, saved: set[str], *, logs_changes: bool) -> None:
         """Use a connection; `saved` are the endpoints saved since `Staging.compare`."""
         self._connection = connection
+        self._dialect = dialect
         self._saved = saved
         self._logs_changes = logs_changes
         self._commits: list[Commit]
-        self.savepoints = _Savepoints(connection, saved)
+        self.savepoints = _Savepoints(connection, dialect, saved)
         """Transactions on the staging tables, which are savepoints of this one."""
 
     async def hold(self) -> list[Checkpoint]:
         """Lock the live checkpoints, so that no daemon folds until the transaction ends, and return them."""
         found, self._commits = await checkpoints.hold_all(self._connection)
         self._logs_changes |= any(commit.log_is_on for commit in self._commits)
+        await self._dialect.settle(self._connection)
         return found
 
     async def differences(self, *, show: int, endpoint_id: str | None) -> Differences:
         """Compare the live table with what the stream implies; return up to `show` rows, or the row of one endpoint."""
-        return await comparison.differences(self._connection, self._saved, show=show, endpoint_id=endpoint_id)
+        return await comparison.differences(
+            self._connection, self._dialect, self._saved, show=show, endpoint_id=endpoint_id
+        )
 
     async def apply(self, after: Sequence[Checkpoint], retried: Collection[int]) -> None:
         """Change the rows that differ, settle the dead letters at the positions `retried`, move the checkpoints."""

@@ -11,20 +11,22 @@ from sqlalchemy import Column, DefaultClause
 
 from projector.storage.columns import FACET_COLUMNS, LAST_EVENT
 
-CREATE_SAVED = """
-CREATE TEMPORARY TABLE saved_endpoint ON COMMIT DELETE ROWS AS
-SELECT 0 AS part, * FROM endpoint_state WITH NO DATA
-"""
-"""Each connection copies rows into this table and merges them from there, one part for each save.
-
-The columns of a facet that did not change stay null: writing them would double the cost.
-"""
+LOADED_AT_ONCE = 500  # endpoints per query: one event may name 100,000, and the event loop must not block
 
 _KEY = ("endpoint_id", *(column.name for column in LAST_EVENT))
 _COLUMNS = tuple((facet, column) for facet in FACET_COLUMNS for column in facet.all_columns)
 
 SAVED_COLUMNS: tuple[str, ...] = ("part", *_KEY, *(column.name for _, column in _COLUMNS))
-"""The columns of `saved_endpoint`, in the order in which they are copied."""
+"""The columns of the table from which rows are merged, in the order in which they are copied; a part for each save.
+
+Those of a facet that did not change stay null: writing them would double the cost.
+"""
+
+
+def create_like_live(table: str) -> str:
+    """Return the statement that creates a table with the columns, constraints and indexes of the live one."""
+    return f"""
+CREATE UNLOGGED TABLE {table} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMMENTS) WITH (fillfactor = 80)"""
 
 
 def park(table: str) -> str:
@@ -58,8 +60,22 @@ CROSS JOIN LATERAL (SELECT * FROM {table} WHERE endpoint_id = needed.endpoint_id
 
 
 @cache
-def merge(table: str) -> str:
-    """Return the statement that merges part $1 of `saved_endpoint` into a table.
+def load_shard(table: str) -> str:
+    """Return the query that reads endpoints to fold on, all of one shard.
+
+    $1: endpoint ids, $2: the set of facets that any of them needs. Returns the columns of `load`.
+    """
+    registers = ", ".join(
+        f"CASE WHEN $2 & {1 << index} <> 0 THEN {facet.registers.name} END" for index, facet in enumerate(FACET_COLUMNS)
+    )
+    return f"""
+SELECT {", ".join(_KEY)}, {registers} FROM {table} WHERE endpoint_id = ANY ($1)
+"""
+
+
+@cache
+def merge(table: str, saved: str) -> str:
+    """Return the statement that merges part $1 of the rows that were copied into a table into another one.
 
     A facet without registers did not change.
     This is no MERGE, which joins: planned while the table was small, its join reads the whole table.
@@ -72,7 +88,7 @@ def merge(table: str) -> str:
     values = [f"saved.{name}" for name in _KEY] + [_inserted(column) for _, column in _COLUMNS]
     return f"""
 INSERT INTO {table} AS state ({", ".join(SAVED_COLUMNS[1:])})
-SELECT {", ".join(values)} FROM saved_endpoint AS saved WHERE part = $1
+SELECT {", ".join(values)} FROM {saved} AS saved WHERE part = $1
 ON CONFLICT (endpoint_id) DO UPDATE SET {", ".join(updates)}
 """
 

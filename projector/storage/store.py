@@ -13,9 +13,10 @@ from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import Endpoint, FacetSet
 from projector.domain.shards import WHOLE, Shard
 from projector.errors import DatabaseUnavailableError
-from projector.storage import change_log, checkpoints, feed, locks, statements, version
+from projector.storage import change_log, checkpoints, dialect, feed, locks, version
 from projector.storage.checkpoints import Lag
 from projector.storage.connection import Connection, connect
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import load
 from projector.storage.unit_of_work import UnitOfWork, transaction
@@ -85,6 +86,7 @@ class Store:
         self._publish = publish
         self._connection: Connection
         self._reader: Connection
+        self._dialect: Dialect
         self._opened = ExitStack()
         self._turn = asyncio.Lock()
         self._running = 0
@@ -106,10 +108,11 @@ class Store:
                 await version.check(connection)
                 await checkpoints.check_shards(connection, self._shard.of)
                 await set_codecs(connection)
-                await connection.execute(statements.CREATE_SAVED)
+                self._dialect = await dialect.choose(connection)
+                await self._dialect.prepare_saving(connection)
                 if self._retention is not None:
                     await change_log.prepare(connection, self._retention)
-            self._reader = await open_reader(self._url)
+            self._reader = await open_reader(self._url, self._dialect)
             self._opened.callback(self._reader.terminate)
         except BaseException:
             await self.close()
@@ -125,6 +128,7 @@ class Store:
             with translated():
                 leads = await locks.lead(self._connection, self._shard.number)
                 if leads:
+                    await self._dialect.settle(self._connection)
                     await self._switch()
         if leads:
             self._active_since = now_ms()
@@ -170,15 +174,16 @@ class Store:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[UnitOfWork]:
         """Begin a transaction on `endpoint_state`; see `unit_of_work.transaction`."""
-        work_of = partial(UnitOfWork, shard=self._shard, logs_changes=self.logs_changes)
+        work_of = partial(UnitOfWork, dialect=self._dialect, shard=self._shard, logs_changes=self.logs_changes)
         with self._counted():
             async with self._turn, transaction(self._connection, work_of) as work:
                 yield work
+            self._dialect.check_commit()
 
     async def load(self, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """Return working copies of endpoints as if uncommitted ones were saved."""
         with self._counted(), translated():
-            return await load(self._reader, "endpoint_state", needed, uncommitted)
+            return await load(self._reader, self._dialect, "endpoint_state", needed, uncommitted)
 
     async def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint, or None if nothing was ever folded."""
@@ -224,12 +229,13 @@ class Store:
             self._running -= 1
 
 
-async def open_reader(url: str) -> Connection:
+async def open_reader(url: str, dialect: Dialect) -> Connection:
     """Open a connection that loads endpoints outside the transactions of another."""
     reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
     try:
         with translated():
             await set_codecs(reader)
+            await dialect.configure(reader)
     except BaseException:
         reader.terminate()
         raise

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import cycle
 from typing import Any, TypeVar
 
 import asyncpg
@@ -23,14 +22,13 @@ from projector.storage import change_log, checkpoints, statements
 from projector.storage.checkpoints import Commit
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.connection import Connection
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translate, translated
 from projector.storage.loading import load
 from projector.storage.text import escape, storable
 from projector.storage.wire import encode_registers
 
 W = TypeVar("W")
-
-_PARTS = cycle(range(1_000_000))  # more than any transaction has
 
 _WRITERS = tuple(
     (index, 1 << index, facet.values, (None,) * len(facet.all_columns)) for index, facet in enumerate(FACET_COLUMNS)
@@ -43,9 +41,12 @@ class UnitOfWork:
     _table = "endpoint_state"
     _dead_letter_table = "dead_letter"
 
-    def __init__(self, connection: Connection, *, shard: Shard = WHOLE, logs_changes: bool = False) -> None:
-        """Use a connection with the codecs of `wire` and the table `saved_endpoint`; `shard` is whose rows change."""
+    def __init__(
+        self, connection: Connection, dialect: Dialect, *, shard: Shard = WHOLE, logs_changes: bool = False
+    ) -> None:
+        """Use a connection with the codecs of `wire`, prepared for the dialect; `shard` is whose rows change."""
         self._connection = connection
+        self._dialect = dialect
         self._shard = shard
         self._logs_changes = logs_changes
         self._commit: Commit | None = None
@@ -63,18 +64,18 @@ class UnitOfWork:
             raise ShardsChangedError(expected=self._shard.of, found=found.shard.of)
         found.rules.check(checkpoint.rules)
         if found.generation != checkpoint.generation:
+            await self._dialect.settle(self._connection)
             raise RowsChangedError(generation=found.generation)
 
     async def load(self, needed: Mapping[str, FacetSet]) -> dict[str, Endpoint]:
         """Return working copies of endpoints; see `loading.load`."""
-        return await load(self._connection, self._table, needed)
+        return await load(self._connection, self._dialect, self._table, needed)
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Write the facets that changed, and the latest event, of each endpoint."""
-        part = next(_PARTS)
+        part = self._dialect.next_part()
         rows = [_saved(part, *item) for item in endpoints.items()]
-        await self._connection.copy_records_to_table("saved_endpoint", records=rows, columns=statements.SAVED_COLUMNS)
-        await self._connection.execute(statements.merge(self._table), part)
+        await self._dialect.save(self._connection, self._table, part, rows)
 
     async def check(self, needed: Mapping[str, FacetSet]) -> None:
         """Check that stored facets could be written again; raises DamagedRowError.

@@ -43,6 +43,16 @@ async def test_init_twice_changes_nothing(
     assert await query(empty_database_url, "SELECT count(*) FROM endpoint_state") == [(0,)]
 
 
+async def test_init_refuses_to_distribute_without_citus_and_changes_nothing(
+    projector: CommandLine, query: Query, empty_database_url: str
+) -> None:
+    ended = await projector("init", "--distribute")
+    assert ended.code == 3
+    assert len(ended.err.splitlines()) == 1
+    assert "this database does not have the extension Citus; create it" in ended.err
+    assert await query(empty_database_url, "SELECT to_regclass('endpoint_state') IS NULL") == [(True,)]
+
+
 async def test_init_leaves_an_existing_stream_unchanged(projector: CommandLine, nats_client: Client) -> None:
     jetstream = nats_client.jetstream()
     await jetstream.add_stream(name="OURS", subjects=["kaa.v1.events.>"], max_msgs=1000)

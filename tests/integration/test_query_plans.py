@@ -73,7 +73,7 @@ async def test_merging_a_batch_never_scans_the_table(connection: Any, rows: int,
     await connection.execute(preparation)
     async with connection.transaction():
         await connection.execute(CHANGE, batch)
-        plan = await planned(connection, statements.merge("endpoint_state"), "1")
+        plan = await planned(connection, statements.merge("endpoint_state", "saved_endpoint"), "1")
     assert plan[0]["Conflict Arbiter Indexes"] == ["endpoint_state_pkey"], plan
     assert not [node for node in plan[1:] if node.get("Relation Name") == "endpoint_state"], plan
 

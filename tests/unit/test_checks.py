@@ -8,7 +8,7 @@ import pytest
 from projector.doctor.examination import CHECKS, examine
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, FeedInfo, Sample, StreamInfo, Traffic
 from projector.domain.checkpoint import Checkpoint
-from projector.domain.database_info import BackendInfo, DatabaseInfo
+from projector.domain.database_info import BackendInfo, DatabaseInfo, WorkerInfo
 from projector.domain.messages import StreamState
 from projector.domain.rules import Rules
 from projector.domain.summary import FeedState
@@ -186,6 +186,10 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (database(migration=None, checkpoint=None), {"not-migrated"}),
     (database(search_path_without_schema="nowhere"), {"schema-missing"}),
     (database(absent=("dead_letter",), checkpoint=None), {"tables-altered"}),
+    (database(workers=(WorkerInfo(name="w:5432", prepared_transactions=200),)), set()),
+    (database(workers=(WorkerInfo(name="w:5432", prepared_transactions=0),)), {"worker-cannot-prepare"}),
+    (database(batch_table_missing=True), {"batch-table-missing"}),
+    (database(workers=(WorkerInfo(name="w:5432", error="connection refused"),)), {"worker-silent"}),
     (database(row_security=("endpoint_state",)), {"row-security"}),
     (database(missing_privileges=("INSERT on dead_letter",)), {"privileges"}),
     (feed(forbidden=("fleet.>",), stream=None), {"publish-permissions"}),

@@ -19,16 +19,22 @@ def init(
         int | None,
         typer.Option(min=1, max=MOST_SHARDS, show_default=False, help="Divide the endpoints into so many shards."),
     ] = None,
+    distribute: Annotated[
+        bool, typer.Option(help="Distribute the tables of endpoints over the workers of Citus.")
+    ] = False,
 ) -> None:
     """Migrate the database, and create the stream if it is missing; with PROJECTOR_PUBLISH, that of the changes too.
 
-    It can run at any time, and changes nothing that is up to date; with --shards, every daemon has to be stopped.
+    It can run at any time, and changes nothing that is up to date;
+    with --shards or --distribute, every daemon has to be stopped.
     """
     from projector.runtime import Projector
 
     projector = Projector(settings)
-    created = event_loop.run(projector.init(shards=shards))
+    created = event_loop.run(projector.init(shards=shards, distribute=distribute))
     typer.echo("the tables are up to date")
+    if distribute:
+        typer.echo("endpoint_state and endpoint_change are distributed by endpoint_id")
     typer.echo(f"stream {settings.stream} {'was created' if created else 'is there'}")
     if shards is not None:
         typer.echo(f"the endpoints are divided into {shards} shard{'' if shards == 1 else 's'}")

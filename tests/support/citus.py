@@ -1,0 +1,87 @@
+"""A Citus cluster of a coordinator and two workers, where a Postgres with the extension is installed.
+
+`PROJECTOR_TEST_CITUS_BIN` names its folder of programs; without it, those of Debian are searched.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from projector.dev.embedded import EmbeddedPostgres
+from tests.support import servers
+
+_NAMED = os.environ.get("PROJECTOR_TEST_CITUS_BIN")
+SHARDS = 4
+_SETTINGS = {
+    **servers.SETTINGS,
+    "shared_preload_libraries": "citus",
+    "max_prepared_transactions": "100",
+    "citus.shard_count": str(SHARDS),
+    "citus.node_conninfo": "sslmode=disable",
+    # Those of the workers are not those of a daemon's connection.
+    "timezone": "Asia/Tokyo",
+    "intervalstyle": "postgres_verbose",
+    # Statistics are sent to the vendor otherwise.
+    "citus.enable_statistics_collection": "off",
+}
+
+
+@cache
+def _programs() -> Path | None:
+    """Return the programs of a Postgres that has the extension."""
+    candidates = [Path(_NAMED)] if _NAMED else [servers.POSTGRES_BIN, *Path("/usr/lib/postgresql").glob("*/bin")]
+    for folder in candidates:
+        pg_config = folder / "pg_config"
+        if pg_config.exists():
+            shared = subprocess.run([pg_config, "--sharedir"], check=True, capture_output=True, text=True).stdout
+            if (Path(shared.strip()) / "extension" / "citus.control").exists():
+                return folder
+    return None
+
+
+needs_citus = pytest.mark.skipif(
+    _programs() is None,
+    reason="no installed Postgres has the extension Citus; PROJECTOR_TEST_CITUS_BIN can name its programs",
+)
+
+
+@contextmanager
+def cluster_in(folder: Path) -> Iterator[list[EmbeddedPostgres]]:
+    """Start three servers for the length of a block: the coordinator, then the workers."""
+    with ExitStack() as running:
+        yield [
+            running.enter_context(EmbeddedPostgres(folder / name, _SETTINGS, programs=_programs()))
+            for name in ("coordinator", "one", "two")
+        ]
+
+
+def sockets(coordinator: EmbeddedPostgres) -> tuple[str, str, str]:
+    """Return the folders of the sockets: of the coordinator, then of the workers."""
+    folder = coordinator._folder.parent
+    return tuple(str(folder / name / "data") for name in ("coordinator", "one", "two"))  # type: ignore[return-value]
+
+
+async def create_database(coordinator: EmbeddedPostgres, name: str) -> str:
+    """Create a database of this name on every node, and make them one cluster; return the URL at the coordinator."""
+    own, *workers = sockets(coordinator)
+    for host in (*workers, own):
+        await _execute(host, "postgres", f'CREATE DATABASE "{name}" TEMPLATE template0')
+        await _execute(host, name, "CREATE EXTENSION citus")
+    await _execute(own, name, f"SELECT citus_set_coordinator_host('{own}', 5432)")
+    for host in workers:
+        await _execute(own, name, f"SELECT citus_add_node('{host}', 5432)")
+    return coordinator.url_of(name)
+
+
+async def _execute(host: str, database: str, statement: str) -> None:
+    connection = await asyncpg.connect(host=host, user="postgres", database=database)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
