@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from projector.stream.publisher import Publisher
     from projector.stream.view import StreamView
 
+_DELIVERED_AT_ONCE = 8_000
+"""Messages; the size of a batch unless the lag is large."""
+
 
 class Composition:
     """The parts for one set of settings."""
@@ -95,6 +98,8 @@ class Composition:
             stream=self._settings.stream,
             shard=shard,
             linger_s=self._settings.linger_ms / 1000,
+            batch_size=self._delivered_at_once,
+            largest_batch=self._settings.batch_size,
             accept_gap=accept_gap,
             until_caught_up=until_caught_up,
         )
@@ -210,7 +215,7 @@ class Composition:
             filters = self._filters(client)
             yield Source(
                 view=StreamView(client, stream, filters),
-                consumer=DurableConsumer(client, stream, durable, filters, batch_size=self._settings.batch_size),
+                consumer=DurableConsumer(client, stream, durable, filters, batch_size=self._delivered_at_once),
             )
 
     @asynccontextmanager
@@ -225,7 +230,7 @@ class Composition:
             filters = self._filters(client)
             yield Source(
                 view=StreamView(client, stream, filters),
-                consumer=ReplayConsumer(client, stream, filters, batch_size=self._settings.batch_size),
+                consumer=ReplayConsumer(client, stream, filters, batch_size=self._delivered_at_once),
             )
 
     @asynccontextmanager
@@ -265,6 +270,10 @@ class Composition:
         from projector.stream.publisher import Publisher
 
         return Publisher(self.broker, self.codec)
+
+    @property
+    def _delivered_at_once(self) -> int:
+        return min(_DELIVERED_AT_ONCE, self._settings.batch_size)
 
     def _filters(self, client: RawClient) -> tuple[str, ...]:
         """Return the subject filters for the server that a client is connected to."""

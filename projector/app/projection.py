@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from projector.app.decoding import chunks, decode, narrowed
@@ -23,6 +24,7 @@ from projector.errors import DatabaseRefusedError, PoisonError, RowsChangedError
 
 _SKIPPED_TYPES_COUNTED = 200
 _OTHER_TYPES = "(other)"
+_SAMPLE = 100
 
 Verdicts = Mapping[tuple[type[Any], Verdict], int]
 """Number of events by type and verdict."""
@@ -86,6 +88,12 @@ class Outcome:
     """Durations of the stages."""
     refolded: bool = False
     """Whether the batch was folded again, which invalidates what was folded on top of it."""
+    named: int = 0
+    """How often the events name an endpoint."""
+    endpoints: int = 0
+    """How many endpoints they name."""
+    registers: int = 0
+    """About how many registers these hold, each endpoint counted as one more."""
 
     @property
     def events(self) -> int:
@@ -102,6 +110,9 @@ class Outcome:
             duplicates=self.duplicates + other.duplicates,
             seconds=added(self.seconds, other.seconds),
             refolded=self.refolded or other.refolded,
+            named=self.named + other.named,
+            endpoints=self.endpoints + other.endpoints,
+            registers=self.registers + other.registers,
         )
 
 
@@ -205,6 +216,9 @@ class Projection:
             dead_letters=folded.batch.dead_letters,
             duplicates=folded.batch.duplicates,
             seconds=added(folded.seconds, committing),
+            named=sum(len(event.endpoint_ids) for event in folded.batch.events),
+            endpoints=len(folded.endpoints),
+            registers=_count_registers(folded.endpoints),
         )
 
     async def _fold_within(self, work: UnitOfWork, batch: Batch) -> FoldedBatch:
@@ -313,6 +327,12 @@ def _needed(events: Iterable[Event]) -> dict[str, FacetSet]:
         for endpoint_id in event.endpoint_ids:
             needed[endpoint_id] = needed.get(endpoint_id, 0) | facets
     return needed
+
+
+def _count_registers(endpoints: Mapping[str, Endpoint]) -> int:
+    """Return about how many registers endpoints hold, from a sample, since counting all is too slow."""
+    sample = [1 + endpoint.registers for endpoint in islice(endpoints.values(), 0, None, 1 + len(endpoints) // _SAMPLE)]
+    return len(endpoints) * sum(sample) // len(sample) if sample else 0
 
 
 def _advanced(checkpoint: Checkpoint, batch: Batch) -> Checkpoint:

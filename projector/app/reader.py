@@ -11,11 +11,15 @@ and at each hole that a deletion may have made the consumer jump over.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import NamedTuple, NoReturn, TypeAlias
 
 from projector.app.ports import Source
 from projector.domain.messages import Delivery, Message
 from projector.errors import MessagesSkippedError
+
+_MOST_JOINED_BYTES = 8 * 1024 * 1024
+_JOINING_S = 1.0
 
 
 class Gap(NamedTuple):
@@ -73,25 +77,55 @@ class Reader:
         await self._expect()
         return gap
 
-    async def next(self) -> Reading:
-        """Wait for messages, and return them, a gap before them, or that nothing arrived."""
-        if not self._ready:
-            delivery = await self._source.consumer.next(self._linger_s)
-            if delivery is None:
-                return await self._idle()
-            await self._check_expected(delivery.messages[0].position)
-            self._ready += await self._with_gaps(delivery)
+    async def next(self, *, joined: int = 0) -> Reading:
+        """Wait for messages, and return them, a gap before them, or that nothing arrived.
+
+        The deliveries of a second are joined as long as they have at most `joined` messages, and 8 MB, together.
+        """
+        if not self._ready and not await self._receive(self._linger_s):
+            return await self._idle()
         reading = self._ready.popleft()
         if isinstance(reading, Gap):
             return self._skip_to(reading.first)
-        self._first = 0
-        self.position, self.pending = reading.messages[-1].position, reading.pending
-        return reading
+        self._advance(reading)
+        return await self._join(reading, joined) if joined > len(reading.messages) else reading
 
     async def recount(self) -> int:
         """Ask how many matching messages follow, and return it."""
         self.pending = await self._source.consumer.count_pending()
         return self.pending
+
+    async def _receive(self, linger_s: float) -> bool:
+        """Wait for a delivery, and return whether there was one."""
+        delivery = await self._source.consumer.next(linger_s)
+        if delivery is None:
+            return False
+        await self._check_expected(delivery.messages[0].position)
+        self._ready += await self._with_gaps(delivery)
+        return True
+
+    async def _join(self, delivery: Delivery, most: int) -> Delivery:
+        """Return a delivery together with those that follow it; what is too large or a gap is left for later."""
+        messages, size = list(delivery.messages), _size(delivery.messages)
+        until = monotonic() + _JOINING_S
+        while self.pending and (left_s := until - monotonic()) > 0:
+            if not self._ready and not await self._receive(left_s):
+                break
+            following = self._ready[0]
+            if isinstance(following, Gap) or len(messages) + len(following.messages) > most:
+                break
+            size += _size(following.messages)
+            if size > _MOST_JOINED_BYTES:
+                break
+            self._ready.popleft()
+            self._advance(following)
+            messages += following.messages
+            delivery = following
+        return delivery._replace(messages=messages)
+
+    def _advance(self, delivery: Delivery) -> None:
+        self._first = 0
+        self.position, self.pending = delivery.messages[-1].position, delivery.pending
 
     async def _idle(self) -> Idle | Gap:
         if self.pending:
@@ -181,3 +215,10 @@ def _split(delivery: Delivery, after: int, first: int) -> Iterator[Delivery | Ga
             begin = index
         after = message.position
     yield delivery._replace(messages=messages[begin:])
+
+
+def _size(messages: Sequence[Message]) -> int:
+    """Return how many bytes messages hold."""
+    return sum(
+        len(payload) + (sum(map(len, headers.values())) if headers else 0) for _, _, _, payload, headers in messages
+    )

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from projector.app.batch_size import BatchSize
 from projector.app.notifications import Active, CaughtUp, Committed, Heartbeat, Received, StreamRecognized
 from projector.app.observers import Observer
 from projector.app.pipeline import Processed, run_pipeline
@@ -37,6 +38,10 @@ class LiveOptions:
     """Which endpoints to fold."""
     linger_s: float
     """How long a batch waits for more messages after its first."""
+    batch_size: int
+    """The most messages that the consumer delivers at once; a batch has no more unless the lag is large."""
+    largest_batch: int
+    """The most messages of a batch."""
     accept_gap: bool = False
     """Whether to continue if events left the stream before they were folded."""
     until_caught_up: bool = False
@@ -56,6 +61,7 @@ class Session:
         self._observer = observer
         self._options = options
         self._reader = Reader(source, linger_s=options.linger_s)
+        self._batch_size = BatchSize(least=options.batch_size, most=options.largest_batch)
         self._projection: Projection | None = None
         self._under_way = 0
         """Uncommitted batches."""
@@ -152,7 +158,7 @@ class Session:
         while self._reader.pending or not self._options.until_caught_up:
             seconds = Seconds()
             with timed(seconds, "fetch"):
-                reading = await self._reader.next()
+                reading = await self._reader.next(joined=self._batch_size.limit(self._reader.pending))
             match reading:
                 case Delivery(messages=messages):
                     self._under_way += 1
@@ -184,6 +190,7 @@ class Session:
     async def _finish(self, processed: Processed, checkpoint: Checkpoint) -> None:
         """Acknowledge a committed batch, and notify the observer."""
         self.progressed = True
+        self._batch_size.adapt(processed.outcome)
         self._under_way -= 1
         delivery = processed.batch.delivery
         if delivery is not None:

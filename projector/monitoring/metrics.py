@@ -30,7 +30,7 @@ from projector.monitoring.health import Health
 from projector.monitoring.liveness import Liveness
 from projector.monitoring.sampler import Sampler
 
-_BATCH_MESSAGES = (1, 10, 100, 500, 1000, 2000, 5000, 8000, 10_000, 20_000)
+_BATCH_MESSAGES = (1, 10, 100, 500, 1000, 2000, 5000, 8000, 10_000, 20_000, 50_000)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _UNKNOWN = "unknown"
 _VERDICTS_OF_MESSAGES = ("duplicate", "skipped", "parked")

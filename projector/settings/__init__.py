@@ -96,8 +96,8 @@ class Settings:
     )
     revision: str = _setting("Revision of the event protocol.", default="kaa-2017-04", read=readers.text)
     batch_size: int = _setting(
-        "Largest number of messages folded in one transaction, 1 to 100,000.",
-        default=8000,
+        "Largest number of messages folded in one transaction, above 8,000 only in a deep backlog; 1 to 100,000.",
+        default=50_000,
         read=readers.whole_number(1, 100_000),
     )
     allow_plaintext_passwords: bool = _setting(

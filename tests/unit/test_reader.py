@@ -181,6 +181,78 @@ async def test_recount_queries_the_pending_messages(stream: MemoryStream, open_r
     assert await reader.recount() == reader.pending == 3
 
 
+async def test_deliveries_are_joined_up_to_a_number_of_messages(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 9)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    joined = await reader.next(joined=5)
+    assert isinstance(joined, Delivery)
+    assert (shown(joined), joined.pending, joined.acknowledge_to) == ([1, 2, 3, 4], 5, "4")
+    assert (reader.position, reader.pending) == (4, 5)
+    assert [shown(await reader.next(joined=joined)) for joined in (0, 1, 2)] == [[5, 6], [7, 8], [9]]
+
+
+async def test_joined_deliveries_end_with_the_stream(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 5)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert shown(await reader.next(joined=100)) == [1, 2, 3, 4, 5]
+    assert (reader.position, reader.pending) == (5, 0)
+    assert await read(reader, 1) == [Idle(0)]
+
+
+async def test_joined_deliveries_hold_a_limited_number_of_bytes(stream: MemoryStream, open_reader: Open) -> None:
+    subject, _ = WANTED
+    large = (subject, b"x" * (1024 * 1024 + 1))
+    await stream.publish(*[large] * 5)
+    await stream.publish(*[WANTED] * 2, headers={"a": "x" * 1024 * 1024})
+    await stream.publish(*[large] * 11)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    readings = [shown(await reader.next(joined=100)) for _ in range(3)]
+    assert readings == [[*range(1, 7)], [*range(7, 13)], [*range(13, 19)]]
+
+
+async def test_a_delivery_above_the_limits_comes_alone(stream: MemoryStream, open_reader: Open) -> None:
+    subject, _ = WANTED
+    await stream.publish(*[(subject, b"x" * 5 * 1024 * 1024)] * 4)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert [shown(await reader.next(joined=100)) for _ in range(2)] == [[1, 2], [3, 4]]
+
+
+async def test_a_gap_ends_joined_deliveries(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 2)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)  # these two are in flight from now on
+    await stream.publish(*[WANTED] * 6)
+    await stream.trim(5)
+    readings = [await reader.next(joined=100) for _ in range(3)]
+    assert [shown(reading) for reading in readings] == [[1, 2], Gap(2, 5), [5, 6, 7, 8]]
+
+
+async def test_joined_deliveries_end_where_messages_were_deleted_and_nothing_follows(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(*[WANTED] * 6)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    assert await read(reader, 1) == [[1, 2]]
+    await stream.publish(*[WANTED] * 2)
+    await stream.delete(5, 6, 7, 8)
+    assert shown(await reader.next(joined=100)) == [3, 4]
+    assert await read(reader, 1) == [Idle(0)]
+
+
+async def test_an_interruption_while_deliveries_are_joined_is_raised(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(*[WANTED] * 4)
+    reader = await open_reader(batch_size=2)
+    await reader.seek(0)
+    await stream.interrupt()
+    with pytest.raises(DeliveryInterruptedError):
+        await reader.next(joined=100)
+
+
 async def test_second_seek_discards_prefetched_messages(stream: MemoryStream, open_reader: Open) -> None:
     await stream.publish(*[WANTED] * 2)
     reader = await open_reader()

@@ -173,6 +173,57 @@ async def test_lag_counts_every_uncommitted_message(scene: MemoryScene) -> None:
         running.cancel()
 
 
+async def test_batches_grow_while_the_lag_is_large_and_shrink_as_it_does(scene: MemoryScene) -> None:
+    scene.batch_size = 2
+    await scene.stream.publish(*scene.connects(1, 1) * 200)
+    notes = await hold(scene, batch_size=2, largest_batch=16)
+    sizes = [last - first + 1 for first, last in _received(notes)]
+    assert sizes[0] == 2
+    assert max(sizes) == 16
+    assert sizes == [*sorted(sizes[: sizes.index(16)]), *sorted(sizes[sizes.index(16) :], reverse=True)]
+    assert sizes[-1] == 2
+    assert sum(sizes) == 200
+    assert (scene.position, await scene.stream.acknowledged()) == (200, 200)
+    assert await scene.database.endpoints() == {"e1": 200}
+
+
+async def test_batches_that_name_each_endpoint_once_do_not_grow(scene: MemoryScene) -> None:
+    scene.batch_size = 2
+    await scene.stream.publish(*scene.connects(1, 200))
+    notes = await hold(scene, batch_size=2, largest_batch=16)
+    assert {last - first + 1 for first, last in _received(notes)} == {2}
+
+
+async def test_a_message_that_the_database_rejects_makes_batches_small_again(scene: MemoryScene) -> None:
+    scene.batch_size = 2
+    await scene.stream.publish(*scene.connects(1, 1) * 149, *scene.connects(150, 150), *scene.connects(1, 1) * 250)
+    scene.database.refused = {"e150"}
+    sizes = {first: last - first + 1 for first, last in _received(await hold(scene, batch_size=2, largest_batch=16))}
+    assert max(size for first, size in sizes.items() if first < 150) == 16
+    read_ahead = [16, 16]
+    assert [size for first, size in sizes.items() if first > 150][:6] == [*read_ahead, 2, 4, 8, 16]
+    assert await scene.database.dead_letters() == [(150, "parked", 1)]
+
+
+async def test_a_new_session_begins_with_small_batches(scene: MemoryScene) -> None:
+    scene.batch_size = 2
+    await scene.stream.publish(*scene.connects(1, 1) * 200)
+    told = Notes()
+    async with opened(scene, told, batch_size=2, largest_batch=16) as session:
+        running = asyncio.create_task(session.run())
+        await until(lambda: scene.position >= 50)
+        running.cancel()
+    assert max(last - first + 1 for first, last in _received(told.notes)) == 16
+    first, last = _received(await hold(scene, batch_size=2, largest_batch=16))[0]
+    assert last - first + 1 == 2
+
+
+def _received(notes: list[str]) -> list[tuple[int, int]]:
+    """The first and last position of each batch."""
+    words = [note.split() for note in notes if note.startswith("received")]
+    return [(int(first), int(last)) for _, first, _, last in words]
+
+
 async def test_a_missing_stream_ends_the_session(folded: MemoryScene) -> None:
     await folded.stream.remove()
     await refused(folded, StreamMissingError)

@@ -18,7 +18,7 @@ RULES = Rules(version=1, revision="kaa-2017-04", originators=())
 
 
 def live_options(**changes: Any) -> LiveOptions:
-    return replace(LiveOptions(rules=RULES, stream="S", linger_s=0), **changes)
+    return replace(LiveOptions(rules=RULES, stream="S", linger_s=0, batch_size=100, largest_batch=100), **changes)
 
 
 @dataclass
