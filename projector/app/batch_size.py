@@ -10,7 +10,7 @@ _BATCHES_LEFT = 8
 """A batch has at most this part of the lag, so that batches are small again when the lag is."""
 _REPEATED = 1.1
 """How often a batch must name each endpoint, on average, for a larger one to be worth its memory."""
-_MOST_COMMIT_S = 4.0
+_MOST_COMMIT_S = 2.0
 """A stop waits for the commit, and Postgres ends a statement after a minute."""
 _MOST_REGISTERS = 250_000
 """About 50 MB; two batches have loaded their endpoints at the same time."""
