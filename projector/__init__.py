@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     )
     from projector.runtime import Projector
     from projector.settings import Settings
-    from projector.storage.query import Answer
+    from projector.queries.statement import Answer
 
 __all__ = [
     "Active",
@@ -258,7 +258,7 @@ _MODULES = {
     ),
     "projector.runtime": ("Projector",),
     "projector.settings": ("Settings",),
-    "projector.storage.query": ("Answer",),
+    "projector.queries.statement": ("Answer",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

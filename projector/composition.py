@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from projector.monitoring.monitor import Monitor
     from projector.settings import Settings
     from projector.storage.feed import ChangeLog
-    from projector.storage.probe import Probe
+    from projector.queries.probe import Probe
     from projector.stream.change_stream import ChangeStream
     from projector.stream.codec import Codec
     from projector.stream.connection import Broker, RawClient
@@ -179,7 +179,7 @@ class Composition:
         from projector.monitoring.monitor import Monitor, MonitorOptions
         from projector.monitoring.ports import Readers
         from projector.monitoring.server import Address
-        from projector.storage.endpoints import EndpointReader
+        from projector.queries.endpoints import EndpointReader
         from projector.stream.codec import encode_text
 
         about = About(
@@ -260,7 +260,7 @@ class Composition:
 
     def probe(self, purpose: str) -> Probe:
         """Return what reads the tables for the monitor and for `wait`; the purpose shows in `pg_stat_activity`."""
-        from projector.storage.probe import Probe
+        from projector.queries.probe import Probe
 
         settings = self._settings
         return Probe(settings.database_url, settings.stream, purpose=purpose, publish=settings.publish)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from projector.domain.rules import Rules
     from projector.domain.summary import Census
     from projector.settings import Settings
-    from projector.storage.query import Answer
+    from projector.queries.statement import Answer
 
 
 class Projector:
@@ -242,7 +242,7 @@ class Projector:
     async def status(self) -> Status:
         """Return how far the projection is, and what needs attention."""
         from projector.app.status import status
-        from projector.storage import probe
+        from projector.queries import probe
 
         async with self._parts.open_view() as view:
             return await status(
@@ -277,7 +277,7 @@ class Projector:
             MomentUnknownError: the log of changes does not go back to the moment.
         """
         from projector.app.explain import Scope, explain
-        from projector.storage import explanation
+        from projector.queries import explanation
         from projector.stream.protocol import event_names
 
         scope = Scope(None if at is None else _unix_ms(at), events)
@@ -310,7 +310,7 @@ class Projector:
             nats_monitoring: URL of the monitoring endpoint of NATS.
         """
         from projector.doctor.examination import examine
-        from projector.storage.inspection import inspect as inspect_database
+        from projector.queries.inspection import inspect as inspect_database
         from projector.stream.inspection import Wanted
         from projector.stream.inspection import inspect as inspect_broker
 
@@ -336,7 +336,7 @@ class Projector:
 
     async def census(self) -> Census:
         """Count the endpoints by status and by version."""
-        from projector.storage import probe
+        from projector.queries import probe
 
         return await probe.census(self._database_url)
 
@@ -382,9 +382,9 @@ class Projector:
         Raises:
             QueryRefusedError: Postgres rejects the statement.
         """
-        from projector.storage import query
+        from projector.queries.statement import query
 
-        return await query.query(self._database_url, statement)
+        return await query(self._database_url, statement)
 
     async def _replay(
         self,

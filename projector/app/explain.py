@@ -27,7 +27,7 @@ EVENTS_SHOWN = 20
 
 
 class Records(Protocol):
-    """What the database knows of an endpoint; see `storage.explanation.Records`."""
+    """What the database knows of an endpoint; see `queries.explanation.Records`."""
 
     async def load(self, endpoint_id: str, *, at: int | None, limit: int | None) -> Known:
         """Return what is known at present or at a moment (Unix ms), with the latest changes up to then.

@@ -25,7 +25,7 @@ class Pages(Protocol):
 
 
 class Database(Pages, Protocol):
-    """Read access to the tables; implemented by `storage.probe.Probe`."""
+    """Read access to the tables; implemented by `queries.probe.Probe`."""
 
     async def open(self) -> None:
         """Connect, or reconnect."""
@@ -45,7 +45,7 @@ class Database(Pages, Protocol):
 
 
 class Endpoints(Protocol):
-    """Read access to single endpoints, one call at a time; implemented by `storage.endpoints.EndpointReader`."""
+    """Read access to single endpoints, one call at a time; implemented by `queries.endpoints.EndpointReader`."""
 
     async def search(self, prefix: str, after: str, limit: int) -> Found[str]:
         """Return endpoints whose id begins with a prefix and comes after an id, in the order of bytes."""

@@ -7,7 +7,8 @@ from typing import Protocol
 from projector.app.dead_letters import RetryStore
 from projector.app.explain import Records
 from projector.app.ports import Staging, Store
-from projector.storage import dead_letters, explanation, staging, store
+from projector.queries import explanation
+from projector.storage import dead_letters, staging, store
 from tests.support.fixtures import Query
 from tests.support.memory.database import MemoryDatabase
 from tests.support.memory.records import MemoryRecords

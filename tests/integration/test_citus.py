@@ -18,7 +18,7 @@ from projector.errors import DatabaseUnavailableError, NotDistributableError, Pr
 from projector.runtime import Projector
 from projector.storage import distribution, statements
 from projector.storage.distributed import BATCH_TABLE
-from projector.storage.endpoints import EndpointReader
+from projector.queries.endpoints import EndpointReader
 from projector.storage.migrate import upgrade
 from projector.storage.staging import Staging
 from projector.storage.store import Store

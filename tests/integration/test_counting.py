@@ -6,8 +6,8 @@ import pytest
 
 from projector.monitoring import counting as counting_module
 from projector.monitoring.counting import Counting
-from projector.storage import probe as probe_module
-from projector.storage.probe import COUNT, Probe
+from projector.queries import probe as probe_module
+from projector.queries.probe import COUNT, Probe
 from tests.support.fixtures import Query
 
 FILL = """

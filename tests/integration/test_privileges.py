@@ -20,7 +20,7 @@ from projector.dev.simulation import Simulation, simulate
 from projector.errors import DatabaseRefusedError, FatalError, NotMigratedError, NotPermittedError
 from projector.runtime import Projector
 from projector.settings import Settings, load
-from projector.storage import inspection as database_inspection
+from projector.queries import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
 from tests.support import servers

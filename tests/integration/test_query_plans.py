@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from projector.domain.endpoint import FACETS
-from projector.storage import endpoints, explanation, statements
+from projector.queries import endpoints, explanation
+from projector.storage import statements
 from projector.storage.store import Store
 from tests.support.fixtures import Query
 from tests.support.scene import Scene

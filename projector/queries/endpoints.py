@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from projector.domain.lookup import ChangeCursor, Found, Json, LogState, SearchedLetters, SessionCursor
-from projector.storage import dialect, explanation, version
+from projector.queries import explanation
+from projector.storage import dialect, version
 from projector.storage.change_log import SINCE
 from projector.storage.columns import ENDPOINT_COLUMNS
 from projector.storage.connection import Connection, connect
