@@ -87,9 +87,9 @@ if TYPE_CHECKING:
         TransientError,
         WorkerFailedError,
     )
+    from projector.queries.statement import Answer
     from projector.runtime import Projector
     from projector.settings import Settings
-    from projector.queries.statement import Answer
 
 __all__ = [
     "Active",

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from projector.app.supervisor import Supervisor
     from projector.app.worker import Worker
     from projector.monitoring.monitor import Monitor
+    from projector.queries.probe import Probe
     from projector.settings import Settings
     from projector.storage.feed import ChangeLog
-    from projector.queries.probe import Probe
     from projector.stream.change_stream import ChangeStream
     from projector.stream.codec import Codec
     from projector.stream.connection import Broker, RawClient

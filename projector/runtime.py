@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from projector.domain.messages import Selection
     from projector.domain.rules import Rules
     from projector.domain.summary import Census
-    from projector.settings import Settings
     from projector.queries.statement import Answer
+    from projector.settings import Settings
 
 
 class Projector:

@@ -13,8 +13,8 @@ import pytest
 
 from projector.dev.embedded import EmbeddedPostgres
 from projector.monitoring import api as api_module
-from projector.runtime import Projector
 from projector.queries import endpoints as endpoints_module
+from projector.runtime import Projector
 from projector.storage.migrate import upgrade
 from projector.storage.tables import endpoint_state
 from projector.stream import subjects

@@ -15,10 +15,10 @@ from projector.dev.embedded import EmbeddedPostgres
 from projector.dev.fleet import Fleet
 from projector.domain.messages import Selection
 from projector.errors import DatabaseUnavailableError, NotDistributableError, ProjectorRunningError, RebuildRunningError
+from projector.queries.endpoints import EndpointReader
 from projector.runtime import Projector
 from projector.storage import distribution, statements
 from projector.storage.distributed import BATCH_TABLE
-from projector.queries.endpoints import EndpointReader
 from projector.storage.migrate import upgrade
 from projector.storage.staging import Staging
 from projector.storage.store import Store

@@ -15,9 +15,9 @@ from nats.js.errors import APIError
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.doctor.examination import Examination
+from projector.queries import inspection as database_inspection
 from projector.runtime import Projector
 from projector.settings import load
-from projector.queries import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects, traffic
 from projector.stream.consumers import _filter_config

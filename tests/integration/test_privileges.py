@@ -18,9 +18,9 @@ from nats.js.errors import NotFoundError
 from projector.dev.embedded import EmbeddedNats
 from projector.dev.simulation import Simulation, simulate
 from projector.errors import DatabaseRefusedError, FatalError, NotMigratedError, NotPermittedError
+from projector.queries import inspection as database_inspection
 from projector.runtime import Projector
 from projector.settings import Settings, load
-from projector.queries import inspection as database_inspection
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
 from tests.support import servers
