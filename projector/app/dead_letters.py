@@ -1,14 +1,19 @@
 """Retries dead letters: each takes the path of a live message, with its own position."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
+from projector.app.backoff import growing_pauses_s
 from projector.app.ports import Decoder, Transactions
-from projector.app.projection import Projection
+from projector.app.projection import Outcome, Projection
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.domain.rules import Rules
-from projector.errors import NoDeadLetterError
+from projector.errors import CheckpointMovedError, NoDeadLetterError
+
+_ATTEMPTS = 10
+"""About ten seconds."""
 
 
 class RetryStore(Transactions, Protocol):
@@ -41,6 +46,7 @@ async def retry(
     Raises:
         NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
         RulesChangedError: the rows were built by other rules.
+        CheckpointMovedError: a shard has not come to the position of a dead letter of another one.
     """
     positions = await store.positions(selection)
     for position in selection.positions:
@@ -50,5 +56,18 @@ async def retry(
         message = await store.message(position)
         just_before = Checkpoint(stream=stream, stream_created_at=0, rules=rules, position=position - 1)
         projection = Projection(decoder, store, just_before, logs_changes=True)
-        outcome = await projection.process(await projection.decode([message]))
+        outcome = await _fold(projection, message)
         yield Retried(position, outcome.dead_letters[0] if outcome.dead_letters else None)
+
+
+async def _fold(projection: Projection, message: Message) -> Outcome:
+    """Fold a message once every shard is past it: those that are not will come to it themselves."""
+    pauses_s = growing_pauses_s(first_s=0.1, longest_s=2.0, jitter_s=0.1)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await projection.process(await projection.decode([message]))
+        except CheckpointMovedError as error:
+            if error.found is None:
+                raise
+        await asyncio.sleep(next(pauses_s))
+    return await projection.process(await projection.decode([message]))

@@ -1,8 +1,10 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
+from projector.app import dead_letters as dead_letters_module
 from projector.app.dead_letters import Retried, retry
 from projector.domain.messages import Selection
 from projector.domain.rules import Rules
@@ -107,3 +109,28 @@ async def test_retries_before_an_error_remain_committed(parked: MemoryScene, sto
     with pytest.raises(DatabaseUnavailableError):
         await run(parked, store, Selection())
     assert await parked.database.dead_letters() == [(2, "resolved", 2), (3, "parked", 1), (4, "parked", 1)]
+
+
+async def test_a_dead_letter_of_one_shard_waits_until_the_others_have_come_to_its_position(
+    parked: MemoryScene, store: MemoryRetryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = parked.database.checkpoint
+    assert ahead is not None
+    paused: list[int] = []
+    arrives = 3
+
+    def pauses_s(**_: float) -> Iterator[float]:
+        for number in count(1):
+            paused.append(number)
+            if number == arrives:
+                parked.database.checkpoint = ahead
+            yield 0
+
+    monkeypatch.setattr(dead_letters_module, "growing_pauses_s", pauses_s)
+    parked.database.checkpoint = replace(ahead, position=3)
+    assert [one.position for one in await run(parked, store, Selection(positions=(4,)))] == [4]
+    assert paused == [1, 2, 3]
+    parked.database.checkpoint = replace(ahead, position=2)
+    arrives = 0
+    with pytest.raises(CheckpointMovedError, match="expected at position 3, and is at 2"):
+        await run(parked, store, Selection(positions=(3,)))

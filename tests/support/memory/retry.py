@@ -60,6 +60,8 @@ class _RetryUnitOfWork(MemoryUnitOfWork):
         if found is None or found.stream != checkpoint.stream:
             raise CheckpointMovedError(expected=checkpoint.position, found=None)
         found.rules.check(checkpoint.rules)
+        if found.position <= checkpoint.position:
+            raise CheckpointMovedError(expected=checkpoint.position + 1, found=found.position)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         await super().park(stream, dead_letters)
