@@ -12,7 +12,7 @@ from projector.cli import tables
 from projector.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from projector.app.rebuild import Mention, Report
     from projector.app.status import Status
@@ -73,12 +73,22 @@ def print_status(status: Status) -> None:
     shown = asdict(status)
     for counts in ("skipped", "dead_letters_by_reason"):
         shown[counts] = ", ".join(f"{kind} {count}" for kind, count in shown[counts].items()) or "none"
+    shown["shards"] = _shards(shown["shards"])
     shown["publish"] = _publishing(shown["publish"])
     shown["changes_since"] = shown["changes_since"] or "not recorded"
     shown["active"] = leader(shown["active"])
     rebuild = shown["rebuild"]
     shown["rebuild"] = f"at position {rebuild['position']} of {rebuild['target']}" if rebuild else "none"
     tables.print_pairs(shown)
+
+
+def _shards(shards: Sequence[Mapping[str, Any]]) -> str:
+    """Return how far each of several shards is, and whether it has a leader; of one, the other lines say that."""
+    if len(shards) <= 1:
+        return "1"
+    return "; ".join(
+        f"{shard['shard']} at {shard['checkpoint_seq']}{'' if shard['active'] else ', no leader'}" for shard in shards
+    )
 
 
 def _publishing(publish: Mapping[str, Any] | None) -> str:

@@ -82,6 +82,13 @@ async def test_status_is_complete_as_json_and_as_text(folded: CommandLine) -> No
     assert answer["projection_version"] == RULES_VERSION
     lines = dict(line.split(maxsplit=1) for line in as_lines.splitlines())
     assert (lines["lag_messages"], lines["dead_letters"], lines["skipped"]) == ("3", "2", "config.unheard 1")
+    assert lines["shards"] == "1"
+
+
+async def test_status_shows_how_far_each_of_several_shards_is(prepared: CommandLine) -> None:
+    await prepared.succeeds("init", "--shards", "2")
+    lines = dict(line.partition(" ")[::2] for line in (await prepared.succeeds("status")).splitlines())
+    assert lines["shards"].strip() == "0 at 0, no leader; 1 at 0, no leader"
 
 
 async def test_the_status_before_anything_was_folded_is_all_zero(prepared: CommandLine) -> None:
