@@ -146,6 +146,10 @@ class Backlog:
         """Return the same after more was published."""
         return replace(self, last=last)
 
+    def following(self) -> "Backlog":
+        """Return the same stream, with a backlog that begins at its end."""
+        return replace(self, after=self.last)
+
 
 def prepare(servers: Servers, workload: Workload) -> Backlog:
     """Publish a workload, and fold what comes before its backlog."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, cycle, islice, repeat
+from random import Random
 from typing import NamedTuple
 
 from projector.dev.fleet import DEFAULT_REVISION, Fleet, SimulatedEvent
@@ -90,6 +91,27 @@ def metadata(name: str, *, endpoints: int, keys: int, backlog: int) -> Workload:
         preload=(_metadata_event(0, endpoint, added=names) for endpoint in range(endpoints)),
         backlog=(_metadata_event(number, endpoint, updated=[key]) for number, endpoint, key in islice(turns, backlog)),
     )
+
+
+def connects_of_new(endpoints: int) -> Iterator[SimulatedEvent]:
+    """Yield a connect of each endpoint."""
+    for number in range(endpoints):
+        yield _event("connectivity.connected", number, endpointId=_endpoint_id(number))
+
+
+def changes_at_random(endpoints: int, changes: int, *, seed: int) -> Iterator[SimulatedEvent]:
+    """Yield connects, disconnects and changes of metadata, each of one endpoint at random; later seeds are later."""
+    random = Random(seed)  # noqa: S311 - not a secret
+    for number in range(seed * endpoints, seed * endpoints + changes):
+        endpoint = random.randrange(endpoints)
+        endpoint_id = _endpoint_id(endpoint)
+        match number % 3:
+            case 0:
+                yield _event("connectivity.connected", number, endpointId=endpoint_id)
+            case 1:
+                yield _event("connectivity.disconnected", number, endpointIds=[endpoint_id])
+            case _:
+                yield _metadata_event(number, endpoint, updated=["location"])
 
 
 def spoiled(workload: Workload, *, every: int) -> Workload:
