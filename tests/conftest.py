@@ -85,8 +85,6 @@ async def empty_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 
-"""Subject and payload of a message."""
-
 
 @pytest.fixture(scope="session")
 def codec() -> Codec:

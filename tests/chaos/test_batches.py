@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from time import time
+from typing import NamedTuple
 
 import pytest
+import pytest_asyncio
 
 from projector import resources
 from projector.app import rebuild
@@ -22,44 +23,49 @@ from tests.chaos.world import World
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BATCH_SIZES = (1, 7, 1_000, 20_000)
-MESSAGES = 1_200
+MESSAGES = 400
 REVISIONS = {11: "kaa-2017-04", 12: "kaa-2020-05"}
 """By seed."""
 
-each_seed = pytest.mark.parametrize("seed", REVISIONS)
 
-
-@asynccontextmanager
-async def published(world: World, seed: int) -> AsyncIterator[tuple[str, Tables]]:
+class Published(NamedTuple):
     """A stream of messages of every kind, and what a plain fold makes of them."""
-    stream = f"batches_{secrets.token_hex(4)}"
-    codec = Codec(REVISIONS[seed], resources.folder("schemas"))
+
+    revision: str
+    stream: str
+    expected: Tables
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=REVISIONS)
+async def published(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Published]:
+    seed: int = request.param
+    revision = REVISIONS[seed]
+    stream = f"batches_{revision}"
+    codec = Codec(revision, resources.folder("schemas"))
     traffic = Traffic(Random(seed), codec, now_ms=int(time() * 1000))  # noqa: S311 - it has to be repeatable
     messages = []
     async with world.client() as client:
         jetstream = client.jetstream()
         await jetstream.add_stream(name=stream, subjects=list(subjects.filters()))
-        try:
-            for subject, payload in traffic.take(MESSAGES):
-                await jetstream.publish(subject, payload)
-            for position in range(1, MESSAGES + 1):
-                raw = await jetstream.get_msg(stream, position)
-                stored_at = int(raw.time.timestamp() * 1000) if raw.time else 0
-                messages.append(Message(position, stored_at, raw.subject or "", raw.data or b""))
-            yield stream, plain_fold(codec, messages, {})
-        finally:
-            await jetstream.delete_stream(stream)
+        for subject, payload in traffic.take(MESSAGES):
+            await jetstream.publish(subject, payload)
+        for position in range(1, MESSAGES + 1):
+            raw = await jetstream.get_msg(stream, position)
+            stored_at = int(raw.time.timestamp() * 1000) if raw.time else 0
+            messages.append(Message(position, stored_at, raw.subject or "", raw.data or b""))
+        yield Published(revision, stream, plain_fold(codec, messages, {}))
+        await jetstream.delete_stream(stream)
 
 
-def projector(world: World, seed: int, database: str, stream: str, batch_size: int) -> Projector:
+def projector(world: World, published: Published, database: str, batch_size: int) -> Projector:
     return Projector(
         load(
             {
                 "http": "off",
-                "revision": REVISIONS[seed],
+                "revision": published.revision,
                 "nats_url": world.nats.url,
                 "database_url": world.postgres.url_of(database),
-                "stream": stream,
+                "stream": published.stream,
                 "consumer": secrets.token_hex(4),
                 "batch_size": batch_size,
             },
@@ -69,26 +75,23 @@ def projector(world: World, seed: int, database: str, stream: str, batch_size: i
     )
 
 
-@each_seed
-async def test_batch_size_does_not_change_the_tables(world: World, seed: int) -> None:
-    async with published(world, seed) as (stream, expected):
-        assert expected.rows
-        assert expected.dead_letters
-        for batch_size in BATCH_SIZES:
-            async with world.database() as database:
-                await projector(world, seed, database, stream, batch_size).run(until_caught_up=True)
-                assert differences(expected, await stored(world.postgres.url_of(database), stream)) == [], batch_size
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+async def test_batch_size_does_not_change_the_tables(world: World, published: Published, batch_size: int) -> None:
+    assert published.expected.rows
+    assert published.expected.dead_letters
+    async with world.database() as database:
+        await projector(world, published, database, batch_size).run(until_caught_up=True)
+        assert differences(published.expected, await stored(world.postgres.url_of(database), published.stream)) == []
 
 
-@each_seed
 @pytest.mark.parametrize("held", [0, 50, 1_000_000])
 async def test_cache_size_of_a_rebuild_does_not_change_the_tables(
-    world: World, seed: int, held: int, monkeypatch: pytest.MonkeyPatch
+    world: World, published: Published, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rebuild, "_REGISTERS_HELD", held)
-    async with published(world, seed) as (stream, expected), world.database() as database:
+    async with world.database() as database:
         url = world.postgres.url_of(database)
-        report = await projector(world, seed, database, stream, 100).rebuild()
-        assert report.replayed == expected.messages
-        assert differences(expected, await stored(url, stream)) == []
-        assert (await projector(world, seed, database, stream, 1_000).verify()).clean
+        report = await projector(world, published, database, 100).rebuild()
+        assert report.replayed == published.expected.messages
+        assert differences(published.expected, await stored(url, published.stream)) == []
+        assert (await projector(world, published, database, 1_000).verify()).clean
