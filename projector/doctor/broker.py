@@ -1,6 +1,6 @@
-"""Checks of the NATS server, the stream and the consumer."""
+"""Checks of the NATS server, the stream and the consumers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from projector.doctor.findings import Check, version_text
 from projector.doctor.known_faults import known_faults
@@ -23,14 +23,17 @@ def _forbidden_to_acknowledge(broker: BrokerInfo) -> str | None:
 
 
 def _no_room_for_consumer(broker: BrokerInfo) -> str | None:
-    if broker.free_consumers is None or broker.consumer is not None or broker.free_consumers > 0:
+    free, missing = broker.free_consumers, broker.missing_consumers
+    if free is None or not missing or free >= missing:
         return None
-    return "the stream or the account allows no further consumer (max_consumers), and the daemon's does not exist"
+    allowed = "no further consumer" if free <= 0 else f"only {free} more consumer{'s' if free > 1 else ''}"
+    absent = "the daemon's does not exist" if missing == 1 else f"{missing} of the daemon's do not exist"
+    return f"the stream or the account allows {allowed} (max_consumers), and {absent}"
 
 
 def _no_room_to_replay(broker: BrokerInfo) -> str | None:
-    needed = 1 if broker.consumer is not None else 2
-    if broker.free_consumers is None or broker.free_consumers >= needed or _no_room_for_consumer(broker):
+    free = broker.free_consumers
+    if free is None or free > broker.missing_consumers or _no_room_for_consumer(broker):
         return None
     return "the stream or the account allows no further consumer (max_consumers) besides the daemon's"
 
@@ -137,13 +140,16 @@ def _in_memory(stream: StreamInfo) -> str | None:
 
 
 def _taken(broker: BrokerInfo) -> str | None:
-    consumer = broker.consumer
-    if consumer is None or consumer.created_by_projector:
+    return "; ".join(filter(None, (_signs_of_others(one, broker.filters) for one in broker.consumers))) or None
+
+
+def _signs_of_others(consumer: ConsumerInfo, filters: Sequence[str]) -> str | None:
+    if consumer.created_by_projector:
         return None
     signs = [
         *(["it pushes"] if consumer.pushes else []),
         *([f"its acknowledgement policy is {consumer.acknowledges}"] if consumer.acknowledges != "all" else []),
-        *(["it has other filters"] if consumer.filters != set(broker.filters) else []),
+        *(["it has other filters"] if consumer.filters != set(filters) else []),
     ]
     return _listed(f"consumer {consumer.name!r} was not created by a projector, and the daemon would delete it", signs)
 
@@ -158,6 +164,10 @@ def _unusable(consumer: ConsumerInfo) -> str | None:
 
 def _paused(consumer: ConsumerInfo) -> str | None:
     return consumer.paused_until and f"consumer {consumer.name!r} is paused until {consumer.paused_until}"
+
+
+def _each(look: Callable[[ConsumerInfo], str | None]) -> Callable[[BrokerInfo], str | None]:
+    return lambda broker: "; ".join(filter(None, map(look, broker.consumers))) or None
 
 
 def _sizes(stream: StreamInfo) -> list[str]:
@@ -296,17 +306,17 @@ STREAM_CHECKS: Sequence[Check[StreamInfo]] = (
         "in-memory", "error", _in_memory, "create the stream with file storage: memory is lost when the servers stop"
     ),
 )
-CONSUMER_CHECKS: Sequence[Check[ConsumerInfo]] = (
+CONSUMER_CHECKS: Sequence[Check[BrokerInfo]] = (
     Check(
         "consumer-paused",
         "error",
-        _paused,
+        _each(_paused),
         "`nats consumer resume STREAM CONSUMER`, or wait until then: the daemon folds nothing meanwhile",
     ),
     Check(
         "consumer-unusable",
         "error",
-        _unusable,
+        _each(_unusable),
         "delete the consumer: the daemon creates it with the right configuration",
     ),
 )

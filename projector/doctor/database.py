@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from projector.doctor.findings import Check, version_text
+from projector.doctor.findings import Check, shards_have, version_text
 from projector.domain.database_info import DatabaseInfo
 
 _OLDEST = (15, 0)
@@ -79,6 +79,17 @@ def _schema_missing(database: DatabaseInfo) -> str | None:
 
 def _tables_altered(database: DatabaseInfo) -> str | None:
     return f"these tables or columns are gone: {', '.join(database.absent)}" if database.absent else None
+
+
+def _checkpoint_incomplete(database: DatabaseInfo) -> str | None:
+    rows, shards = len(database.checkpoints), database.shards
+    return f"projector_checkpoint has {rows} of the rows of {shards} shards" if rows not in (0, shards) else None
+
+
+def _shard_without_leader(database: DatabaseInfo) -> str | None:
+    if not database.without_leader or not database.led:
+        return None
+    return f"{shards_have(database.without_leader)} no leader, and others have one"
 
 
 def _row_security(database: DatabaseInfo) -> str | None:
@@ -184,6 +195,19 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "error",
         _tables_altered,
         "restore them as docs/how-to/troubleshoot.md describes, and run `projector rebuild`",
+    ),
+    Check(
+        "checkpoint-incomplete",
+        "error",
+        _checkpoint_incomplete,
+        "restore the rows from a backup, or empty the table and run `projector rebuild`",
+    ),
+    Check(
+        "shard-without-leader",
+        "error",
+        _shard_without_leader,
+        "look at the logs of the workers: the one that should lead it is silent, or says `retrying` and why; "
+        "restart it, or start another `projector run`",
     ),
     Check(
         "row-security",

@@ -46,7 +46,7 @@ class Examination:
 
 
 async def examine(
-    inspect_broker: Callable[[int], Awaitable[BrokerInfo]],
+    inspect_broker: Callable[[Sequence[int]], Awaitable[BrokerInfo]],
     inspect_database: Callable[[], Awaitable[DatabaseInfo]],
     *,
     stream: str,
@@ -54,15 +54,15 @@ async def examine(
 ) -> Examination:
     """Inspect both servers; a server that cannot be inspected is a finding.
 
-    `inspect_broker` takes the position of the checkpoint, or 0 if it is unknown.
+    `inspect_broker` takes the position of each shard, in order; 0 of a single one if they are unknown.
 
     Raises:
         SettingError
     """
-    # The database first: while a daemon runs, the state of the stream is then not older than the checkpoint.
+    # The database first: while a daemon runs, the state of the stream is then not older than the checkpoints.
     database = await _attempt(inspect_database)
-    checkpoint = database.checkpoint if isinstance(database, DatabaseInfo) else None
-    broker = await _attempt(partial(inspect_broker, checkpoint.position if checkpoint else 0))
+    positions = database.positions if isinstance(database, DatabaseInfo) else (0,)
+    broker = await _attempt(partial(inspect_broker, positions))
     inspection = Inspection(stream=stream, rules=rules, broker=broker, database=database)
     return Examination(findings=tuple(_findings(inspection)), unseen=tuple(_unseen(inspection)))
 
@@ -81,7 +81,7 @@ def _findings(inspection: Inspection) -> Iterator[Finding]:
     yield from found(BROKER_CHECKS, inspection.seen_broker)
     yield from found(STREAM_CHECKS, inspection.seen_stream)
     yield from found(CONTENT_CHECKS, inspection)
-    yield from found(CONSUMER_CHECKS, inspection.seen_consumer)
+    yield from found(CONSUMER_CHECKS, inspection.seen_broker)
     yield from found(DATABASE_CHECKS, inspection.seen_database)
     yield from found(FEED_CHECKS, inspection.seen_broker.feed if inspection.seen_broker else None)
     yield from found(PUBLISHING_CHECKS, inspection)

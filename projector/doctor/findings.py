@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from projector.domain.broker_info import BrokerInfo, ConsumerInfo, StreamInfo
+from projector.domain.broker_info import BrokerInfo, StreamInfo
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.database_info import DatabaseInfo
 from projector.domain.rules import Rules
@@ -44,14 +44,9 @@ class Inspection:
         return self.seen_broker.stream if self.seen_broker else None
 
     @property
-    def seen_consumer(self) -> ConsumerInfo | None:
-        """The durable consumer, if it exists and could be inspected."""
-        return self.seen_broker.consumer if self.seen_broker else None
-
-    @property
-    def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint, if it exists and could be inspected."""
-        return self.seen_database.checkpoint if self.seen_database else None
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """The checkpoints of the shards, in order; none if they do not exist or could not be inspected."""
+        return self.seen_database.checkpoints if self.seen_database else ()
 
 
 class Finding(NamedTuple):
@@ -76,6 +71,11 @@ class Check(NamedTuple, Generic[F]):
 def version_text(version: Version) -> str:
     """Return a version as text."""
     return ".".join(map(str, version))
+
+
+def shards_have(shards: Sequence[int]) -> str:
+    """Return the beginning of a sentence about some shards."""
+    return f"shard {shards[0]} has" if len(shards) == 1 else f"shards {', '.join(map(str, shards))} have"
 
 
 def found(checks: Sequence[Check[F]], seen: F | None) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from projector.app.trust import replacement_evidence
-from projector.doctor.findings import Check, Inspection
+from projector.doctor.findings import Check, Inspection, shards_have
 from projector.errors import ProjectorError, RulesChangedError, TransientError
 
 _SKEW_S = 1.0
@@ -39,11 +39,16 @@ def _stream_missing(inspection: Inspection) -> str | None:
 
 
 def _stream_replaced(inspection: Inspection) -> str | None:
-    stream, checkpoint = inspection.seen_stream, inspection.checkpoint
-    if stream is None or checkpoint is None or checkpoint.stream != inspection.stream:
+    stream = inspection.seen_stream
+    if stream is None:
         return None
-    evidence = replacement_evidence(stream.state, checkpoint, stream.at_checkpoint)
-    return None if evidence is None else f"the stream is not the one that was folded: {evidence}"
+    for checkpoint in inspection.checkpoints:
+        if checkpoint.stream != inspection.stream:
+            continue
+        evidence = replacement_evidence(stream.state, checkpoint, stream.at_checkpoints.get(checkpoint.position))
+        if evidence is not None:
+            return f"the stream is not the one that was folded: {evidence}"
+    return None
 
 
 def _events_lost(inspection: Inspection) -> str | None:
@@ -52,23 +57,25 @@ def _events_lost(inspection: Inspection) -> str | None:
         stream is None
         or database is None
         or not database.migrated
-        or database.absent  # then the checkpoint was not read
+        or database.absent  # then the checkpoints were not read
         or _stream_replaced(inspection)
         or _rules_changed(inspection)
     ):
         return None
-    if database.led:
-        return None  # the leader has moved the checkpoint since, and checks this itself
-    position = database.checkpoint.position if database.checkpoint else 0
+    # A leader has moved the checkpoint of its shard since, and checks this itself.
+    unfolded = [database.positions[shard] for shard in database.without_leader]
+    if not unfolded:
+        return None
+    position = min(unfolded)
     if stream.state.first <= max(position + 1, stream.state.began):
         return None
     return f"the stream begins at position {stream.state.first}, but the table is folded up to {position} only"
 
 
 def _rules_changed(inspection: Inspection) -> str | None:
-    checkpoint = inspection.checkpoint
-    if checkpoint is None:
+    if not inspection.checkpoints:
         return None
+    checkpoint = inspection.checkpoints[0]
     if checkpoint.stream != inspection.stream:
         return f"the rows were built from stream {checkpoint.stream!r}, but the settings name {inspection.stream!r}"
     try:
@@ -79,11 +86,16 @@ def _rules_changed(inspection: Inspection) -> str | None:
 
 
 def _consumer_shared(inspection: Inspection) -> str | None:
-    consumer, database = inspection.seen_consumer, inspection.seen_database
-    # The leader of this database may pull.
-    if consumer is None or not consumer.waiting or database is None or database.led:
+    broker, database = inspection.seen_broker, inspection.seen_database
+    if broker is None or database is None:
         return None
-    return f"another process pulls from consumer {consumer.name!r}: this database has no leader"
+    # The leader of a shard may pull.
+    shared = [one for one in broker.consumers if one.waiting and one.shard in database.without_leader]
+    if not shared:
+        return None
+    names = ", ".join(repr(consumer.name) for consumer in shared)
+    leaderless = "this database has" if database.shards == 1 else shards_have([one.shard for one in shared])
+    return f"another process pulls from consumer {names}: {leaderless} no leader"
 
 
 def _clock_skew(inspection: Inspection) -> str | None:

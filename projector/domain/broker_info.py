@@ -1,7 +1,7 @@
-"""What an inspection of a NATS server, its stream and its consumer shows."""
+"""What an inspection of a NATS server, its stream and its consumers shows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -40,8 +40,8 @@ class StreamInfo:
     """Configuration and state of the stream."""
 
     state: StreamState
-    at_checkpoint: Message | None = None
-    """The message at the checkpoint, if there is a checkpoint and the stream still holds it."""
+    at_checkpoints: Mapping[int, Message] = field(default_factory=dict)
+    """The messages at the checkpoints that the stream still holds, by position."""
     stores: Mapping[str, Coverage]
     """Coverage of each event subject; empty if the stream is filled from other streams."""
     traffic: Traffic | None = None
@@ -73,9 +73,10 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerInfo:
-    """Configuration and state of the durable consumer."""
+    """Configuration and state of a durable consumer."""
 
     name: str
+    shard: int = 0
     created_by_projector: bool
     pushes: bool = False
     acknowledges: str = "all"
@@ -130,8 +131,10 @@ class BrokerInfo:
     stream: StreamInfo | None = None
     """None: it is missing, or the user may not see it."""
     stream_missing: bool = False
-    consumer: ConsumerInfo | None = None
-    """None: it is missing, or the user may not see it."""
+    consumers: tuple[ConsumerInfo, ...] = ()
+    """Those of the shards, in order, that exist and that the user may see."""
+    missing_consumers: int = 0
+    """How many of them do not exist."""
     free_consumers: int | None = None
     """How many more consumers the stream and the account allow; None: any number, as far as is known."""
     feed: FeedInfo | None = None

@@ -63,18 +63,34 @@ class DatabaseInfo:
     backends: BackendInfo
     clock: tuple[float, float, float]
     """Unix s: local time of the request, the server's time, local time of the answer."""
-    checkpoint: Checkpoint | None = None
-    """None: there is none, or the role may not see it."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """Those of the shards, in order; none if nothing was ever folded, or the role may not see them."""
     feed: FeedState | None = None
     """How far the changes are published; None: they are not, or the role may not see it."""
     workers: tuple[WorkerInfo, ...] = ()
     """Those of Citus, if it distributes the tables."""
     batch_table_missing: bool = False
     """Whether the tables are distributed, and that into which batches are copied is missing or outdated."""
-    led: bool = False
-    """Whether this database has a leader."""
+    led: frozenset[int] = frozenset()
+    """Shards that have a leader."""
 
     @property
     def migrated(self) -> bool:
         """Whether the tables are those of this version."""
         return self.migration == self.migration_wanted
+
+    @property
+    def shards(self) -> int:
+        """Number of shards, as far as the role may see it."""
+        return max((checkpoint.shard.of for checkpoint in self.checkpoints), default=1)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The position of each shard, in order; 0 if it has no checkpoint."""
+        known = {checkpoint.shard.number: checkpoint.position for checkpoint in self.checkpoints}
+        return tuple(known.get(shard, 0) for shard in range(self.shards))
+
+    @property
+    def without_leader(self) -> tuple[int, ...]:
+        """Shards that have no leader, in order."""
+        return tuple(shard for shard in range(self.shards) if shard not in self.led)

@@ -1,7 +1,8 @@
 """Inspects a Postgres database in transactions that change nothing; it also works behind a transaction pooler."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from projector.domain.database_info import BackendInfo, DatabaseInfo
@@ -16,6 +17,9 @@ from projector.storage.wire import set_codecs
 
 _TIMEOUT_S = 10.0
 _ROUNDS = 3
+_TAKEOVER_S = 3.0
+"""How long a shard that a worker gives up has no leader, with a margin."""
+_POLL_S = 0.2
 
 DAEMON_NEEDS: dict[str, tuple[str, ...]] = {
     version.VERSION_TABLE: ("SELECT",),
@@ -111,6 +115,7 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
     readable = found == version.NEWEST and not absent
     published = await feed.state(connection, publish) if readable else None
     await set_codecs(connection)
+    rows = await checkpoints.read_all(connection) if readable else []
     return {
         "version": divmod(server["version"], 10_000),
         **{name: server[name] for name in ("encoding", "standby", "schema")},
@@ -134,12 +139,22 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
             *await _missing(connection, REBUILD_NEEDS),
         ),
         "clock": (asked_at, clock, answered_at),
-        "checkpoint": await checkpoints.read(connection) if readable else None,
+        "checkpoints": tuple(rows),
         "feed": published,
         "workers": await distribution.workers(connection) if is_distributed else (),
         "batch_table_missing": is_distributed and not await distribution.has_batch_table(connection),
-        "led": await locks.holder(connection, locks.LEADER_LOCK) is not None,
+        "led": await _led(connection, max((row.shard.of for row in rows), default=1)),
     }
+
+
+async def _led(connection: Connection, shards: int) -> frozenset[int]:
+    """Return the shards that have a leader; one that is being taken over is waited for."""
+    until = monotonic() + _TAKEOVER_S
+    while True:
+        free = (await locks.muster(connection, shards)).free
+        if len(free) in (0, shards) or monotonic() > until:
+            return frozenset(range(shards)) - set(free)
+        await asyncio.sleep(_POLL_S)
 
 
 async def _missing(connection: Connection, needs: Mapping[str, Iterable[str]]) -> list[str]:

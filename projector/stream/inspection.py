@@ -1,30 +1,29 @@
-"""Inspects a NATS server, the stream and the consumer, and changes nothing."""
+"""Inspects a NATS server, the stream and the consumers, and changes nothing."""
 
-import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from time import monotonic, time
+from time import time
 from typing import Any, NamedTuple
 
 import nats.errors
 from nats.js.api import DEFAULT_PREFIX
 
-from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, StreamInfo, Traffic
+from projector.domain.broker_info import BrokerInfo, Coverage, StreamInfo, Traffic
 from projector.domain.messages import StreamState
 from projector.errors import BrokerUnavailableError, NotPermittedError, ProjectorError
 from projector.stream import subjects
 from projector.stream.change_stream import default_name
 from projector.stream.codec import Codec
 from projector.stream.connection import Broker, RawClient, connected, translated
-from projector.stream.consumers import CONSUMER_DESCRIPTION
+from projector.stream.consumer_inspection import inspect as inspect_consumers
+from projector.stream.consumers import durable_name
 from projector.stream.coverage import coverage
 from projector.stream.feed_inspection import inspect as inspect_feed
 from projector.stream.jetstream_errors import JETSTREAM_OFF, STREAM_NOT_FOUND
 from projector.stream.monitoring_endpoint import read_sync_interval
-from projector.stream.pull import HEARTBEAT_S
 from projector.stream.revisions import Revision
 from projector.stream.samples import read_samples
 from projector.stream.traffic import count_traffic
@@ -32,7 +31,6 @@ from projector.stream.units import NS_PER_S, unix_ms
 from projector.stream.view import StreamView
 
 _TIMEOUT_S = 5.0
-_POLL_S = 0.2
 _KNOWS_SUBJECTS_FILTER = (2, 8)
 _KNOWS_LONG_ACKNOWLEDGEMENTS = (2, 14)
 _MALFORMED = b"{"  # the API answers it with an error and does nothing else
@@ -68,6 +66,7 @@ class Wanted(NamedTuple):
 
     stream: str
     consumer: str
+    """That of the first shard, as in the settings."""
     originators: tuple[str, ...]
     revision: Revision
     publish: str | None = None
@@ -88,12 +87,12 @@ class Wanted(NamedTuple):
 
 
 async def inspect(
-    broker: Broker, wanted: Wanted, codecs: Sequence[Codec], position: int, *, monitoring: str | None = None
+    broker: Broker, wanted: Wanted, codecs: Sequence[Codec], positions: Sequence[int], *, monitoring: str | None = None
 ) -> BrokerInfo:
     """Return what a server reports.
 
-    `codecs` are those of every revision, `position` is that of the checkpoint,
-    and `monitoring` the URL of the server's monitoring endpoint.
+    `codecs` are those of every revision, `positions` those of the checkpoints in the order of the shards,
+    and `monitoring` is the URL of the server's monitoring endpoint.
 
     Raises:
         BrokerUnavailableError, BrokerRefusedError: NATS cannot be reached, or refuses the connection.
@@ -101,20 +100,24 @@ async def inspect(
     complaints: list[ProjectorError] = []
     async with connected(broker, name="projector doctor") as client, translated():
         client.on_failure(complaints.append)
-        return await _Inspection(client, wanted, complaints).run(codecs, position, monitoring)
+        return await _Inspection(client, wanted, complaints, positions).run(codecs, monitoring)
 
 
 class _Inspection:
     """One inspection of a server."""
 
-    def __init__(self, client: RawClient, wanted: Wanted, complaints: list[ProjectorError]) -> None:
+    def __init__(
+        self, client: RawClient, wanted: Wanted, complaints: list[ProjectorError], positions: Sequence[int]
+    ) -> None:
         self._client = client
         self._wanted = wanted
         self._complaints = complaints
+        self._positions = positions
+        self._consumers = {shard: durable_name(wanted.consumer, shard) for shard in range(len(positions))}
         self._version = client.server_version
         self._clock: tuple[float, float, float] | None = None
 
-    async def run(self, codecs: Sequence[Codec], position: int, monitoring: str | None) -> BrokerInfo:
+    async def run(self, codecs: Sequence[Codec], monitoring: str | None) -> BrokerInfo:
         sync_every_s, unseen = await read_sync_interval(monitoring, timeout_s=_TIMEOUT_S)
         seen = BrokerInfo(
             version=self._version,
@@ -128,11 +131,9 @@ class _Inspection:
         if not {_INBOX, self._named(_STREAM_INFO)}.intersection(seen.forbidden):
             seen = await self._with_stream(seen)
         if seen.stream is not None and self._named(_MESSAGE_GET) not in seen.forbidden:
-            seen = replace(seen, stream=await self._with_messages(seen.stream, codecs, position))
-        if seen.stream is not None and self._named(_CONSUMER_INFO) not in seen.forbidden:
-            seen = replace(seen, consumer=await self._settled_consumer(seen.stream))
+            seen = replace(seen, stream=await self._with_messages(seen.stream, codecs))
         if seen.stream is not None:
-            seen = await self._with_account(seen, seen.stream)
+            seen = await self._with_consumers(await self._with_account(seen, seen.stream), seen.stream)
         if self._wanted.publish is not None and _INBOX not in seen.forbidden and seen.jetstream:
             feed = await inspect_feed(self._client, self._forbidden, self._wanted.publish, self._wanted.stream)
             seen = replace(seen, feed=feed, unseen=(*seen.unseen, *filter(None, (feed.unseen,))))
@@ -149,7 +150,7 @@ class _Inspection:
         if self._complaints:
             return (_INBOX,)
         await inbox.unsubscribe()
-        named = {need: re.sub(r"(?<=\.)[*>](?=\.|$)", _ANY, need) for need in map(self._named, needs)}
+        named = {need: re.sub(r"(?<=\.)[*>](?=\.|$)", _ANY, need) for need in self._named_for_each(needs)}
         for subject in named.values():
             await self._client.publish(subject, _MALFORMED, headers=_NOT_STORED)
         await self._heard()
@@ -181,14 +182,27 @@ class _Inspection:
             )
         return replace(seen, stream=_stream_info(info, self._wanted.subjects, traffic))
 
-    async def _with_messages(self, stream: StreamInfo, codecs: Sequence[Codec], position: int) -> StreamInfo:
-        """Add the message at the checkpoint, and samples."""
+    async def _with_messages(self, stream: StreamInfo, codecs: Sequence[Codec]) -> StreamInfo:
+        """Add the messages at the checkpoints, and samples."""
         name = self._wanted.stream
+        view = StreamView(self._client, name, ())
+        found = [await view.message(position) for position in set(self._positions) if position > 0]
         return replace(
             stream,
-            at_checkpoint=await StreamView(self._client, name, ()).message(position) if position > 0 else None,
+            at_checkpoints={message.position: message for message in found if message is not None},
             samples=await read_samples(self._client, name, codecs, self._wanted.originators, stream.state.first),
         )
+
+    async def _with_consumers(self, seen: BrokerInfo, stream: StreamInfo) -> BrokerInfo:
+        """Add those of the consumers that the user may see."""
+        names = {
+            shard: name
+            for shard, name in self._consumers.items()
+            if self._named(_CONSUMER_INFO, shard) not in seen.forbidden
+        }
+        settles = stream.clustered or self._client.api_prefix != DEFAULT_PREFIX
+        consumers = await inspect_consumers(self._ask, self._wanted.stream, names, settles=settles)
+        return replace(seen, consumers=consumers, missing_consumers=len(names) - len(consumers))
 
     async def _with_account(self, seen: BrokerInfo, stream: StreamInfo) -> BrokerInfo:
         """Add how many more consumers the stream and the account allow."""
@@ -204,20 +218,6 @@ class _Inspection:
             free += _free(tier["limits"].get("max_consumers", -1), tier["consumers"])
         return replace(seen, free_consumers=min(free, default=None), unseen=unseen)
 
-    async def _settled_consumer(self, stream: StreamInfo) -> ConsumerInfo | None:
-        """Return the consumer without the pull requests of a client that has just disconnected.
-
-        A server other than the one that client was connected to notices with the next heartbeat.
-        """
-        consumer = await self._consumer()
-        if not stream.clustered and self._client.api_prefix == DEFAULT_PREFIX:
-            return consumer
-        until = monotonic() + 1.5 * HEARTBEAT_S
-        while consumer is not None and consumer.waiting and monotonic() < until:
-            await asyncio.sleep(_POLL_S)
-            consumer = await self._consumer()
-        return consumer
-
     async def _count(self, subject_filter: str) -> Mapping[str, int]:
         """Return the number of messages of each subject that a filter selects."""
         counts: dict[str, int] = {}
@@ -232,24 +232,6 @@ class _Inspection:
             if not page or offset >= found.get("total", 0):  # servers before 2.9 give all of them at once
                 return counts
 
-    async def _consumer(self) -> ConsumerInfo | None:
-        info = await self._ask(f"CONSUMER.INFO.{self._wanted.stream}.{self._wanted.consumer}")
-        if "error" in info:
-            return None
-        config = info["config"]
-        filters = {config.get("filter_subject"), *config.get("filter_subjects", ())}
-        return ConsumerInfo(
-            name=self._wanted.consumer,
-            created_by_projector=config.get("description") == CONSUMER_DESCRIPTION,
-            pushes=bool(config.get("deliver_subject")),
-            acknowledges=config["ack_policy"],
-            filters=frozenset(filter(None, filters)),
-            headers_only=config.get("headers_only", False),
-            paused_until=config.get("pause_until") if info.get("paused") else None,
-            prioritises=bool(config.get("priority_groups")),
-            waiting=info.get("num_waiting", 0),
-        )
-
     async def _ask(self, subject: str, **request: str | int) -> dict[str, Any]:
         payload = json.dumps(request).encode() if request else b""
         asked_at = time()
@@ -260,8 +242,12 @@ class _Inspection:
             self._clock = (asked_at, datetime.fromisoformat(answer["ts"]).timestamp(), answered_at)
         return answer
 
-    def _named(self, need: str) -> str:
-        stream, consumer = self._wanted.stream, self._wanted.consumer
+    def _named_for_each(self, needs: Iterable[str]) -> Iterable[str]:
+        """Return the subjects that are needed; one that names the consumer, for each shard."""
+        return dict.fromkeys(self._named(need, shard) for need in needs for shard in self._consumers)
+
+    def _named(self, need: str, shard: int = 0) -> str:
+        stream, consumer = self._wanted.stream, self._consumers[shard]
         named = need.format(stream=stream, consumer=consumer, changes=default_name(stream))
         return named.replace(f"{DEFAULT_PREFIX}.", f"{self._client.api_prefix}.", 1)
 

@@ -1,5 +1,6 @@
 """Every check finds its fault, and nothing in a correct setup."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 
 from projector.doctor.examination import CHECKS, examine
 from projector.domain.broker_info import BrokerInfo, ConsumerInfo, Coverage, FeedInfo, Sample, StreamInfo, Traffic
-from projector.domain.checkpoint import Checkpoint
+from projector.domain.checkpoint import Anchor, Checkpoint
 from projector.domain.database_info import BackendInfo, DatabaseInfo, WorkerInfo
-from projector.domain.messages import StreamState
+from projector.domain.messages import Message, StreamState
 from projector.domain.rules import Rules
+from projector.domain.shards import Shard
 from projector.domain.summary import FeedState
 from projector.errors import (
     BrokerRefusedError,
@@ -31,7 +33,9 @@ STREAM = StreamInfo(
     stores=dict.fromkeys(SUBJECTS, Coverage.WHOLLY),
 )
 CONSUMER = ConsumerInfo(name="projector", created_by_projector=True, filters=frozenset({FILTER}))
-BROKER = BrokerInfo(version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumer=CONSUMER, clock=(10.0, 10.1, 10.2))
+BROKER = BrokerInfo(
+    version=(2, 15, 1), filters=(FILTER,), stream=STREAM, consumers=(CONSUMER,), clock=(10.0, 10.1, 10.2)
+)
 FEED = FeedInfo(prefix="fleet", stream="S_CHANGES", window_s=600.0)
 BACKENDS = BackendInfo(announced=1, first=frozenset({1}), second=frozenset({2}))
 CHECKPOINT = Checkpoint(stream="S", stream_created_at=1, rules=RULES, position=5)
@@ -42,7 +46,7 @@ DATABASE = DatabaseInfo(
     migration_wanted="0001",
     backends=BACKENDS,
     clock=(10.0, 10.1, 10.2),
-    checkpoint=CHECKPOINT,
+    checkpoints=(CHECKPOINT,),
 )
 
 
@@ -75,7 +79,7 @@ def state(**changes: Any) -> dict[str, Any]:
 
 
 def consumer(**changes: Any) -> dict[str, Any]:
-    return broker(consumer=replace(CONSUMER, **changes))
+    return broker(consumers=(replace(CONSUMER, **changes),))
 
 
 def database(**changes: Any) -> dict[str, Any]:
@@ -87,7 +91,24 @@ def backends(**changes: Any) -> dict[str, Any]:
 
 
 def checkpoint(**changes: Any) -> dict[str, Any]:
-    return database(checkpoint=replace(CHECKPOINT, **changes))
+    return database(checkpoints=(replace(CHECKPOINT, **changes),))
+
+
+def divided(*positions: int, led: Iterable[int] = (0, 1, 2)) -> dict[str, Any]:
+    """A database with a shard at each position."""
+    checkpoints = [
+        replace(CHECKPOINT, shard=Shard(number, len(positions)), position=position)
+        for number, position in enumerate(positions)
+    ]
+    return database(checkpoints=tuple(checkpoints), led=frozenset(led))
+
+
+CONSUMERS = (CONSUMER, *(replace(CONSUMER, name=f"projector-{shard}", shard=shard) for shard in (1, 2)))
+"""Those of three shards."""
+
+
+def third_consumer(**changes: Any) -> dict[str, Any]:
+    return broker(consumers=(*CONSUMERS[:2], replace(CONSUMERS[2], **changes)))
 
 
 def stores(*found: Coverage) -> dict[str, Any]:
@@ -115,7 +136,7 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     ({"broker": BrokerRefusedError("no")}, {"nats-refused"}),
     ({"database": DatabaseUnavailableError("away")}, {"postgres-unreachable"}),
     ({"database": DatabaseRefusedError("no")}, {"postgres-refused"}),
-    (broker(stream=None, consumer=None, stream_missing=True), {"stream-missing"}),
+    (broker(stream=None, consumers=(), stream_missing=True), {"stream-missing"}),
     (state(created_at=2), {"stream-replaced"}),
     (state(last=4), {"stream-replaced"}),
     (state(first=7), {"events-lost", "beginning-gone"}),
@@ -129,12 +150,12 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (broker(forbidden=("$JS.API.STREAM.INFO.S",)), {"nats-permissions"}),
     (broker(forbidden_to_replay=("$JS.API.CONSUMER.CREATE.S",)), {"nats-permissions-to-replay"}),
     (broker(forbidden_to_acknowledge=("$JS.ACK.*.*.S.C.>",)), {"nats-permissions-to-acknowledge"}),
-    (broker(free_consumers=0, consumer=None), {"consumer-limit"}),
-    (broker(free_consumers=1, consumer=None), {"consumer-limit-to-replay"}),
+    (broker(free_consumers=0, consumers=(), missing_consumers=1), {"consumer-limit"}),
+    (broker(free_consumers=1, consumers=(), missing_consumers=1), {"consumer-limit-to-replay"}),
     (broker(free_consumers=0), {"consumer-limit-to-replay"}),
-    (broker(jetstream=False, stream=None, consumer=None), {"jetstream-off"}),
+    (broker(jetstream=False, stream=None, consumers=()), {"jetstream-off"}),
     (
-        broker(version=(2, 9, 25), filters=("a", "b"), consumer=None),
+        broker(version=(2, 9, 25), filters=("a", "b"), consumers=()),
         {"nats-too-old", "nats-fault"},
     ),
     (broker(version=(2, 11, 0)), {"nats-fault"}),
@@ -151,7 +172,7 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (sampled(TODAY, BOTH, TODAY, NONE, TODAY, BOTH), {"other-revision"}),
     (sampled(OLD, OLD, TODAY, TODAY, TODAY, TODAY, TODAY), {"other-revision"}),
     (stream(transformed=(FILTER,)), {"subjects-transformed"}),
-    (stream(sealed=True), {"sealed"}),
+    (stream(sealed=frozenset({0})), {"sealed"}),
     (stream(max_message_bytes=1000), {"message-size-limit"}),
     (stream(retention="workqueue"), {"retention"}),
     (stream(retention="interest"), {"retention"}),
@@ -183,9 +204,9 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (backends(announced=7), {"maybe-pooler"}),
     (backends(second=frozenset(), refusal="unsupported startup parameter"), {"second-connection"}),
     (backends(ignored=("jit",)), {"ignored-parameters"}),
-    (database(migration=None, checkpoint=None), {"not-migrated"}),
+    (database(migration=None, checkpoints=()), {"not-migrated"}),
     (database(search_path_without_schema="nowhere"), {"schema-missing"}),
-    (database(absent=("dead_letter",), checkpoint=None), {"tables-altered"}),
+    (database(absent=("dead_letter",), checkpoints=()), {"tables-altered"}),
     (database(workers=(WorkerInfo(name="w:5432", prepared_transactions=200),)), set()),
     (database(workers=(WorkerInfo(name="w:5432", prepared_transactions=0),)), {"worker-cannot-prepare"}),
     (database(batch_table_missing=True), {"batch-table-missing"}),
@@ -196,7 +217,7 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (feed(stream=None), {"changes-stream-missing"}),
     (feed(stores_events=True, stores_others=True), {"changes-stream-mixed"}),
     (feed(stores_others=True), {"changes-stream-shared"}),
-    (feed(sealed=True), {"changes-stream-sealed"}),
+    (feed(sealed=frozenset({0})), {"changes-stream-sealed"}),
     (feed(window_s=60.0), {"changes-window"}),
     (feed(max_messages=9, refuses_when_full=True), {"changes-fill-up"}),
     (feed(max_bytes=9, refuses_when_full=True), {"changes-fill-up"}),
@@ -204,6 +225,28 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (database(feed=FeedState("fleet", error="away")), {"not-publishing"}),
     (database(feed=FeedState("fleet", lost_commits=3)), {"changes-lost"}),
     (database(missing_to_rebuild=("DELETE on endpoint_state",)), {"privileges-to-rebuild"}),
+    ({**third_consumer(headers_only=True), **divided(5, 5, 5)}, {"consumer-unusable"}),
+    ({**third_consumer(paused_until="2200-01-01T00:00:00Z"), **divided(5, 5, 5)}, {"consumer-paused"}),
+    ({**third_consumer(created_by_projector=False, pushes=True), **divided(5, 5, 5)}, {"consumer-taken"}),
+    ({**third_consumer(waiting=1), **divided(5, 5, 5, led=())}, {"consumer-shared"}),
+    ({**third_consumer(waiting=1), **divided(5, 5, 5, led=(0, 1))}, {"consumer-shared", "shard-without-leader"}),
+    (
+        {**broker(consumers=CONSUMERS[1:], missing_consumers=1, free_consumers=0), **divided(5, 5, 5)},
+        {"consumer-limit"},
+    ),
+    (
+        {**broker(consumers=CONSUMERS[:1], missing_consumers=2, free_consumers=1), **divided(5, 5, 5)},
+        {"consumer-limit"},
+    ),
+    (
+        {**broker(consumers=CONSUMERS[:1], missing_consumers=2, free_consumers=2), **divided(5, 5, 5)},
+        {"consumer-limit-to-replay"},
+    ),
+    (divided(5, 5, 5, led=(1, 2)), {"shard-without-leader"}),
+    ({**state(last=7), **divided(5, 8, 5)}, {"stream-replaced"}),
+    ({**state(first=7), **divided(9, 9, 3, led=())}, {"events-lost", "beginning-gone"}),
+    ({**state(first=7), **divided(9, 9, 3, led=(0, 1))}, {"events-lost", "beginning-gone", "shard-without-leader"}),
+    (database(checkpoints=(replace(CHECKPOINT, shard=Shard(1, 2)),)), {"checkpoint-incomplete"}),
 ]
 
 
@@ -236,7 +279,7 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
     [
         consumer(created_by_projector=False),  # created by hand, with the right configuration
         consumer(acknowledges="explicit"),  # created by a projector and changed: the daemon corrects it
-        {**consumer(waiting=2), **database(led=True)},
+        {**consumer(waiting=2), **database(led=frozenset({0}))},
         stream(clustered=True, replicas=3),
         stream(stores={}),  # filled from other streams
         traffic(0, {"*": 0}, {}),
@@ -253,16 +296,20 @@ def test_every_check_is_tested_and_has_a_unique_name() -> None:
         broker(clock=(10.0, 11.1, 15.0)),  # a slow answer is not skew
         broker(clock=None),
         broker(free_consumers=1),
-        broker(free_consumers=2, consumer=None),
+        broker(free_consumers=2, consumers=(), missing_consumers=1),
         stream(max_message_bytes=1 << 20),
         feed(),
         feed(max_messages=9),
         feed(refuses_when_full=True),
         feed(stream=None, unseen="not permitted"),
         database(feed=FeedState("fleet", cursor=3)),
-        broker(stream=None, consumer=None),
-        database(checkpoint=None),
-        broker(consumer=None),
+        broker(stream=None, consumers=()),
+        database(checkpoints=()),
+        broker(consumers=()),
+        divided(5, 3, 9),
+        divided(5, 3, 9, led=()),
+        {**third_consumer(waiting=1), **divided(5, 5, 5)},
+        {**broker(consumers=CONSUMERS[:1], missing_consumers=2, free_consumers=3), **divided(5, 5, 5)},
     ],
 )
 async def test_harmless_setup_has_no_findings(seen: dict[str, Any]) -> None:
@@ -273,7 +320,7 @@ async def test_cluster_fault_is_not_reported_for_a_single_server() -> None:
     async def told(clustered: bool) -> str:
         seen = replace(BROKER, version=(2, 10, 22), stream=replace(STREAM, clustered=clustered, replicas=3))
 
-        async def look_at_broker(_: int) -> BrokerInfo:
+        async def look_at_broker(_: Sequence[int]) -> BrokerInfo:
             return seen
 
         async def look_at_database() -> DatabaseInfo:
@@ -322,13 +369,87 @@ async def test_foreign_traffic_is_named_with_the_share_of_ours(foreign: dict[str
 
 
 async def test_forbidden_information_is_not_reported_as_missing() -> None:
-    assert await names(**database(migration=None, schema=None, checkpoint=None)) == set()
-    unseen = database(migration=None, checkpoint=None, missing_privileges=("SELECT on projector_migration",))
+    assert await names(**database(migration=None, schema=None, checkpoints=())) == set()
+    unseen = database(migration=None, checkpoints=(), missing_privileges=("SELECT on projector_migration",))
     assert await names(**unseen) == {"privileges"}
 
 
 async def test_lost_events_are_left_to_a_running_daemon() -> None:
-    assert await names(**state(first=7), **database(led=True)) == {"beginning-gone"}
+    assert await names(**state(first=7), **database(led=frozenset({0}))) == {"beginning-gone"}
+
+
+async def test_lost_events_are_left_to_the_leader_of_the_shard_that_lacks_them() -> None:
+    lacking = divided(9, 9, 3, led=(1, 2))
+    assert await names(**state(first=7), **lacking) == {"beginning-gone", "shard-without-leader"}
+
+
+async def test_broker_is_inspected_for_every_shard() -> None:
+    asked: list[Sequence[int]] = []
+
+    async def positions(database: DatabaseInfo | ProjectorError) -> Sequence[int]:
+        async def look_at_broker(positions: Sequence[int]) -> BrokerInfo:
+            asked.append(positions)
+            return BROKER
+
+        async def look_at_database() -> DatabaseInfo:
+            if isinstance(database, ProjectorError):
+                raise database
+            return database
+
+        await examine(look_at_broker, look_at_database, stream="S", rules=RULES)
+        return asked.pop()
+
+    assert await positions(divided(5, 3, 9)["database"]) == (5, 3, 9)
+    assert await positions(replace(DATABASE, checkpoints=(replace(CHECKPOINT, shard=Shard(1, 2)),))) == (0, 5)
+    assert await positions(replace(DATABASE, checkpoints=())) == (0,)
+    assert await positions(DatabaseUnavailableError("away")) == (0,)
+
+
+async def test_message_at_the_checkpoint_of_any_shard_can_reveal_another_stream() -> None:
+    ours, other = (Message(8, 1, "s", payload, None) for payload in (b"ours", b"other"))
+    checkpoints = (
+        replace(CHECKPOINT, shard=Shard(0, 2)),
+        replace(CHECKPOINT, shard=Shard(1, 2), position=8, anchor=Anchor.of(ours)),
+    )
+    seen = database(checkpoints=checkpoints, led=frozenset({0, 1}))
+    assert await names(**stream(at_checkpoints={8: ours}), **seen) == set()
+    assert await names(**stream(at_checkpoints={8: other}), **seen) == {"stream-replaced"}
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "said"),
+    [
+        (
+            "shard-without-leader",
+            divided(5, 5, 5, led=(1,)),
+            "shards 0, 2 have no leader, and others have one",
+        ),
+        ("shard-without-leader", divided(5, 5, 5, led=(0, 2)), "shard 1 has no leader, and others have one"),
+        (
+            "consumer-shared",
+            {**third_consumer(waiting=1), **divided(5, 5, 5, led=())},
+            "another process pulls from consumer 'projector-2': shard 2 has no leader",
+        ),
+        (
+            "consumer-unusable",
+            broker(consumers=tuple(replace(one, headers_only=one.shard > 0) for one in CONSUMERS)),
+            "it delivers headers without payloads; consumer 'projector-2' delivers nothing that can be folded: it",
+        ),
+        (
+            "consumer-limit",
+            broker(consumers=CONSUMERS[:1], missing_consumers=2, free_consumers=1),
+            "the stream or the account allows only 1 more consumer (max_consumers), and 2 of the daemon's do not exist",
+        ),
+        ("events-lost", {**state(first=7), **divided(9, 4, 3, led=())}, "folded up to 3 only"),
+        (
+            "checkpoint-incomplete",
+            database(checkpoints=(replace(CHECKPOINT, shard=Shard(1, 3)),)),
+            "projector_checkpoint has 1 of the rows of 3 shards",
+        ),
+    ],
+)
+async def test_findings_name_the_shard_or_its_consumer(name: str, seen: dict[str, Any], said: str) -> None:
+    assert said in await told(name, seen)
 
 
 async def test_checkpoint_is_read_before_the_stream() -> None:
@@ -344,10 +465,10 @@ async def test_checkpoint_is_read_before_the_stream() -> None:
 
 
 async def test_trimmed_stream_stops_the_first_run() -> None:
-    first_run = {**state(first=4), **database(checkpoint=None)}
+    first_run = {**state(first=4), **database(checkpoints=())}
     assert await names(**first_run) == {"beginning-gone", "events-lost"}
-    assert await names(**first_run | database(migration=None, checkpoint=None)) == {"beginning-gone", "not-migrated"}
-    unread = database(absent=("projector_checkpoint",), checkpoint=None)
+    assert await names(**first_run | database(migration=None, checkpoints=())) == {"beginning-gone", "not-migrated"}
+    unread = database(absent=("projector_checkpoint",), checkpoints=())
     assert await names(**first_run | unread) == {"beginning-gone", "tables-altered"}
 
 
