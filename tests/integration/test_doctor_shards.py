@@ -1,11 +1,8 @@
 """The doctor on real servers with several shards: it looks at each of them."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import nats
 import pytest
 from nats.aio.client import Client
@@ -13,7 +10,6 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from projector.queries import inspection as database_inspection
 from projector.runtime import Projector
-from projector.storage.locks import WORKERS_LOCK
 from projector.stream import inspection as broker_inspection
 from projector.stream import subjects
 from projector.stream.consumers import durable_name
@@ -22,6 +18,7 @@ from tests.support.fixtures import Event, Eventually, Query
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS, NATS_VERSION
+from tests.support.workers import silent_worker
 
 STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
@@ -52,24 +49,13 @@ async def test_doctor_finds_nothing_wrong_with_sound_shards(divided: Scene) -> N
     await daemon.stop()
 
 
-@asynccontextmanager
-async def silent_worker(scene: Scene) -> AsyncIterator[None]:
-    """A worker that counts as one, and leads no shard."""
-    connection = await asyncpg.connect(scene.database_url)
-    try:
-        await connection.execute("SELECT pg_advisory_lock_shared(hashtextextended($1, 0))", WORKERS_LOCK)
-        yield
-    finally:
-        await connection.close()
-
-
 async def test_doctor_finds_a_shard_without_a_leader(
     divided: Scene, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_inspection, "_TAKEOVER_S", 0.0)
     daemon = divided.follow()
     await daemon.hears("active", 3)
-    async with silent_worker(divided):
+    async with silent_worker(divided.database_url):
 
         async def one_is_given_up() -> bool:
             return [*await findings(divided)] == ["shard-without-leader"]

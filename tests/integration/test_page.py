@@ -10,10 +10,12 @@ import pytest
 from playwright.async_api import expect
 
 from projector.dev.embedded import EmbeddedPostgres
+from projector.runtime import Projector
 from tests.support.browser import POLL_MS, Look, browsing, needs_browser, polled, shows
 from tests.support.fixtures import Event
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
+from tests.support.workers import silent_worker
 
 pytestmark = needs_browser
 
@@ -121,6 +123,49 @@ async def test_page_shows_a_standby(scene: Scene, event: Event, look: Look) -> N
     page = await look()
     await shows(page, "Standing by")
     await expect(page.locator("#lede")).to_contain_text("Another projector leads")
+
+
+async def test_page_lists_several_shards_and_names_one_without_a_leader(scene: Scene, event: Event, look: Look) -> None:
+    await Projector(scene.settings()).init(shards=3)
+    await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(9)))
+    page = await look()
+    await shows(page, "Healthy")
+    leader = "projector writer .+, Postgres process \\d+"
+    await expect(page.locator("#shards-note")).to_have_text("3 shards")
+    await expect(page.locator("#shard-rows tbody tr")).to_have_text(
+        [re.compile(f"^{shard}90{leader}$") for shard in range(3)]
+    )
+    await expect(page.locator("#figures")).to_contain_text("Checkpoint9of 9 in the stream")
+    await expect(page.locator("#daemon dt", has_text="Leader")).to_have_count(0)
+    async with silent_worker(scene.database_url):
+        await shows(page, "Needs attention")
+        await expect(page.locator("#problems")).to_have_text(re.compile(r"^Shard \d of 3 has no leader$"))
+        await expect(page.locator("#shards-note")).to_have_text("3 shards, 1 without a leader")
+        await expect(page.locator("#shard-rows tr", has_text="no leader")).to_have_text(
+            re.compile("^[012]9\N{EN DASH}no leader$")
+        )
+        for width in (320, 390, 800):
+            await page.set_viewport_size({"width": width, "height": 800})
+            assert await page.evaluate("document.documentElement.scrollWidth") == width
+    await shows(page, "Healthy")
+
+
+async def test_page_shows_no_table_of_a_single_shard(scene: Scene, event: Event, look: Look) -> None:
+    await scene.publish(event("connectivity.connected", "e1"))
+    page = await look()
+    await shows(page, "Healthy")
+    await expect(page.locator("#shards")).to_be_hidden()
+    await expect(page.locator("#daemon dt", has_text="Leader")).to_have_count(1)
+
+
+async def test_page_shows_a_worker_that_stands_by(scene: Scene, look: Look) -> None:
+    await Projector(scene.settings()).init(shards=2)
+    async with silent_worker(scene.database_url):
+        for _ in range(2):
+            await scene.follow().hears("active")
+        page = await look()
+        await shows(page, "Standing by")
+        await expect(page.locator("#lede")).to_contain_text("Other projectors lead")
 
 
 async def test_page_escapes_hostile_texts_and_fits_any_width(scene: Scene, event: Event, look: Look) -> None:

@@ -4,6 +4,7 @@ import { ask, inWords, report } from "./daemon.js";
 import { byId, say } from "./dom.js";
 import { showDaemon, showEndpoints, showFigures, showLetters, showRebuild } from "./panels.js";
 import { WINDOW_S, showMinutes, showPlots } from "./plots.js";
+import { showShards } from "./shards.js";
 import { ago, now, plain, setClock } from "./text.js";
 import { showVerdict } from "./verdict.js";
 
@@ -22,6 +23,7 @@ function show() {
     showFigures();
     showEndpoints();
     showLetters();
+    showShards();
     showDaemon();
   }
   showPlots();

@@ -2,6 +2,7 @@
 
 import { report } from "./daemon.js";
 import { byId, element, headings, renew, say, when } from "./dom.js";
+import { areSeveral, leader } from "./shards.js";
 import { count, duration, known, plain, share, stamp } from "./text.js";
 
 const LONG_LIST = 12;
@@ -116,10 +117,6 @@ export function showRebuild() {
 
 const since = (iso) => (known(iso) ? [`${stamp(iso)}, `, when(iso)] : ["–"]);
 
-function worker({ application, address, backend_pid: pid }) {
-  return [application, address, known(pid) ? `Postgres process ${pid}` : null].filter(known).map(plain).join(", ");
-}
-
 export function showDaemon() {
   const { daemon, active, stream, projection_version: rules, skipped: types } = report.status;
   const { stream_first_seq: first, stream_last_seq: end, changes_since: changesSince } = report.status;
@@ -131,11 +128,11 @@ export function showDaemon() {
     ["Started", ...since(daemon.started_at)],
     ["Version", daemon.version],
     ["Rules", element("code", {}, plain(rules ?? "–"))],
-    ["Leader", active ? worker(active) : "none"],
+    ...(areSeveral() ? [] : [["Leader", active ? leader(active) : "none"]]),
     ["Stream", `${plain(stream)}, positions ${count(first)} to ${count(end)}`],
     ["Types skipped", skipped.join(", ") || "none"],
     ["Changes", ...(known(changesSince) ? ["recorded since ", ...since(changesSince)] : ["not recorded"])],
   ];
-  renew(byId("daemon"), [daemon, active, stream, first, end, rules, skipped, changesSince], () =>
+  renew(byId("daemon"), [daemon, active, areSeveral(), stream, first, end, rules, skipped, changesSince], () =>
     facts.map(([name, ...value]) => element("div", {}, element("dt", {}, name), element("dd", {}, ...value))));
 }

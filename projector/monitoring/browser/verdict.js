@@ -2,6 +2,7 @@
 
 import { report } from "./daemon.js";
 import { byId, element, renew, say } from "./dom.js";
+import { areSeveral, withoutLeader } from "./shards.js";
 import { ago, clock, counted, duration, known, now, plain, rate } from "./text.js";
 
 const TREND_S = 30;
@@ -60,10 +61,14 @@ function judge() {
   }
   if (daemon.state === "starting" || !known(report.status.sampled_at)) return verdict("busy", "Starting", behind());
   if (daemon.state === "standby") {
-    const lede = `Another projector leads; this one takes over if it stops. ${old || behind()}`;
+    const others = areSeveral()
+      ? "Other projectors lead; this one takes over if one"
+      : "Another projector leads; this one takes over if it";
+    const lede = `${others} stops. ${old || behind()}`;
     return verdict(problems.length ? "attention" : "quiet", "Standing by", lede);
   }
   if (isStale()) return verdict("attention", "Unknown", old);
+  if (withoutLeader().length) return verdict("attention", "Needs attention", behind());
   if (!daemon.ready) {
     const slope = trend();
     const [level, word] = slope === null || slope < 0 ? ["busy", "Catching up"] : ["attention", "Falling behind"];
