@@ -3,30 +3,30 @@
 Each has two implementations: the real one, named in its docstring, and one in memory, in `tests.support.memory`.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from projector.domain.changes import Appended, ChangeId, FeedCursor, LoggedChange, Page, Tail
+from projector.domain.changes import Appended, ChangeId, FeedCursor, LoggedChange, Page
 
 
 class ChangeLog(Protocol):
-    """The log of one shard, and its cursor; see `storage.feed.ChangeLog`."""
+    """The logs of all shards, and their cursors; see `storage.feed.ChangeLog`."""
 
-    async def cursor(self) -> FeedCursor | None:
-        """Return how far the changes are published; None: no leader that publishes has begun to fold."""
+    async def cursors(self) -> Sequence[FeedCursor]:
+        """Return the cursors, in the order of the shards; a shard has none until its leader has written one."""
         ...
 
     async def read(self, cursor: FeedCursor) -> Page:
-        """Return what follows a cursor."""
+        """Return what follows a cursor in the log of its shard."""
         ...
 
     async def holds(self, change: ChangeId) -> bool:
         """Return whether the log has a change."""
         ...
 
-    async def move(self, before: FeedCursor, after: FeedCursor) -> None:
-        """Move the cursor by compare-and-set; raises FeedMovedError."""
+    async def move(self, moves: Sequence[tuple[FeedCursor, FeedCursor]]) -> None:
+        """Move cursors by compare-and-set, each from the first to the second, all or none; raises FeedMovedError."""
         ...
 
     async def note(self, error: str | None) -> None:
@@ -50,8 +50,12 @@ class ChangeStream(Protocol):
         """Name of the stream."""
         ...
 
-    async def tail(self) -> Tail:
-        """Return the end of the stream."""
+    async def last(self) -> int:
+        """Return the sequence of its latest message, of any subject; 0 if it never had one."""
+        ...
+
+    def newest_first(self, after: int) -> AsyncGenerator[ChangeId, None]:
+        """Yield the changes that it holds under the prefix, from its end back to a sequence."""
         ...
 
     async def append(self, changes: Sequence[LoggedChange], after: int | None) -> Appended:

@@ -1,14 +1,15 @@
-"""Publishes the log of changes to a stream, beside the folding and at its own pace.
+"""Publishes the logs of changes to a stream, beside the folding and at its own pace.
 
-The stream becomes an exact copy of the log, in its order: a message is appended only directly after the one
-that precedes it in the log. So neither a crash nor a second publisher loses, doubles or reorders changes.
-The cursor in the database may be behind the stream, whose last message tells how far publishing came.
+One daemon publishes the changes of every shard: that which leads the first.
+The stream becomes an exact copy of each log, in its order: a message is appended only directly after the latest one.
+So neither a crash nor a second publisher loses, doubles or reorders changes.
+The cursors in the database may be behind the stream, whose last messages tell how far publishing came.
 Every error is waited out, and reported once; the daemon goes on folding.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from random import uniform
 from time import monotonic
 
@@ -16,7 +17,7 @@ from projector.app.backoff import growing_pauses_s
 from projector.app.feed import ChangeLog, ChangeStream, Connections
 from projector.app.notifications import ChangesLost, Published, PublishingFailed, PublishingResumed
 from projector.app.observers import Observer
-from projector.domain.changes import FeedCursor, LoggedChange
+from projector.domain.changes import ChangeId, FeedCursor, LoggedChange
 from projector.errors import FeedMovedError, ProjectorError, one_line
 
 _SAVE_EVERY_S = 0.2
@@ -36,10 +37,11 @@ _LONGEST_REST_S = 1.0
 class Publishing:
     """Publishes while this daemon leads."""
 
-    def __init__(self, connections: Connections, observer: Observer) -> None:
+    def __init__(self, connections: Connections, observer: Observer, *, shards: int = 1) -> None:
         """Connect to nothing yet."""
         self._connections = connections
         self._observer = observer
+        self._shards = shards
         self._log: ChangeLog | None = None
         self._failure: str | None = None
         self._succeeded = False
@@ -62,8 +64,13 @@ class Publishing:
                 pauses_s = _pauses_s()
             await asyncio.sleep(next(pauses_s))
 
+    async def run_once(self) -> None:
+        """Publish everything that the logs have; raises what prevents it."""
+        self._finishing = True
+        await self._attempt(lambda: False)
+
     def finish(self) -> None:
-        """Make `run` return at the end of the log."""
+        """Make `run` return at the end of the logs."""
         self._finishing = True
         if self._log is not None:
             self._log.wake()
@@ -73,7 +80,7 @@ class Publishing:
             self._log = log
             try:
                 async with self._connections.stream() as stream:
-                    await self._copy(_Copy(log, stream, self._observer), log, folding_is_behind)
+                    await self._copy(_Copy(log, stream, self._observer, self._shards), log, folding_is_behind)
             except Exception as error:
                 with suppress(ProjectorError):
                     await log.note(one_line(error))
@@ -109,41 +116,98 @@ class Publishing:
 
 
 class _Copy:
-    """Copies the log to the stream, over one connection to each."""
+    """Copies the logs to the stream, over one connection to each."""
 
-    def __init__(self, log: ChangeLog, stream: ChangeStream, observer: Observer) -> None:
+    def __init__(self, log: ChangeLog, stream: ChangeStream, observer: Observer, shards: int) -> None:
         self._log = log
         self._stream = stream
         self._observer = observer
-        self._cursor: FeedCursor | None = None
-        self._saved: FeedCursor
+        self._shards = shards
+        self._cursors: dict[int, FeedCursor] = {}
+        """By shard; a shard has none until its leader has written the first one."""
+        self._saved: dict[int, FeedCursor] = {}
         self._save_at = 0.0
         self._last: int | None = None
         """Sequence of the last message of the stream; None: unknown."""
+        self._through = 0
+        """The cursors are not behind the messages of the stream up to this sequence."""
         self._refused = 0
         """Appends in a row of which nothing was stored, since the stream had another end."""
         self._shared = False
         """Whether other programs publish to the stream: they would keep a first change from being the next message."""
 
     async def step(self) -> bool:
-        """Publish the next changes; return whether nothing else could be read.
+        """Publish the next changes of every shard; return whether nothing else could be read.
 
         Raises:
             FeedMovedError: another projector publishes.
             ProjectorError: the log or the stream fails; the next connection continues.
         """
-        if self._cursor is None:
-            found = await self._log.cursor()
-            if found is None:
-                return True
-            self._cursor = self._saved = found
-        if self._last is None:
-            self._cursor = await self._resume(self._cursor)
-        page = await self._log.read(self._cursor)
-        if not await self._append(page.changes):
+        if len(self._cursors) < self._shards:
+            await self._find_cursors()
+        complete = True
+        for shard in sorted(self._cursors):
+            if self._last is None:
+                await self._resume()
+            if not await self._publish_page(shard):
+                complete = False
+        return complete
+
+    async def wait(self) -> None:
+        """Wait for the next commit, and write the cursors when it is time."""
+        unsaved = self._cursors != self._saved
+        await self._log.wait(max(0.0, min(_POLL_S, self._save_at - monotonic())) if unsaved else _POLL_S)
+
+    async def save(self) -> None:
+        """Write the cursors that have moved, all at once: `_through` rests on it."""
+        moves = [
+            (self._saved[shard], cursor) for shard, cursor in self._cursors.items() if cursor != self._saved[shard]
+        ]
+        if moves:
+            await self._log.move(moves)
+            self._saved = dict(self._cursors)
+            self._save_at = monotonic() + _SAVE_EVERY_S
+
+    async def _find_cursors(self) -> None:
+        for cursor in await self._log.cursors():
+            if cursor.shard not in self._cursors:
+                self._cursors[cursor.shard] = self._saved[cursor.shard] = cursor
+                if cursor.stream == self._stream.name:
+                    self._through = max(self._through, cursor.stream_seq)
+
+    async def _resume(self) -> None:
+        """Move the cursors to where the stream ends in the logs, if it is ahead of them or has lost its tail."""
+        name, last = self._stream.name, await self._stream.last()
+        lost_tail = last < self._through
+        if lost_tail:
+            for shard, cursor in self._cursors.items():
+                if cursor.stream == name:
+                    self._cursors[shard] = cursor._replace(stream_seq=min(last, cursor.stream_seq))
+        sought = {shard for shard, cursor in self._cursors.items() if cursor.stream == name or not lost_tail}
+        async with aclosing(self._stream.newest_first(0 if lost_tail else self._through)) as changes:
+            async for change in changes:
+                if change.shard in sought:
+                    sought.remove(change.shard)
+                    await self._continue_after(change, last, back=lost_tail)
+                if not sought:
+                    break
+        self._last = self._through = last
+
+    async def _continue_after(self, newest: ChangeId, last: int, *, back: bool) -> None:
+        """Move the cursor of a shard to its newest change in the stream; also back, if the tail was lost."""
+        cursor = self._cursors[newest.shard]
+        if await self._log.holds(newest) and (back or newest.place.order > cursor.place.order):
+            self._cursors[newest.shard] = cursor._replace(
+                place=newest.place, committed_at=newest.committed_at, stream=self._stream.name, stream_seq=last
+            )
+
+    async def _publish_page(self, shard: int) -> bool:
+        """Publish the next changes of a shard; return whether nothing else could be read."""
+        page = await self._log.read(self._cursors[shard])
+        if not await self._append(shard, page.changes):
             return False
-        after = self._cursor._replace(place=page.end, committed_at=page.committed_at)
-        self._cursor = after._replace(lost_commits=after.lost_commits + page.lost_commits)
+        after = self._cursors[shard]._replace(place=page.end, committed_at=page.committed_at)
+        self._cursors[shard] = after._replace(lost_commits=after.lost_commits + page.lost_commits)
         if page.lost_commits:
             await self.save()
             self._observer.notify(ChangesLost(commits=page.lost_commits))
@@ -151,43 +215,19 @@ class _Copy:
             await self.save()
         return page.complete
 
-    async def wait(self) -> None:
-        """Wait for the next commit, and write the cursor when it is time."""
-        unsaved = self._cursor is not None and self._cursor != self._saved
-        await self._log.wait(max(0.0, min(_POLL_S, self._save_at - monotonic())) if unsaved else _POLL_S)
-
-    async def save(self) -> None:
-        """Write the cursor, if it has moved."""
-        if self._cursor is not None and self._cursor != self._saved:
-            await self._log.move(self._saved, self._cursor)
-            self._saved = self._cursor
-            self._save_at = monotonic() + _SAVE_EVERY_S
-
-    async def _resume(self, cursor: FeedCursor) -> FeedCursor:
-        """Return where the stream ends in the log, if it is ahead of the cursor or has lost its tail."""
-        tail = await self._stream.tail()
-        self._last = tail.last
-        newest = tail.newest
-        if newest is None or not await self._log.holds(newest):
-            return cursor
-        truncated = cursor.stream == self._stream.name and tail.last < cursor.stream_seq
-        if not truncated and newest.place.order <= cursor.place.order:
-            return cursor
-        return cursor._replace(
-            place=newest.place, committed_at=newest.committed_at, stream=self._stream.name, stream_seq=tail.last
-        )
-
-    async def _append(self, changes: Sequence[LoggedChange]) -> bool:
+    async def _append(self, shard: int, changes: Sequence[LoggedChange]) -> bool:
         """Append changes and move the cursor after those that are stored; return whether all are."""
-        if not changes or self._cursor is None or self._last is None:
+        if not changes:
             return True
         appended = await self._stream.append(changes, None if self._shared else self._last)
         self._last = appended.last
         if appended.stored:
             newest = changes[appended.stored - 1]
-            self._cursor = self._cursor._replace(place=newest.place, committed_at=newest.committed_at)
+            cursor = self._cursors[shard]._replace(place=newest.place, committed_at=newest.committed_at)
             if appended.last is not None:
-                self._cursor = self._cursor._replace(stream=self._stream.name, stream_seq=appended.last)
+                cursor = cursor._replace(stream=self._stream.name, stream_seq=appended.last)
+                self._through = appended.last
+            self._cursors[shard] = cursor
             self._refused = 0
             self._observer.notify(Published(changes=appended.stored))
         if isinstance(appended.error, FeedMovedError) and self._refused < _REFUSED_TIMES:

@@ -55,8 +55,9 @@ class LoggedChange(NamedTuple):
 
 
 class FeedCursor(NamedTuple):
-    """How far the changes are published."""
+    """How far the changes of a shard are published."""
 
+    shard: int
     place: Place
     """Everything up to here is published, or lost."""
     committed_at: int
@@ -82,15 +83,6 @@ class Page(NamedTuple):
     """Whether nothing else could be read."""
     lost_commits: int = 0
     """How many commits before `end` are no longer in the log, at most; such a page has no changes."""
-
-
-class Tail(NamedTuple):
-    """The end of a stream."""
-
-    last: int
-    """Sequence of its latest message, of any subject; 0 if it never had one."""
-    newest: ChangeId | None
-    """The latest change that it holds under the prefix."""
 
 
 class Appended(NamedTuple):

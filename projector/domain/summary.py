@@ -6,14 +6,20 @@ from typing import Any, NamedTuple
 
 
 class FeedState(NamedTuple):
-    """How far the changes are published; its fields are the keys of `publish` in `projector status --json`."""
+    """How far the changes are published; its fields are the keys of `publish` in `projector status --json`.
+
+    Of several shards, the lag and what was lost are summed.
+    """
 
     prefix: str
     """Subject prefix of the settings."""
     stream: str | None = None
     """The stream that holds the latest one; None: nothing was published yet."""
     cursor: int | None = None
-    """Number of the commit up to which every change is published; None: no daemon has begun to publish."""
+    """Number of the commit up to which every change is published; None: no daemon has begun to publish.
+
+    Of several shards, the lowest: each numbers its own commits.
+    """
     lag_commits: int | None = None
     """Commits after it, some of which may have nothing to publish."""
     lag_seconds: float | None = None

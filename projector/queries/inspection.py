@@ -7,7 +7,7 @@ from typing import Any
 
 from projector.domain.database_info import BackendInfo, DatabaseInfo
 from projector.errors import DatabaseRefusedError, DatabaseUnavailableError
-from projector.storage import checkpoints, dialect, distribution, feed, locks, version
+from projector.storage import checkpoints, dialect, distribution, feed_state, locks, version
 from projector.storage.connection import Connection, connect
 from projector.storage.distributed import BATCH_TABLE
 from projector.storage.failures import translated
@@ -113,7 +113,7 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
     if is_distributed:
         missing += await _missing(connection, {BATCH_TABLE: ("SELECT", "INSERT", "DELETE")})
     readable = found == version.NEWEST and not absent
-    published = await feed.state(connection, publish) if readable else None
+    published = await feed_state.state(connection, publish) if readable else None
     await set_codecs(connection)
     rows = await checkpoints.read_all(connection) if readable else []
     return {

@@ -10,7 +10,7 @@ import asyncpg
 
 from projector.domain.summary import Census, ShardProgress, Slice, Summary
 from projector.errors import OtherStreamError
-from projector.storage import dialect, feed, locks, version
+from projector.storage import dialect, feed_state, locks, version
 from projector.storage.checkpoints import PROJECTION
 from projector.storage.connection import Connection, connect
 from projector.storage.dialect import Dialect
@@ -157,7 +157,7 @@ async def _summary(connection: Connection, stream: str, publish: str | None) -> 
         last_event_stored_at=rows[0]["anchor_stored_at"] if rows else None,
         last_commit_at=max((row["advanced_at"] for row in rows), default=None),
         changes_since=await connection.fetchval(_CHANGES_SINCE),
-        publish=await feed.state(connection, publish),
+        publish=await feed_state.state(connection, publish),
         active=None if None in leaders else leaders[0],
         rebuild=rebuild and _progress(rebuild),
     )

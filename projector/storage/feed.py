@@ -1,4 +1,4 @@
-"""Reads the log of changes to publish it, and keeps the cursor of what is published."""
+"""Reads the logs of changes to publish them, and keeps the cursors of what is published."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 
 from projector.domain.changes import ChangeId, FeedCursor, LoggedChange, Page, Place
-from projector.domain.summary import FeedState
 from projector.errors import FeedMovedError
 from projector.storage import version
 from projector.storage.change_log import CHANNEL
@@ -31,8 +30,6 @@ _SETTINGS: Mapping[str, str] = {
     "statement_timeout": "5min",
 }
 _COMMAND_TIMEOUT_S = 310.0
-_SHARD = 0
-"""Only the changes of a projection with one shard are published: several logs have no common order."""
 _PAGE = 1000
 _MARGIN_MS = 3_600_000
 """Partitions are read from a little earlier on, in case a clock has stepped back."""
@@ -44,9 +41,9 @@ SELECT projection, shard, $3, commits, coalesce(greatest(changes_since, advanced
 FROM projector_checkpoint WHERE projection = $1 AND shard = $2
 ON CONFLICT (projection, shard) DO UPDATE SET prefix = excluded.prefix WHERE projector_feed.prefix <> excluded.prefix
 """
-_CURSOR = """
-SELECT commit_no, position, endpoint_id, facet, committed_at, stream, stream_seq, lost_commits
-FROM projector_feed WHERE projection = $1 AND shard = $2
+_CURSORS = """
+SELECT shard, commit_no, position, endpoint_id, facet, committed_at, stream, stream_seq, lost_commits
+FROM projector_feed WHERE projection = $1 ORDER BY shard
 """
 _MOVE = """
 UPDATE projector_feed
@@ -57,8 +54,8 @@ WHERE projection = $1 AND shard = $2
   AND (commit_no, position, endpoint_id, facet) IS NOT DISTINCT FROM ($3::bigint, $4::bigint, $5::text, $6::text)
 """
 _NOTE = """
-UPDATE projector_feed SET error = $3, error_since = CASE WHEN $3::text IS NOT NULL THEN coalesce(error_since, now()) END
-WHERE projection = $1 AND shard = $2 AND error IS DISTINCT FROM $3
+UPDATE projector_feed SET error = $2, error_since = CASE WHEN $2::text IS NOT NULL THEN coalesce(error_since, now()) END
+WHERE projection = $1 AND error IS DISTINCT FROM $2
 """
 _HEAD = "SELECT commits, advanced_at, changes_since FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
 _SINCE = "SELECT changes_since FROM projector_checkpoint WHERE projection = $1 AND shard = $2"
@@ -80,47 +77,20 @@ _LAST = """
 SELECT commit_no FROM endpoint_change
 WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4 ORDER BY commit_no DESC LIMIT 1
 """
-# Held without a transaction: a commit of millions of corrections is sorted once, and no vacuum waits.
-_HOLD_REST = f"DECLARE rest NO SCROLL CURSOR WITH HOLD FOR {_ROWS}"
-_FETCH_REST = f"FETCH {_PAGE} FROM rest"
 _HOLDS = """
 SELECT true FROM endpoint_change
 WHERE shard = $1 AND committed_at = $2 AND commit_no = $3 AND coalesce(position, 0) = $4
   AND endpoint_id = $5 AND facet = $6
 """
-_STATE = """
-SELECT feed.stream, feed.commit_no, commits - feed.commit_no + (feed.endpoint_id IS NOT NULL)::integer AS lag_commits,
-       feed.advanced_at, feed.error, feed.error_since, feed.lost_commits, feed.committed_at,
-       feed.commit_no + (feed.endpoint_id IS NULL)::integer AS next_commit_no
-FROM projector_feed AS feed JOIN projector_checkpoint USING (projection, shard)
-WHERE projection = $1 AND shard = $2
-"""
-# Apart from the row above: Citus does not join tables of the coordinator with a part of each shard.
-_LAG_SECONDS = """
-SELECT coalesce(round(greatest(extract(epoch FROM clock_timestamp() - committed_at), 0), 3), 0)::float8
-FROM endpoint_change WHERE shard = $1 AND committed_at >= $2 AND commit_no >= $3 ORDER BY commit_no LIMIT 1
-"""
 
 
-async def begin(connection: Connection, prefix: str) -> None:
-    """Write the first cursor, at the end of the log, unless there is one or nothing was ever folded."""
-    await connection.execute(_BEGIN, PROJECTION, _SHARD, prefix)
-
-
-async def state(connection: Connection, prefix: str | None) -> FeedState | None:
-    """Return how far the changes are published under a prefix; None if they are not to be."""
-    if prefix is None:
-        return None
-    row = await connection.fetchrow(_STATE, PROJECTION, _SHARD)
-    if row is None:
-        return FeedState(prefix)
-    stream, cursor, lag_commits, *others, committed_at, next_commit_no = row
-    lag_seconds = await connection.fetchval(_LAG_SECONDS, _SHARD, committed_at, next_commit_no)
-    return FeedState(prefix, stream, cursor, lag_commits, lag_seconds or 0.0, *others)
+async def begin(connection: Connection, prefix: str, shard: int = 0) -> None:
+    """Write the first cursor of a shard, at the end of its log, unless it has one or nothing was ever folded."""
+    await connection.execute(_BEGIN, PROJECTION, shard, prefix)
 
 
 class ChangeLog:
-    """The log of one shard, over a connection of its own.
+    """The logs of all shards, over one connection.
 
     Every method raises DatabaseUnavailableError or DatabaseRefusedError if Postgres cannot do it.
     """
@@ -129,8 +99,8 @@ class ChangeLog:
         """Use a connection with the codecs of `wire`."""
         self._connection = connection
         self._news = asyncio.Event()
-        self._rest_after: Place | None = None
-        """Where the rest of a large commit begins that is being fetched."""
+        self._rest_after: dict[int, Place] = {}
+        """By shard: where the rest of a large commit begins that is being fetched."""
 
     async def listen(self) -> None:
         """Begin to hear of commits."""
@@ -149,27 +119,24 @@ class ChangeLog:
         """Make `wait` return."""
         self._news.set()
 
-    async def cursor(self) -> FeedCursor | None:
-        """Return the cursor; None if no leader that publishes has begun to fold."""
+    async def cursors(self) -> Sequence[FeedCursor]:
+        """Return the cursors, in the order of the shards; a shard has none until a leader writes it with `begin`."""
         with translated():
-            row = await self._connection.fetchrow(_CURSOR, PROJECTION, _SHARD)
-        if row is None:
-            return None
-        commit_no, position, endpoint_id, facet, *others = row
-        return FeedCursor(Place(commit_no, None if endpoint_id is None else (position, endpoint_id, facet)), *others)
+            return [_cursor(row) for row in await self._connection.fetch(_CURSORS, PROJECTION)]
 
-    async def move(self, before: FeedCursor, after: FeedCursor) -> None:
-        """Move the cursor by compare-and-set; raises FeedMovedError."""
-        values = (*_columns(before.place), *_columns(after.place), *after[1:])
+    async def move(self, moves: Sequence[tuple[FeedCursor, FeedCursor]]) -> None:
+        """Move cursors by compare-and-set, each from the first to the second, all or none; raises FeedMovedError."""
         with translated():
-            moved = await self._connection.execute(_MOVE, PROJECTION, _SHARD, *values)
-        if moved != "UPDATE 1":
-            raise FeedMovedError("another projector has moved the cursor of the published changes")
+            async with self._connection.transaction():
+                for before, after in moves:
+                    values = (*_columns(before.place), *_columns(after.place), *after[2:])
+                    if await self._connection.execute(_MOVE, PROJECTION, before.shard, *values) != "UPDATE 1":
+                        raise FeedMovedError("another projector has moved the cursor of the published changes")
 
     async def note(self, error: str | None) -> None:
         """Write why nothing is published, for users to read; None: it is."""
         with translated():
-            await self._connection.execute(_NOTE, PROJECTION, _SHARD, error)
+            await self._connection.execute(_NOTE, PROJECTION, error)
 
     async def holds(self, change: ChangeId) -> bool:
         """Return whether the log has a change."""
@@ -184,12 +151,12 @@ class ChangeLog:
 
     async def read(self, cursor: FeedCursor) -> Page:
         """Return what follows a cursor: about a thousand changes at most, or a gap."""
-        place = cursor.place
+        shard, place = cursor[:2]
         with translated():
-            if self._rest_after == place:
+            if self._rest_after.get(shard) == place:
                 return await self._read_rest(cursor)
-            await self._drop_rest()
-            head = await self._connection.fetchrow(_HEAD, PROJECTION, _SHARD)
+            await self._drop_rest(shard)
+            head = await self._connection.fetchrow(_HEAD, PROJECTION, shard)
             commits, advanced_at, since = head or (0, 0, None)
             if commits <= place.commit_no and place.change is None:
                 # Days that were dropped meanwhile had nothing to publish.
@@ -197,7 +164,7 @@ class ChangeLog:
             # Every commit up to that of the checkpoint is visible by now.
             changes = _changes(await self._connection.fetch(f"{_ROWS} LIMIT {_PAGE}", *_following(cursor, commits)))
             # Asked after the rows: a day may be dropped between two queries.
-            since = await self._connection.fetchval(_SINCE, PROJECTION, _SHARD)
+            since = await self._connection.fetchval(_SINCE, PROJECTION, shard)
             if since is not None and since > cursor.committed_at:
                 if before := [change for change in changes if change.committed_at < since]:
                     return Page(before, before[-1].place, before[-1].committed_at)
@@ -216,30 +183,34 @@ class ChangeLog:
         Of the commits before, nothing is left to publish.
         """
         begun = cursor.place.commit_no + (cursor.place.change is None)
-        found = await self._connection.fetchrow(_FIRST, _SHARD, since, begun, commits)
+        found = await self._connection.fetchrow(_FIRST, cursor.shard, since, begun, commits)
         first, at = found or (commits + 1, max(advanced_at, since))
-        last = await self._connection.fetchval(_LAST, _SHARD, cursor.committed_at - _MARGIN_MS, begun, first - 1)
+        last = await self._connection.fetchval(_LAST, cursor.shard, cursor.committed_at - _MARGIN_MS, begun, first - 1)
         lost = first - (begun if last is None else last + 1)
         return Page((), Place(first - 1), at, lost_commits=lost) if lost else None
 
     async def _hold_rest(self, last: LoggedChange) -> None:
-        """Let the server keep what follows a change in its commit."""
-        after = FeedCursor(last.place, last.committed_at)
-        await self._connection.execute(_HOLD_REST, *_following(after, last.commit_no))
-        self._rest_after = last.place
+        """Let the server keep what follows a change in its commit.
+
+        It does so without a transaction: a commit of millions of corrections is sorted once, and no vacuum waits.
+        """
+        after = FeedCursor(last.shard, last.place, last.committed_at)
+        await self._connection.execute(
+            f"DECLARE rest_{last.shard} NO SCROLL CURSOR WITH HOLD FOR {_ROWS}", *_following(after, last.commit_no)
+        )
+        self._rest_after[last.shard] = last.place
 
     async def _read_rest(self, cursor: FeedCursor) -> Page:
-        changes = _changes(await self._connection.fetch(_FETCH_REST))
+        changes = _changes(await self._connection.fetch(f"FETCH {_PAGE} FROM rest_{cursor.shard}"))
         if len(changes) < _PAGE:
-            await self._drop_rest()
+            await self._drop_rest(cursor.shard)
             return Page(changes, Place(cursor.place.commit_no), cursor.committed_at)
-        self._rest_after = changes[-1].place
+        self._rest_after[cursor.shard] = changes[-1].place
         return Page(changes, changes[-1].place, cursor.committed_at)
 
-    async def _drop_rest(self) -> None:
-        if self._rest_after is not None:
-            self._rest_after = None
-            await self._connection.execute("CLOSE rest")
+    async def _drop_rest(self, shard: int) -> None:
+        if self._rest_after.pop(shard, None) is not None:
+            await self._connection.execute(f"CLOSE rest_{shard}")
 
 
 @asynccontextmanager
@@ -261,6 +232,12 @@ def _changes(rows: Sequence[asyncpg.Record]) -> Sequence[LoggedChange]:
     return [LoggedChange(*row) for row in rows]
 
 
+def _cursor(row: asyncpg.Record) -> FeedCursor:
+    shard, commit_no, position, endpoint_id, facet, *others = row
+    place = Place(commit_no, None if endpoint_id is None else (position, endpoint_id, facet))
+    return FeedCursor(shard, place, *others)
+
+
 def _columns(place: Place) -> tuple[int, int | None, str | None, str | None]:
     return (place.commit_no, *(place.change or (None, None, None)))
 
@@ -269,4 +246,4 @@ def _following(cursor: FeedCursor, last_commit: int) -> tuple[int, int, int, int
     """Return the arguments of `_ROWS`."""
     commit_no, change = cursor.place
     first, after = (commit_no + 1, (-1, "", "")) if change is None else (commit_no, change)
-    return (_SHARD, cursor.committed_at - _MARGIN_MS, first, last_commit, *after)
+    return (cursor.shard, cursor.committed_at - _MARGIN_MS, first, last_commit, *after)

@@ -202,7 +202,7 @@ class Store:
         """Note what happens to the changes of every commit from now on."""
         await change_log.switch(self._connection, self._shard.number, on=self.logs_changes)
         if self._publish is not None:
-            await feed.begin(self._connection, self._publish)
+            await feed.begin(self._connection, self._publish, self._shard.number)
 
     async def _prepare_in_time(self) -> None:
         """Make and drop partitions of the log, over a connection of its own, so that no commit waits for it."""

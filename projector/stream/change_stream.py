@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from nats.js.api import RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from projector.domain.broker_info import Coverage
-from projector.domain.changes import Appended, LoggedChange, Tail
+from projector.domain.changes import Appended, ChangeId, LoggedChange
 from projector.domain.endpoint import FACETS
 from projector.errors import (
     BrokerUnavailableError,
@@ -117,15 +118,45 @@ class ChangeStream:
         async with translated():
             await self._client.subscribe_raw(f"{self._inbox}.*", self._receive)
 
-    async def tail(self) -> Tail:
-        """Return the end of the stream."""
+    async def last(self) -> int:
+        """Return the sequence of its latest message, of any subject; 0 if it never had one."""
+        return int((await self._state())["last_seq"])
+
+    async def newest_first(self, after: int) -> AsyncGenerator[ChangeId, None]:
+        """Yield the changes that it holds under the prefix, from its end back to a sequence."""
+        message = await self._get(None)
+        first: int | None = None
+        while message is not None:
+            if message.seq is None or message.seq <= after:
+                return
+            change = change_messages.identify(message.data or b"")
+            if change is not None:
+                yield change
+            if first is None:
+                first = int((await self._state())["first_seq"])
+            message = await self._get_before(message.seq, max(first, after + 1))
+
+    async def _get_before(self, seq: int, first: int) -> RawStreamMsg | None:
+        """Return the last message under the prefix before a sequence, but none before the first one."""
+        for number in range(seq - 1, first - 1, -1):
+            message = await self._get(number)
+            if message is not None and (message.subject or "").startswith(f"{self._prefix}."):
+                return message
+        return None
+
+    async def _get(self, seq: int | None) -> RawStreamMsg | None:
+        """Return the message with a sequence, or the last one under the prefix; None if there is none."""
         async with translated():
-            info = await self._client.ask(f"STREAM.INFO.{self.name}")
-            try:
-                newest = await self._client.api.get_last_msg(self.name, f"{self._prefix}.>")
-            except NotFoundError:
-                return Tail(info["state"]["last_seq"], None)
-        return Tail(info["state"]["last_seq"], change_messages.identify(newest.data or b""))
+            with suppress(NotFoundError):
+                if seq is None:
+                    return await self._client.api.get_last_msg(self.name, f"{self._prefix}.>")
+                return await self._client.api.get_msg(self.name, seq)
+        return None
+
+    async def _state(self) -> dict[str, Any]:
+        async with translated():
+            state: dict[str, Any] = (await self._client.ask(f"STREAM.INFO.{self.name}"))["state"]
+        return state
 
     async def append(self, changes: Sequence[LoggedChange], after: int | None) -> Appended:
         """Append changes in order, the first one directly after a sequence; None: after any message.

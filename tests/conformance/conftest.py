@@ -61,7 +61,6 @@ def feed_implementation(request: pytest.FixtureRequest) -> FeedUnderTest:
     if request.param == "memory":
         return MemoryFeedUnderTest()
     request.getfixturevalue("monkeypatch").setattr(feed_module, "_PAGE", 3)
-    request.getfixturevalue("monkeypatch").setattr(feed_module, "_FETCH_REST", "FETCH 3 FROM rest")
     client: Client = request.getfixturevalue("nats_client")
     return RealFeed(request.getfixturevalue("database_url"), request.getfixturevalue("nats_url"), client.jetstream())
 

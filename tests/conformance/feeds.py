@@ -20,13 +20,14 @@ from tests.support.memory.feed import MemoryFeed
 
 EVENTS = "S"
 PREFIX = "fleet"
+SHARDS = 3
 
 
 class FeedUnderTest(Protocol):
     """A log and a stream, and what other programs do to them."""
 
-    async def log_commit(self, *changes: LoggedChange) -> list[LoggedChange]:
-        """Log a commit; return its changes as they are read."""
+    async def log_commit(self, *changes: LoggedChange, shard: int = 0) -> list[LoggedChange]:
+        """Log a commit of one of three shards; return its changes as they are read."""
         ...
 
     async def commit_unlogged(self, commits: int) -> None:
@@ -53,15 +54,18 @@ class FeedUnderTest(Protocol):
 class MemoryFeedUnderTest(MemoryFeed):
     """A feed in memory."""
 
-    async def log_commit(self, *changes: LoggedChange) -> list[LoggedChange]:
-        self.commit(*changes, at=self.commits + 1)
+    def __init__(self) -> None:
+        super().__init__(SHARDS)
+
+    async def log_commit(self, *changes: LoggedChange, shard: int = 0) -> list[LoggedChange]:
+        self.commit(*changes, at=self.heads[shard].commits + 1, shard=shard)
         return self.changes[-len(changes) :] if changes else []
 
     async def commit_unlogged(self, commits: int) -> None:
-        self.commit_without_log(commits, at=self.commits + commits + 1)
+        self.commit_without_log(commits, at=self.heads[0].commits + commits + 1)
 
     async def drop_all(self) -> None:
-        self.drop(before=self.commits + 1)
+        self.drop(before=self.heads[0].commits + 1)
 
     async def publish_other(self) -> None:
         self.stored.append(None)
@@ -93,20 +97,23 @@ class RealFeed:
         async with self._connected() as connection:
             await change_log.prepare(connection, timedelta(days=1))
             await connection.execute(
-                "INSERT INTO projector_checkpoint (projection, shard, stream, stream_created_at, position, "
+                "INSERT INTO projector_checkpoint (projection, shard, shards, stream, stream_created_at, position, "
                 "rules_version, revision, changes_since, advanced_at) "
-                "SELECT 'endpoint_state', 0, 'S', at, 0, 1, '', at, at "
-                "FROM date_trunc('milliseconds', clock_timestamp()) AS at"
+                "SELECT 'endpoint_state', number, $1, 'S', at, 0, 1, '', at, at "
+                "FROM date_trunc('milliseconds', clock_timestamp()) AS at, generate_series(0, $1 - 1) AS number",
+                SHARDS,
             )
-            await feed.begin(connection, PREFIX)
+            for number in range(SHARDS):
+                await feed.begin(connection, PREFIX, number)
 
-    async def log_commit(self, *changes: LoggedChange) -> list[LoggedChange]:
+    async def log_commit(self, *changes: LoggedChange, shard: int = 0) -> list[LoggedChange]:
         async with self._connected() as connection, connection.transaction():
             (number, at) = await connection.fetchrow(
                 "UPDATE projector_checkpoint SET commits = commits + 1, "
-                "advanced_at = advanced_at + interval '1 millisecond' RETURNING commits, advanced_at"
+                "advanced_at = advanced_at + interval '1 millisecond' WHERE shard = $1 RETURNING commits, advanced_at",
+                shard,
             )
-            logged = [change._replace(commit_no=number, committed_at=at) for change in changes]
+            logged = [change._replace(shard=shard, commit_no=number, committed_at=at) for change in changes]
             rows = [(*change[:12], *(value and Raw(value) for value in change[12:])) for change in logged]
             await connection.copy_records_to_table("endpoint_change", records=rows, columns=LoggedChange._fields)
             await connection.execute("SELECT pg_notify('endpoint_change', $1)", str(number))
@@ -142,7 +149,7 @@ class RealFeed:
 
     async def failure(self) -> str | None:
         async with self._connected() as connection:
-            error: str | None = await connection.fetchval("SELECT error FROM projector_feed")
+            error: str | None = await connection.fetchval("SELECT DISTINCT error FROM projector_feed")
         return error
 
     def log(self) -> AbstractAsyncContextManager[ChangeLog]:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from projector.app.feed import ChangeLog
+from projector.app.feed import ChangeLog, ChangeStream
 from projector.domain.changes import ChangeId, FeedCursor, LoggedChange, Place
 from projector.errors import FeedMovedError, FeedStreamMissingError
 from tests.conformance.feeds import FeedUnderTest
@@ -20,10 +20,13 @@ def identity(one: LoggedChange) -> ChangeId:
     return ChangeId(one.shard, one.committed_at, one.place)
 
 
+async def end(stream: ChangeStream, after: int = 0) -> tuple[int, list[ChangeId]]:
+    """Return its last sequence, and its changes after a sequence."""
+    return await stream.last(), [one async for one in stream.newest_first(after)]
+
+
 async def first_cursor(log: ChangeLog) -> FeedCursor:
-    cursor = await log.cursor()
-    assert cursor is not None
-    return cursor
+    return (await log.cursors())[0]
 
 
 async def everything(log: ChangeLog, cursor: FeedCursor) -> list[LoggedChange]:
@@ -80,14 +83,43 @@ async def test_the_cursor_is_moved_by_compare_and_set(feed: FeedUnderTest) -> No
     (one,) = await feed.log_commit(change("e1", 1))
     async with feed.log() as log:
         first = await first_cursor(log)
-        second = FeedCursor(one.place, one.committed_at, "S_CHANGES", 7, 3)
-        await log.move(first, second)
-        assert await log.cursor() == second
+        second = FeedCursor(0, one.place, one.committed_at, "S_CHANGES", 7, 3)
+        await log.move([(first, second)])
+        assert await first_cursor(log) == second
         with pytest.raises(FeedMovedError):
-            await log.move(first, second)
+            await log.move([(first, second)])
         third = second._replace(place=Place(1))
-        await log.move(second, third)
-        assert await log.cursor() == third
+        await log.move([(second, third)])
+        assert await first_cursor(log) == third
+
+
+async def test_the_cursors_of_several_shards_move_together_or_not_at_all(feed: FeedUnderTest) -> None:
+    async with feed.log() as log:
+        first = await log.cursors()
+        assert [cursor.shard for cursor in first] == [0, 1, 2]
+        second = [cursor._replace(place=Place(cursor.shard + 1)) for cursor in first]
+        await log.move([*zip(first[1:], second[1:], strict=True)])
+        assert await log.cursors() == [first[0], *second[1:]]
+        with pytest.raises(FeedMovedError):
+            await log.move([*zip(first, second, strict=True)])
+        assert await log.cursors() == [first[0], *second[1:]]
+
+
+async def test_the_log_of_each_shard_is_read_by_itself(feed: FeedUnderTest) -> None:
+    logged = [
+        await feed.log_commit(*(change(f"{shard}-{n}", n) for n in range(1, 9)), shard=shard) for shard in range(3)
+    ]
+    async with feed.log() as log:
+        cursors = list(await log.cursors())
+        found: list[list[LoggedChange]] = [[], [], []]
+        for _ in range(3):  # in turn, in the middle of a commit of each
+            for shard, cursor in enumerate(cursors):
+                page = await log.read(cursor)
+                found[shard] += page.changes
+                cursors[shard] = cursor._replace(place=page.end, committed_at=page.committed_at)
+        assert found == logged
+        assert await log.holds(identity(logged[1][0]))
+        assert not await log.holds(identity(logged[1][0])._replace(shard=2))
 
 
 async def test_an_error_is_noted_until_it_is_cleared(feed: FeedUnderTest) -> None:
@@ -178,10 +210,11 @@ async def test_changes_are_appended_in_order(feed: FeedUnderTest) -> None:
     logged = await feed.log_commit(*(change(f"e{n}", n) for n in range(1, 60)))
     async with feed.stream() as stream:
         assert stream.name == "S_CHANGES"
-        assert await stream.tail() == (0, None)
+        assert await end(stream) == (0, [])
         assert await stream.append(logged[:50], 0) == (50, 50, None)
         assert await stream.append(logged[50:], 50) == (9, 59, None)
-        assert await stream.tail() == (59, identity(logged[-1]))
+        assert await end(stream) == (59, [identity(one) for one in reversed(logged)])
+        assert await end(stream, 57) == (59, [identity(logged[58]), identity(logged[57])])
     assert await feed.count_stored() == 59
 
 
@@ -191,10 +224,10 @@ async def test_nothing_is_appended_to_another_end(feed: FeedUnderTest) -> None:
     async with feed.stream() as stream:
         refused = await stream.append(logged, 0)
         assert (refused.stored, refused.last, type(refused.error)) == (0, None, FeedMovedError)
-        assert await stream.tail() == (1, None)
+        assert await end(stream) == (1, [])
         assert await stream.append(logged, 1) == (3, 4, None)
         await feed.publish_other()
-        assert await stream.tail() == (5, identity(logged[-1]))
+        assert await end(stream) == (5, [identity(one) for one in reversed(logged)])
 
 
 async def test_after_any_end_the_first_change_is_stored_and_the_others_follow_it(feed: FeedUnderTest) -> None:
@@ -219,7 +252,7 @@ async def test_an_emptied_stream_keeps_its_end(feed: FeedUnderTest) -> None:
     async with feed.stream() as stream:
         await stream.append(logged[:1], 0)
         await feed.purge()
-        assert await stream.tail() == (1, None)
+        assert await end(stream) == (1, [])
         assert await stream.append(logged[1:], 1) == (1, 2, None)
 
 

@@ -165,7 +165,6 @@ async def test_a_commit_of_many_changes_is_published_page_by_page(
     scene: Scene, jetstream: JetStreamContext, event: Event, monkeypatch: pytest.MonkeyPatch, fleet: list[Wire]
 ) -> None:
     monkeypatch.setattr(feed_module, "_PAGE", 7)
-    monkeypatch.setattr(feed_module, "_FETCH_REST", "FETCH 7 FROM rest")
     many = event("connectivity.disconnected", endpointIds=[f"e{number}" for number in range(50)])
     await scene.publish(many, *fleet[:60], many)
     await scene.fold(batch_size=40, **ON)
@@ -429,8 +428,7 @@ async def test_a_day_that_is_dropped_while_the_log_is_read_is_reported(
     connection = await asyncpg.connect(scene.database_url)
     try:
         async with feed_module.opened(scene.database_url) as log:
-            cursor = await log.cursor()
-            assert cursor is not None
+            (cursor,) = await log.cursors()
             async with connection.transaction():
                 for (name,) in await connection.fetch(partitions):
                     await connection.execute(f"DROP TABLE {name}")

@@ -24,19 +24,22 @@ def change(endpoint_id: str, position: int = 0, *, verdict: str = "applied") -> 
 class Trial:
     """A publisher in a task."""
 
-    def __init__(self) -> None:
-        self.feed = MemoryFeed()
+    def __init__(self, shards: int = 1) -> None:
+        self.feed = MemoryFeed(shards)
         self.recorder = Recorder()
         self.behind = False
-        self.publishing = Publishing(self.feed, self.recorder)
+        self.publishing = Publishing(self.feed, self.recorder, shards=shards)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self.publishing.run(lambda: self.behind))
 
     async def caught_up(self) -> None:
-        wanted = [one for one in self.feed.changes if one.verdict != "late"]
-        await until(lambda: self.feed.published[-1:] == wanted[-1:])
+        await until(self._is_caught_up)
+
+    def _is_caught_up(self) -> bool:
+        shards = range(len(self.feed.heads))
+        return all(self.feed.stored_of(shard)[-1:] == self.feed.log_of(shard)[-1:] for shard in shards)
 
     async def finish(self) -> None:
         self.publishing.finish()
@@ -51,23 +54,45 @@ class Trial:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def commit(self, number: int) -> None:
+    def commit(self, number: int, shard: int = 0) -> None:
         """Log commits of one to three changes each."""
         for _ in range(number):
-            at = self.feed.commits + 1
-            self.feed.commit(*(change(f"e{n}", at * 10 + n) for n in range(1 + at % 3)), at=at)
+            at = self.feed.heads[shard].commits + 1
+            self.feed.commit(*(change(f"{shard}-{n}", at * 10 + n) for n in range(1 + at % 3)), at=at, shard=shard)
+
+    def commit_everywhere(self, number: int) -> None:
+        """Log commits of every shard, more of those with a higher number."""
+        for shard in range(len(self.feed.heads)):
+            self.commit(number + shard, shard)
+
+    def assert_complete(self) -> None:
+        """Each change of each shard once, in the order of its log."""
+        for shard in range(len(self.feed.heads)):
+            assert self.feed.stored_of(shard) == self.feed.log_of(shard)
 
 
-@pytest.fixture
-async def trial(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trial]:
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def pauses_s() -> Iterator[float]:
         yield from (0 for _ in count())
 
     monkeypatch.setattr(publish_module, "_pauses_s", pauses_s)
     monkeypatch.setattr(publish_module, "_REFUSED_PAUSE_S", 0)
+
+
+@pytest.fixture
+async def trial() -> AsyncIterator[Trial]:
     trial = Trial()
     yield trial
     await trial.cancel()
+
+
+@pytest.fixture
+async def three() -> AsyncIterator[Trial]:
+    """A publisher of three shards."""
+    three = Trial(3)
+    yield three
+    await three.cancel()
 
 
 async def test_each_change_is_published_once_and_in_order(trial: Trial) -> None:
@@ -75,9 +100,8 @@ async def test_each_change_is_published_once_and_in_order(trial: Trial) -> None:
     await trial.finish()
     assert trial.feed.stored == trial.feed.changes
     assert trial.recorder.published == len(trial.feed.changes)
-    assert trial.feed.saved is not None
-    assert trial.feed.saved.place == Place(5)
-    assert (trial.feed.saved.stream, trial.feed.saved.stream_seq) == ("S_CHANGES", len(trial.feed.changes))
+    assert trial.feed.saved[0].place == Place(5)
+    assert (trial.feed.saved[0].stream, trial.feed.saved[0].stream_seq) == ("S_CHANGES", len(trial.feed.changes))
 
 
 async def test_a_running_publisher_hears_of_commits(trial: Trial) -> None:
@@ -93,12 +117,11 @@ async def test_late_changes_are_passed_over(trial: Trial) -> None:
     trial.feed.commit(change("e1", 3, verdict="late"), at=2)
     await trial.finish()
     assert [one.endpoint_id for one in trial.feed.published] == ["e2"]
-    assert trial.feed.saved is not None
-    assert trial.feed.saved.place == Place(2)
+    assert trial.feed.saved[0].place == Place(2)
 
 
 async def test_nothing_is_published_until_there_is_a_cursor(trial: Trial) -> None:
-    trial.feed.saved = None
+    trial.feed.saved = {}
     trial.commit(1)
     await trial.finish()
     assert trial.feed.stored == []
@@ -115,7 +138,7 @@ async def test_a_crash_anywhere_between_the_stream_and_the_cursor_doubles_and_lo
     trial.commit(5)
     changes = trial.feed.changes
     trial.feed.stored = list(changes[:stored])
-    trial.feed.saved = FeedCursor(Place(saved), saved)
+    trial.feed.saved[0] = FeedCursor(0, Place(saved), saved)
     await trial.finish()
     assert trial.feed.stored == changes
 
@@ -191,7 +214,7 @@ async def test_a_full_stream_stays_a_failure_until_something_is_stored(trial: Tr
 
 async def test_an_unexpected_error_does_not_end_publishing(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     trial.start()
-    await until(lambda: trial.feed.saved is not None)
+    await trial.caught_up()
     monkeypatch.setattr(trial.feed, "refusal", ValueError("a bug"))
     trial.commit(1)
     await trial.recorder.hears("publishing failed")
@@ -213,7 +236,7 @@ async def test_a_cursor_that_another_projector_moved_is_read_again(trial: Trial)
     trial.commit(3)
     trial.start()
     await trial.caught_up()
-    trial.feed.saved = FeedCursor(Place(1), 1)
+    trial.feed.saved[0] = FeedCursor(0, Place(1), 1)
     trial.commit(1)
     await trial.caught_up()
     await trial.finish()
@@ -229,8 +252,7 @@ async def test_what_left_the_log_is_reported_once_and_the_rest_is_published(tria
     await trial.finish()
     assert trial.recorder.lost_commits == 2
     assert [one.commit_no for one in trial.feed.published] == [1, 1, 2, 2, 2, 5, 5, 5, 6]
-    assert trial.feed.saved is not None
-    assert trial.feed.saved.lost_commits == 2
+    assert trial.feed.saved[0].lost_commits == 2
     await trial.finish()
     assert trial.recorder.lost_commits == 2
 
@@ -270,3 +292,121 @@ async def test_publishing_rests_while_the_folding_is_behind(trial: Trial, monkey
     trial.commit(6)
     await trial.finish()
     assert rests
+
+
+# Several shards.
+
+
+async def test_the_changes_of_each_shard_are_published_once_and_in_its_order(three: Trial) -> None:
+    three.commit_everywhere(5)
+    await three.finish()
+    three.assert_complete()
+    assert [three.feed.saved[shard].place for shard in range(3)] == [Place(5), Place(6), Place(7)]
+
+
+async def test_no_shard_waits_until_another_is_published(three: Trial) -> None:
+    three.commit_everywhere(20)
+    await three.finish()
+    assert [one.shard for one in three.feed.published[:9]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+async def test_a_shard_that_was_never_led_is_published_once_it_is(three: Trial) -> None:
+    later = three.feed.saved.pop(1)
+    three.commit_everywhere(3)
+    three.start()
+    await until(lambda: three.feed.stored_of(2) == three.feed.log_of(2))
+    assert three.feed.stored_of(1) == []
+    three.feed.saved[1] = later
+    three.feed.news.set()
+    await three.caught_up()
+    three.assert_complete()
+
+
+@pytest.mark.parametrize("appended", range(15))
+async def test_a_crash_before_the_cursors_are_written_doubles_and_loses_nothing(three: Trial, appended: int) -> None:
+    three.commit_everywhere(2)
+    await three.finish()
+    saved, written = dict(three.feed.saved), len(three.feed.stored)
+    three.commit_everywhere(2)
+    await three.finish()
+    three.feed.saved = saved
+    del three.feed.stored[written + appended :]
+    three.feed.looked_at = 0
+    await three.finish()
+    three.assert_complete()
+    assert three.feed.looked_at <= appended
+
+
+async def test_a_start_with_every_cursor_written_looks_at_no_message(three: Trial) -> None:
+    three.commit_everywhere(5)
+    await three.finish()
+    three.commit(1, 2)
+    await three.finish()
+    three.feed.looked_at = 0
+    three.commit(1, 1)
+    await three.finish()
+    three.assert_complete()
+    assert three.feed.looked_at == 0
+
+
+@pytest.mark.parametrize("kept", range(7, 30))
+async def test_a_stream_that_lost_its_tail_gets_the_changes_of_every_shard_again(three: Trial, kept: int) -> None:
+    three.commit_everywhere(5)
+    await three.finish()
+    del three.feed.stored[kept:]
+    await three.finish()
+    three.assert_complete()
+
+
+async def test_a_shard_of_which_the_stream_lost_every_message_continues_at_its_cursor(three: Trial) -> None:
+    three.commit_everywhere(5)
+    await three.finish()
+    del three.feed.stored[3:]
+    assert three.feed.stored_of(1) == []
+    await three.finish()
+    assert three.feed.stored_of(0) == three.feed.log_of(0)
+    three.feed.looked_at = 0
+    three.commit(1, 1)
+    await three.finish()
+    assert [one.commit_no for one in three.feed.stored_of(1)] == [7, 7]
+    assert three.feed.looked_at == 0
+
+
+async def test_another_stream_continues_each_shard_where_publishing_stopped(three: Trial) -> None:
+    three.commit_everywhere(2)
+    await three.finish()
+    first, three.feed.stored = three.feed.published, []
+    three.feed.saved = {shard: one._replace(stream="OLD") for shard, one in three.feed.saved.items()}
+    three.commit_everywhere(2)
+    await three.finish()
+    three.feed.stored[:0] = first
+    three.assert_complete()
+
+
+async def test_two_publishers_double_and_reorder_nothing(three: Trial) -> None:
+    three.commit_everywhere(9)
+    other = Publishing(three.feed, Recorder(), shards=3)
+    other.finish()
+    three.publishing.finish()
+    await asyncio.gather(other.run(lambda: False), three.publishing.run(lambda: False))
+    await three.finish()
+    three.assert_complete()
+
+
+async def test_messages_of_other_programs_disorder_no_shard(three: Trial) -> None:
+    three.start()
+    for _ in range(6):
+        three.commit_everywhere(1)
+        three.feed.stored.append(None)
+        await three.caught_up()
+    three.assert_complete()
+
+
+async def test_publishing_once_raises_what_prevents_it(three: Trial) -> None:
+    three.commit_everywhere(2)
+    three.feed.stream_exists = False
+    with pytest.raises(FeedStreamMissingError):
+        await three.publishing.run_once()
+    three.feed.stream_exists = True
+    await three.publishing.run_once()
+    three.assert_complete()
