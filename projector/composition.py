@@ -10,8 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from projector.domain.rules import RULES_VERSION, Rules
-from projector.domain.shards import WHOLE, Shard
-from projector.errors import SettingError
+from projector.domain.shards import PUBLISHER, WHOLE, Shard
 from projector.resources import folder
 from projector.settings.urls import http_address, servers
 from projector.stream import subjects
@@ -106,13 +105,24 @@ class Composition:
         settings = self._settings
         store = Store(settings.database_url, shard=shard, retention=settings.changes, publish=settings.publish)
         open_source = partial(self.open_source, shard)
-        return Supervisor(self.codec, open_source, store, observer, options, publishing=self._publishing(observer))
+        publishing = self._publishing(observer, shard.of) if self._publishes and shard.number == PUBLISHER else None
+        return Supervisor(self.codec, open_source, store, observer, options, publishing=publishing)
 
-    def division(self) -> Division:
+    def division(self, observer: Observer) -> Division:
         """Return what changes the number of shards."""
         from projector.app.division import Division
 
-        return Division(self.codec, self.open_replay, self._open_store, stream=self._settings.stream, rules=self.rules)
+        async def publish(shards: int) -> None:
+            await self._publishing(observer, shards).run_once()
+
+        return Division(
+            self.codec,
+            self.open_replay,
+            self._open_store,
+            publish if self._publishes else None,
+            stream=self._settings.stream,
+            rules=self.rules,
+        )
 
     @asynccontextmanager
     async def _open_store(self, shard: Shard) -> AsyncIterator[Store]:
@@ -127,33 +137,32 @@ class Composition:
             await store.close()
 
     def worker(self, observer: Observer, *, shards: int, accept_gap: bool, until_caught_up: bool) -> Worker:
-        """Return what keeps a share of the endpoints.
-
-        Raises:
-            SettingError: changes are to be published.
-        """
+        """Return what keeps a share of the endpoints."""
         from projector.app.worker import Worker
         from projector.storage.roster import Roster
-
-        if self._settings.publish is not None:
-            raise SettingError(
-                f"PROJECTOR_PUBLISH={self._settings.publish!r}: the changes of a projection with {shards} shards "
-                "cannot be published; unset it, or return to one shard with `projector init --shards 1`"
-            )
 
         def supervise(shard: Shard, observer: Observer) -> Supervisor:
             return self.supervisor(observer, shard=shard, accept_gap=accept_gap, until_caught_up=until_caught_up)
 
         roster = Roster(self._settings.database_url, shards)
-        return Worker(roster, supervise, observer, shards=shards, until_caught_up=until_caught_up)
+        return Worker(
+            roster,
+            supervise,
+            observer,
+            shards=shards,
+            until_caught_up=until_caught_up,
+            last=PUBLISHER if self._publishes else None,
+        )
 
-    def _publishing(self, observer: Observer) -> Publishing | None:
-        """Return the task that publishes changes, or None if the settings turn it off."""
-        if self._settings.publish is None:
-            return None
+    @property
+    def _publishes(self) -> bool:
+        return self._settings.publish is not None
+
+    def _publishing(self, observer: Observer, shards: int) -> Publishing:
+        """Return the task that publishes the changes of all shards."""
         from projector.app.publish import Publishing
 
-        return Publishing(self, observer)
+        return Publishing(self, observer, shards=shards)
 
     def log(self) -> AbstractAsyncContextManager[ChangeLog]:
         """Connect to the log of changes for the length of a block."""

@@ -134,7 +134,7 @@ class Projector:
         if before == shards:
             return
         async with division.opened(self._database_url, shards) as known:
-            await self._parts.division().run(known, shards)
+            await self._parts.division(Observers(self._observers)).run(known, shards)
         superfluous = [durable_name(self._consumer, number) for number in range(shards, before)]
         await delete_consumers(self._parts.broker, self._stream, superfluous)
 

@@ -2,9 +2,10 @@
 
 The shards may have stopped at different positions. Each is first folded to the furthest of them,
 so that the endpoints can change shards: nothing is folded twice, and nothing is left out.
+Then every log is published to its end: the changes of an endpoint stay in order although another log continues them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from projector.app.trust import check_stream
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.rules import Rules
 from projector.domain.shards import Shard
-from projector.errors import EventsLostError, OtherStreamError
+from projector.errors import EventsLostError, OtherStreamError, SettingError
 
 
 class Shards(Protocol):
@@ -29,27 +30,36 @@ class Shards(Protocol):
         """Write the first checkpoints."""
         ...
 
+    async def unpublished(self) -> int:
+        """Return how many commits are to be published and are not."""
+        ...
+
     async def divide(self, shards: int, at: int) -> None:
-        """Replace the checkpoints, all of which have folded the stream through a position."""
+        """Replace the checkpoints, all of which have folded the stream through a position.
+
+        The cursors of what is published are replaced as well.
+        """
         ...
 
 
 class Division:
     """One change of the number of shards."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part
         self,
         decoder: Decoder,
         open_replay: OpenSource,
         open_store: Callable[[Shard], AbstractAsyncContextManager[Store]],
+        publish: Callable[[int], Awaitable[None]] | None,
         *,
         stream: str,
         rules: Rules,
     ) -> None:
-        """Take the parts; open nothing yet."""
+        """Take the parts; open nothing yet. `publish` publishes the logs of so many shards; None: it is off."""
         self._decoder = decoder
         self._open_replay = open_replay
         self._open_store = open_store
+        self._publish = publish
         self._stream = stream
         self._rules = rules
 
@@ -60,6 +70,8 @@ class Division:
             OtherStreamError, RulesChangedError, StreamReplacedError: the checkpoints are not those of the settings.
             EventsLostError, DeliveryInterruptedError: a shard cannot be folded as far as the others,
                 since messages have left the stream.
+            SettingError: publishing is off, and changes are left to be published.
+            TransientError: changes cannot be published now.
         """
         before = await known.checkpoints()
         async with self._open_replay() as source:
@@ -72,6 +84,7 @@ class Division:
                 await self._check(source, checkpoint)
                 if checkpoint.position < furthest:
                     await self._level(source, checkpoint, furthest)
+        await self._publish_rest(known, len(before))
         await known.divide(shards, furthest)
 
     def _first(self, shard: Shard, created_at: int) -> Checkpoint:
@@ -96,3 +109,13 @@ class Division:
             )
             async for messages in replay.batches_through(through):
                 await projection.process(await projection.decode(messages))
+
+    async def _publish_rest(self, known: Shards, shards: int) -> None:
+        if self._publish is not None:
+            await self._publish(shards)
+        elif commits := await known.unpublished():
+            raise SettingError(
+                f"PROJECTOR_PUBLISH is not set, but the changes of {commits} commits are not published yet, "
+                "and cannot be any more after the endpoints are divided anew; set it, and run `projector init` again, "
+                "or give these changes up by emptying the table projector_feed"
+            )

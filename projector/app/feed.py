@@ -54,8 +54,8 @@ class ChangeStream(Protocol):
         """Return the sequence of its latest message, of any subject; 0 if it never had one."""
         ...
 
-    def newest_first(self, after: int) -> AsyncGenerator[ChangeId, None]:
-        """Yield the changes that it holds under the prefix, from its end back to a sequence."""
+    def newest_first(self) -> AsyncGenerator[ChangeId, None]:
+        """Yield the changes that it holds under the prefix, from its end back to its beginning."""
         ...
 
     async def append(self, changes: Sequence[LoggedChange], after: int | None) -> Appended:

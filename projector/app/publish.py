@@ -129,8 +129,6 @@ class _Copy:
         self._save_at = 0.0
         self._last: int | None = None
         """Sequence of the last message of the stream; None: unknown."""
-        self._through = 0
-        """The cursors are not behind the messages of the stream up to this sequence."""
         self._refused = 0
         """Appends in a row of which nothing was stored, since the stream had another end."""
         self._shared = False
@@ -159,7 +157,7 @@ class _Copy:
         await self._log.wait(max(0.0, min(_POLL_S, self._save_at - monotonic())) if unsaved else _POLL_S)
 
     async def save(self) -> None:
-        """Write the cursors that have moved, all at once: `_through` rests on it."""
+        """Write the cursors that have moved, all at once: `_go_forward` rests on it."""
         moves = [
             (self._saved[shard], cursor) for shard, cursor in self._cursors.items() if cursor != self._saved[shard]
         ]
@@ -172,34 +170,55 @@ class _Copy:
         for cursor in await self._log.cursors():
             if cursor.shard not in self._cursors:
                 self._cursors[cursor.shard] = self._saved[cursor.shard] = cursor
-                if cursor.stream == self._stream.name:
-                    self._through = max(self._through, cursor.stream_seq)
 
     async def _resume(self) -> None:
         """Move the cursors to where the stream ends in the logs, if it is ahead of them or has lost its tail."""
-        name, last = self._stream.name, await self._stream.last()
-        lost_tail = last < self._through
-        if lost_tail:
-            for shard, cursor in self._cursors.items():
-                if cursor.stream == name:
-                    self._cursors[shard] = cursor._replace(stream_seq=min(last, cursor.stream_seq))
-        sought = {shard for shard, cursor in self._cursors.items() if cursor.stream == name or not lost_tail}
-        async with aclosing(self._stream.newest_first(0 if lost_tail else self._through)) as changes:
+        last = await self._stream.last()
+        written = [cursor for cursor in self._cursors.values() if cursor.stream == self._stream.name]
+        if any(cursor.stream_seq > last for cursor in written):
+            await self._go_back(written, last)
+        else:
+            await self._go_forward(last)
+        self._last = last
+
+    async def _go_forward(self, last: int) -> None:
+        """Move the cursors to the newest change of each shard in the stream, if it is ahead.
+
+        The cursors are those of one moment, so every message before that is behind them, and every later one ahead.
+        """
+        cursors = dict(self._cursors)
+        sought = set(cursors)
+        async with aclosing(self._stream.newest_first()) as changes:
             async for change in changes:
-                if change.shard in sought:
-                    sought.remove(change.shard)
-                    await self._continue_after(change, last, back=lost_tail)
+                cursor = cursors.get(change.shard)
+                if cursor is None or change.place.order <= cursor.place.order:
+                    break
+                if change.shard in sought and not await self._continue_after(change, last):
+                    break
+                sought.discard(change.shard)
                 if not sought:
                     break
-        self._last = self._through = last
 
-    async def _continue_after(self, newest: ChangeId, last: int, *, back: bool) -> None:
-        """Move the cursor of a shard to its newest change in the stream; also back, if the tail was lost."""
-        cursor = self._cursors[newest.shard]
-        if await self._log.holds(newest) and (back or newest.place.order > cursor.place.order):
-            self._cursors[newest.shard] = cursor._replace(
-                place=newest.place, committed_at=newest.committed_at, stream=self._stream.name, stream_seq=last
+    async def _go_back(self, written: Sequence[FeedCursor], last: int) -> None:
+        """Move the cursors to the newest change of each shard that the stream has not lost."""
+        self._cursors.update((cursor.shard, cursor._replace(stream_seq=last)) for cursor in written)
+        sought = {cursor.shard for cursor in written}
+        async with aclosing(self._stream.newest_first()) as changes:
+            async for change in changes:
+                if change.shard in sought:
+                    await self._continue_after(change, last)
+                    sought.remove(change.shard)
+                if not sought:
+                    break
+
+    async def _continue_after(self, change: ChangeId, last: int) -> bool:
+        """Move the cursor of a shard to a change, if the log has it; return whether it has."""
+        held = await self._log.holds(change)
+        if held:
+            self._cursors[change.shard] = self._cursors[change.shard]._replace(
+                place=change.place, committed_at=change.committed_at, stream=self._stream.name, stream_seq=last
             )
+        return held
 
     async def _publish_page(self, shard: int) -> bool:
         """Publish the next changes of a shard; return whether nothing else could be read."""
@@ -226,7 +245,6 @@ class _Copy:
             cursor = self._cursors[shard]._replace(place=newest.place, committed_at=newest.committed_at)
             if appended.last is not None:
                 cursor = cursor._replace(stream=self._stream.name, stream_seq=appended.last)
-                self._through = appended.last
             self._cursors[shard] = cursor
             self._refused = 0
             self._observer.notify(Published(changes=appended.stored))

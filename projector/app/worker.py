@@ -79,15 +79,26 @@ class _Led(Observer):
 class Worker:
     """Runs a supervisor for each shard that it leads."""
 
-    def __init__(
-        self, roster: Roster, supervise: Supervise, observer: Observer, *, shards: int, until_caught_up: bool
+    def __init__(  # noqa: PLR0913 - each is a part
+        self,
+        roster: Roster,
+        supervise: Supervise,
+        observer: Observer,
+        *,
+        shards: int,
+        until_caught_up: bool,
+        last: int | None = None,
     ) -> None:
-        """Take the parts; open nothing yet."""
+        """Take the parts; open nothing yet.
+
+        `last` is a shard that has more to do once every other one is caught up; None: there is no such shard.
+        """
         self._roster = roster
         self._supervise = supervise
         self._observer = observer
         self._shards = shards
         self._until_caught_up = until_caught_up
+        self._last = last
         self._led: dict[int, _Led] = {}
         self._done: set[int] = set()
         """Shards that this worker has folded to the end of the stream."""
@@ -157,6 +168,8 @@ class Worker:
                 led.task.result()
                 if self._until_caught_up and not led.released:
                     self._done.add(number)
+                    if self._complete and self._last not in (None, number):
+                        self._done.remove(self._last)
 
     def _say_whether_idle(self) -> None:
         idle = not self._led

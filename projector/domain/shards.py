@@ -42,6 +42,9 @@ class Shard(NamedTuple):
 WHOLE = Shard()
 """The only shard of a projection that is not divided."""
 
+PUBLISHER = 0
+"""The shard whose leader publishes the changes of all."""
+
 
 class Frontier(NamedTuple):
     """What every shard has folded: a `Share` that ends for each shard at another position."""

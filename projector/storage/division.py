@@ -1,11 +1,11 @@
-"""Replaces the checkpoints of a projection by those of another number of shards."""
+"""Replaces the checkpoints of a projection, and the cursors of its feed, by those of another number of shards."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import CheckpointMovedError
-from projector.storage import checkpoints, locks, version
+from projector.storage import checkpoints, feed_state, locks, version
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.wire import set_codecs
@@ -35,6 +35,29 @@ FROM generate_series(0, $1 - 1) AS number,
           FROM divided, jsonb_each_text(divided.skipped) AS each (name, value) GROUP BY name
       ) AS summed) AS counted
 """
+# Every log is published to its end, which is that of the logs that begin. After the checkpoints: it reads them.
+_MOVE_CURSORS = """
+INSERT INTO projector_feed (
+    projection, shard, prefix, stream, stream_seq, commit_no, committed_at, lost_commits, lost_at
+)
+SELECT projection, shard, latest.prefix, latest.stream, latest.stream_seq,
+       checkpoint.commits, coalesce(greatest(changes_since, advanced_at), clock_timestamp()),
+       CASE shard WHEN 0 THEN lost.commits ELSE 0 END, CASE shard WHEN 0 THEN lost.at END
+FROM projector_checkpoint AS checkpoint,
+     (SELECT prefix, stream, max(stream_seq) AS stream_seq FROM projector_feed WHERE projection = $1
+      GROUP BY prefix, stream ORDER BY stream IS NULL, max(projector_feed.advanced_at) DESC LIMIT 1) AS latest,
+     (SELECT coalesce(sum(lost_commits), 0)::bigint AS commits, max(lost_at) AS at
+      FROM projector_feed WHERE projection = $1) AS lost
+WHERE projection = $1
+ON CONFLICT (projection, shard) DO UPDATE SET (
+    prefix, stream, stream_seq, commit_no, committed_at, lost_commits, lost_at,
+    position, endpoint_id, facet, advanced_at, error, error_since
+) = (
+    excluded.prefix, excluded.stream, excluded.stream_seq, excluded.commit_no, excluded.committed_at,
+    excluded.lost_commits, excluded.lost_at, NULL, NULL, NULL, now(), NULL, NULL
+)
+"""
+_DROP_CURSORS = "DELETE FROM projector_feed WHERE projection = $1 AND shard >= $2"
 
 
 class Shards:
@@ -56,8 +79,14 @@ class Shards:
                 for checkpoint in first:
                     await checkpoints.begin(self._connection, checkpoint)
 
+    async def unpublished(self) -> int:
+        """Return how many commits are to be published and are not."""
+        with translated():
+            state = await feed_state.state(self._connection, prefix="")
+        return 0 if state is None else state.lag_commits or 0
+
     async def divide(self, shards: int, at: int) -> None:
-        """Replace the checkpoints, all of which have folded the stream through a position.
+        """Replace the checkpoints, all of which have folded the stream through a position, and the cursors.
 
         Raises:
             CheckpointMovedError: one is further, although no projector runs.
@@ -71,6 +100,8 @@ class Shards:
                 await self._connection.execute(_COPY, checkpoints.PROJECTION)
                 await self._connection.execute(_DELETE, checkpoints.PROJECTION)
                 await self._connection.execute(_INSERT, shards)
+                await self._connection.execute(_MOVE_CURSORS, checkpoints.PROJECTION)
+                await self._connection.execute(_DROP_CURSORS, checkpoints.PROJECTION, shards)
 
 
 async def count(url: str) -> int:

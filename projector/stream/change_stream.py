@@ -122,27 +122,20 @@ class ChangeStream:
         """Return the sequence of its latest message, of any subject; 0 if it never had one."""
         return int((await self._state())["last_seq"])
 
-    async def newest_first(self, after: int) -> AsyncGenerator[ChangeId, None]:
-        """Yield the changes that it holds under the prefix, from its end back to a sequence."""
-        message = await self._get(None)
-        first: int | None = None
-        while message is not None:
-            if message.seq is None or message.seq <= after:
-                return
-            change = change_messages.identify(message.data or b"")
-            if change is not None:
+    async def newest_first(self) -> AsyncGenerator[ChangeId, None]:
+        """Yield the changes that it holds under the prefix, from its end back to its beginning."""
+        newest = await self._get(None)
+        if newest is None:
+            return
+        if change := change_messages.identify(newest.data or b""):
+            yield change
+        first = int((await self._state())["first_seq"])
+        for seq in range((newest.seq or 0) - 1, first - 1, -1):
+            message = await self._get(seq)
+            if message is None or not (message.subject or "").startswith(f"{self._prefix}."):
+                continue
+            if change := change_messages.identify(message.data or b""):
                 yield change
-            if first is None:
-                first = int((await self._state())["first_seq"])
-            message = await self._get_before(message.seq, max(first, after + 1))
-
-    async def _get_before(self, seq: int, first: int) -> RawStreamMsg | None:
-        """Return the last message under the prefix before a sequence, but none before the first one."""
-        for number in range(seq - 1, first - 1, -1):
-            message = await self._get(number)
-            if message is not None and (message.subject or "").startswith(f"{self._prefix}."):
-                return message
-        return None
 
     async def _get(self, seq: int | None) -> RawStreamMsg | None:
         """Return the message with a sequence, or the last one under the prefix; None if there is none."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections import defaultdict
-from contextlib import suppress
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -12,8 +11,7 @@ import asyncpg
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RawStreamMsg, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.api import DiscardPolicy, StreamConfig
 
 from projector.app.publish import Publishing
 from projector.composition import Composition
@@ -25,11 +23,8 @@ from projector.storage import feed as feed_module
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from tests.support.fixtures import Event, Eventually, Wire
+from tests.support.published import NAME, ON, PREFIX, published, stored
 from tests.support.scene import Recorder, Scene
-
-PREFIX = "fleet.changes"
-NAME = "KAA_ENDPOINT_EVENTS_CHANGES"
-ON: dict[str, Any] = {"changes": "7d", "publish": PREFIX}
 
 
 @pytest.fixture
@@ -40,19 +35,6 @@ async def jetstream(nats_client: Client) -> JetStreamContext:
 @pytest.fixture
 async def changes_stream(jetstream: JetStreamContext) -> None:
     await jetstream.add_stream(StreamConfig(name=NAME, subjects=[f"{PREFIX}.>"]))
-
-
-async def stored(jetstream: JetStreamContext, name: str = NAME, subject: str = ">") -> list[RawStreamMsg]:
-    found: list[RawStreamMsg] = []
-    with suppress(NotFoundError):
-        while True:
-            position = (found[-1].seq or 0) + 1 if found else 1
-            found.append(await jetstream.get_msg(name, position, subject=subject, next=True))
-    return found
-
-
-async def published(jetstream: JetStreamContext) -> list[dict[str, Any]]:
-    return [json.loads(message.data or b"") for message in await stored(jetstream)]
 
 
 async def logged(scene: Scene) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from projector.app.rebuild import Report
 from projector.domain.messages import Selection
 from projector.domain.shards import shard_of
-from projector.errors import EventsLostError, ProjectorRunningError, SettingError
+from projector.errors import EventsLostError, ProjectorRunningError
 from projector.runtime import Projector
 from projector.stream import subjects
 from tests.support.fixtures import Event, Eventually, Rows, Wire
@@ -189,12 +189,6 @@ async def test_a_retried_message_is_folded_into_every_shard(scene: Scene, event:
     assert [one.parked_again for one in retried] == [None]
     assert [row[0] for row in await scene.table()] == names
     await verified(scene)
-
-
-async def test_changes_of_several_shards_are_not_published(scene: Scene) -> None:
-    await divide(scene, 2)
-    with pytest.raises(SettingError, match="PROJECTOR_PUBLISH"):
-        await scene.follow(changes="1d", publish="fleet").end()
 
 
 async def test_malformed_messages_are_parked_once(scene: Scene) -> None:

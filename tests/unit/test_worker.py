@@ -22,6 +22,8 @@ class Projection:
     def __init__(self, shards: int) -> None:
         self.shards = shards
         self.leaders: dict[int, Leader] = {}
+        self.ended: list[int] = []
+        """The shards whose leaders have ended, in order."""
         self.workers: set[Roster] = set()
         self.down = False
 
@@ -76,6 +78,7 @@ class Leader:
                 raise self.error
         finally:
             del leaders[self._shard.number]
+            self.worker.projection.ended.append(self._shard.number)
 
     def stop(self) -> None:
         self._stop.set()
@@ -88,7 +91,7 @@ class Leader:
 class Running(Observer):
     """A worker, and what it has notified."""
 
-    def __init__(self, projection: Projection, *, until_caught_up: bool = False) -> None:
+    def __init__(self, projection: Projection, *, until_caught_up: bool = False, last: int | None = None) -> None:
         self.projection = projection
         self.until_caught_up = until_caught_up
         self.heard: Counter[type[Notification]] = Counter()
@@ -98,6 +101,7 @@ class Running(Observer):
             self,
             shards=projection.shards,
             until_caught_up=until_caught_up,
+            last=last,
         )
         self.task = asyncio.create_task(self.worker.run())
 
@@ -127,8 +131,8 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     monkeypatch.setattr(worker_module, "growing_pauses_s", lambda **_: (0 for _ in count()))
     started: list[Running] = []
 
-    def start(projection: Projection, *, until_caught_up: bool = False) -> Running:
-        started.append(Running(projection, until_caught_up=until_caught_up))
+    def start(projection: Projection, *, until_caught_up: bool = False, last: int | None = None) -> Running:
+        started.append(Running(projection, until_caught_up=until_caught_up, last=last))
         return started[-1]
 
     yield start
@@ -201,6 +205,16 @@ async def test_workers_end_when_every_shard_was_at_the_end_of_the_stream(start: 
     projection = Projection(5)
     started = [start(projection, until_caught_up=True) for _ in range(2)]
     await asyncio.gather(*(worker.task for worker in started))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_shard_with_more_to_do_is_led_once_every_other_was_caught_up(start: Start, workers: int) -> None:
+    for _ in range(20):  # the order is random
+        projection = Projection(4)
+        started = [start(projection, until_caught_up=True, last=0) for _ in range(workers)]
+        await asyncio.gather(*(worker.task for worker in started))
+        assert projection.ended[-1] == 0
+        assert set(projection.ended) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("error", [FatalError("wrong"), ShardsChangedError(expected=3, found=2)])

@@ -175,8 +175,8 @@ class MemoryChangeStream:
         await self._connection.turn()
         return len(self._feed.stored)
 
-    async def newest_first(self, after: int) -> AsyncGenerator[ChangeId, None]:
-        for one in reversed(self._feed.stored[max(after, self._feed.trimmed) :]):
+    async def newest_first(self) -> AsyncGenerator[ChangeId, None]:
+        for one in reversed(self._feed.stored[self._feed.trimmed :]):
             await self._connection.turn()
             if one is not None:
                 self._feed.looked_at += 1
