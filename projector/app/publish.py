@@ -157,7 +157,7 @@ class _Copy:
         await self._log.wait(max(0.0, min(_POLL_S, self._save_at - monotonic())) if unsaved else _POLL_S)
 
     async def save(self) -> None:
-        """Write the cursors that have moved, all at once: `_go_forward` rests on it."""
+        """Write the cursors that have moved, all at once, so that those in the database are of one moment too."""
         moves = [
             (self._saved[shard], cursor) for shard, cursor in self._cursors.items() if cursor != self._saved[shard]
         ]
@@ -167,9 +167,10 @@ class _Copy:
             self._save_at = monotonic() + _SAVE_EVERY_S
 
     async def _find_cursors(self) -> None:
-        for cursor in await self._log.cursors():
-            if cursor.shard not in self._cursors:
-                self._cursors[cursor.shard] = self._saved[cursor.shard] = cursor
+        if len(await self._log.cursors()) > len(self._cursors):
+            await self.save()
+            self._saved = {cursor.shard: cursor for cursor in await self._log.cursors()}
+            self._cursors = dict(self._saved)
 
     async def _resume(self) -> None:
         """Move the cursors to where the stream ends in the logs, if it is ahead of them or has lost its tail."""
@@ -184,14 +185,16 @@ class _Copy:
     async def _go_forward(self, last: int) -> None:
         """Move the cursors to the newest change of each shard in the stream, if it is ahead.
 
-        The cursors are those of one moment, so every message before that is behind them, and every later one ahead.
+        The cursors are those of one moment: no earlier message is ahead of them, and every later one is.
         """
         cursors = dict(self._cursors)
         sought = set(cursors)
         async with aclosing(self._stream.newest_first()) as changes:
             async for change in changes:
                 cursor = cursors.get(change.shard)
-                if cursor is None or change.place.order <= cursor.place.order:
+                if cursor is None:
+                    continue  # of another division of the endpoints
+                if change.place.order <= cursor.place.order:
                     break
                 if change.shard in sought and not await self._continue_after(change, last):
                     break

@@ -168,8 +168,8 @@ class Worker:
                 led.task.result()
                 if self._until_caught_up and not led.released:
                     self._done.add(number)
-                    if self._complete and self._last not in (None, number):
-                        self._done.remove(self._last)
+                    if self._last is not None and number != self._last and len(self._done) == self._shards:
+                        self._done.discard(self._last)
 
     def _say_whether_idle(self) -> None:
         idle = not self._led

@@ -15,7 +15,8 @@ CREATE TEMPORARY TABLE divided ON COMMIT DROP AS
 SELECT * FROM projector_checkpoint WHERE projection = $1
 """
 _DELETE = "DELETE FROM projector_checkpoint WHERE projection = $1"
-# Numbers of commits, generations and times only grow, for those who remember them.
+# Numbers of commits, generations and times only grow, for those who remember them. The division counts as a commit:
+# a publisher that slept through it finds no cursor where it left one.
 _INSERT = """
 INSERT INTO projector_checkpoint (
     projection, shard, shards, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
@@ -23,7 +24,7 @@ INSERT INTO projector_checkpoint (
 )
 SELECT furthest.projection, number, $1::integer, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
        rules_version, revision, originators, CASE number WHEN 0 THEN counted.skipped ELSE '{}' END,
-       total.generation + 1, total.advanced_at, total.commits, total.changes_since
+       total.generation + 1, total.advanced_at, total.commits + 1, total.changes_since
 FROM generate_series(0, $1 - 1) AS number,
      (SELECT * FROM divided ORDER BY position DESC, shard LIMIT 1) AS furthest,
      (SELECT max(generation) AS generation, max(advanced_at) AS advanced_at, max(commits) AS commits,

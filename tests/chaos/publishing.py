@@ -1,8 +1,9 @@
 """Publishing over kills: `python -m tests.chaos.publishing --kills 50`.
 
-Two daemons fold and publish while events come at a rate. The leader, NATS and Postgres are killed in random order,
-and the stream of the changes is full for a while in between. Then the stream has to hold each applied change once,
-in the order of the log. The lag of the folding is sampled all the time: `--publish off` is the run to compare with.
+Two daemons fold and publish while events come at a rate, with `--shards` the leaders of several.
+A leader, NATS and Postgres are killed in random order, and the stream of the changes is full for a while in between.
+Then the stream has to hold each applied change once, in the order of the log of its shard.
+The lag of the folding is sampled all the time: `--publish off` is the run to compare with.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -43,8 +45,8 @@ _CALM_AFTER_S = 2.0
 _RECOVERED_S = 180.0
 _END_S = 120.0
 _LOGGED = """
-SELECT commit_no, position, endpoint_id, facet FROM endpoint_change WHERE verdict IN ('applied', 'corrected')
-ORDER BY commit_no, coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C"
+SELECT shard, commit_no, position, endpoint_id, facet FROM endpoint_change WHERE verdict IN ('applied', 'corrected')
+ORDER BY shard, commit_no, coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C"
 """
 
 
@@ -72,8 +74,10 @@ class Soak:
     daemons: list[asyncio.subprocess.Process] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    async def start_daemon(self) -> None:
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of the daemons."""
+        return {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(resources.folder("schemas").parent),
             "PROJECTOR_NATS_URL": self.nats.url,
@@ -83,10 +87,21 @@ class Soak:
             "PROJECTOR_CHANGES": "7d",
             "PROJECTOR_PUBLISH": self.options.publish,
         }
+
+    async def divide(self) -> None:
+        """Divide the endpoints into shards."""
+        command = ("-m", "projector", "init", "--shards", str(self.options.shards))
+        init = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command), env=self.environment, cwd=self.folder, stdout=asyncio.subprocess.DEVNULL
+        )
+        if await init.wait():
+            raise AssertionError("the endpoints cannot be divided")
+
+    async def start_daemon(self) -> None:
         with (self.folder / "daemons.log").open("ab") as log:
             self.daemons.append(
                 await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "projector", "run"), env=environment, cwd=self.folder, stderr=log
+                    *(sys.executable, "-m", "projector", "run"), env=self.environment, cwd=self.folder, stderr=log
                 )
             )
 
@@ -98,10 +113,10 @@ class Soak:
             await connection.close()
 
     async def position(self) -> int:
-        """Position of the checkpoint; -1 while the database is away."""
+        """Position through which every shard has folded; -1 while the database is away."""
         with suppress(OSError, asyncpg.PostgresError, TimeoutError):
-            rows = await self.ask("SELECT position FROM projector_checkpoint")
-            return int(rows[0][0]) if rows else 0
+            rows = await self.ask("SELECT min(position) FROM projector_checkpoint")
+            return int(rows[0][0] or 0)
         return -1
 
     async def sample(self) -> None:
@@ -167,7 +182,7 @@ class Soak:
         self.outages.append((began, time.monotonic()))
 
     async def leader(self) -> asyncio.subprocess.Process:
-        """The daemon that leads; any one while none does."""
+        """A daemon that leads; any one while none does."""
         with suppress(OSError, asyncpg.PostgresError, TimeoutError):
             rows = await self.ask(
                 "SELECT pid, application_name, client_port FROM pg_stat_activity JOIN pg_locks USING (pid) "
@@ -207,7 +222,7 @@ async def published(client: Client) -> list[tuple[Any, ...]]:
     while len(found) < last:
         for message in await subscription.fetch(min(1000, last - len(found)), timeout=10):
             one = json.loads(message.data)
-            found.append((one["commit_no"], one["position"], one["endpoint_id"], one["facet"]))
+            found.append((one["shard"], one["commit_no"], one["position"], one["endpoint_id"], one["facet"]))
             await message.ack()
     return found
 
@@ -226,6 +241,8 @@ async def staged(options: argparse.Namespace) -> AsyncIterator[tuple[Soak, Clien
                 await jetstream.add_stream(StreamConfig(name=STREAM, subjects=list(subjects.filters())))
                 await jetstream.add_stream(StreamConfig(name=CHANGES, subjects=[f"{PREFIX}.>"], duplicate_window=1))
                 try:
+                    if options.shards > 1:
+                        await soak.divide()
                     for _ in range(2):
                         await soak.start_daemon()
                     yield soak, client
@@ -280,8 +297,8 @@ async def _compare(soak: Soak, client: Client, last: int) -> None:
         soak.failures.append(f"{len(missing)} changes were not published")
     if doubled := len(found) - len(set(found)):
         soak.failures.append(f"{doubled} changes were published more than once")
-    if found != changes:
-        soak.failures.append("the order of the stream is not that of the log")
+    if sorted(found, key=itemgetter(0)) != changes:
+        soak.failures.append("the order of the stream is not that of the log of each shard")
 
 
 def main() -> int:
@@ -290,6 +307,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--rate", type=int, default=500, help="events per second")
     parser.add_argument("--endpoints", type=int, default=2000)
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calm", type=float, default=20, help="seconds without a kill at the end")
     parser.add_argument("--publish", default=PREFIX, choices=[PREFIX, "off"])
@@ -298,7 +316,7 @@ def main() -> int:
     calm = soak.calm or [0]
     recovered = sorted(end - begin for begin, end in soak.outages[1:]) or [0.0]
     sys.stdout.write(
-        f"publishing {options.publish}: {options.kills} kills {dict(soak.kills)}, "
+        f"publishing {options.publish}, {options.shards} shards: {options.kills} kills {dict(soak.kills)}, "
         f"{soak.stored} events at {options.rate}/s\n"
         f"lag of the folding without a kill: p50 {calm[len(calm) // 2]}, p99 {calm[len(calm) * 99 // 100]}, "
         f"largest {calm[-1]} events ({len(calm)} samples)\n"

@@ -12,7 +12,7 @@ from nats.js.api import StreamConfig
 from projector.app import publish as publish_module
 from projector.domain.messages import Selection
 from projector.domain.shards import shard_of
-from projector.errors import FeedStreamMissingError, SettingError
+from projector.errors import FeedMovedError, FeedStreamMissingError, SettingError
 from projector.runtime import Projector
 from projector.storage import feed as feed_module
 from tests.support.fixtures import Event, Eventually, Wire
@@ -251,3 +251,14 @@ async def test_an_endpoint_keeps_its_order_over_everything(
     await scene.fold(**ON)
     assert await in_stream(jetstream) == await logged(scene)
     assert {shard_of(one["endpoint_id"], 3) for one in await published(jetstream)} == {0, 1, 2}
+
+
+async def test_a_publisher_that_slept_through_a_division_moves_no_cursor(scene: Scene, event: Event) -> None:
+    await scene.publish(*some_life(event, 1))
+    await scene.fold(**ON)
+    async with feed_module.opened(scene.database_url) as log:
+        before = await log.cursors()
+        await divide(scene, 2)
+        for cursor in before:
+            with pytest.raises(FeedMovedError):
+                await log.move([(cursor, cursor._replace(stream_seq=1))])

@@ -400,7 +400,24 @@ async def test_messages_of_shards_that_are_gone_are_behind_the_cursors(three: Tr
     await three.finish()
     del three.feed.stored[: len(gone)]
     three.assert_complete()
-    assert three.feed.looked_at == 4
+
+
+async def test_a_publisher_that_slept_while_a_shard_began_repeats_nothing(three: Trial) -> None:
+    three.commit_everywhere(2)
+    later = three.feed.saved.pop(2)
+    async with three.feed.log() as log, three.feed.stream() as stream:
+        slept = publish_module._Copy(log, stream, Recorder(), 3)
+        while not await slept.step():
+            pass
+        await slept.save()
+        three.feed.saved[2] = later
+        three.commit_everywhere(2)
+        await three.finish()
+        three.commit_everywhere(1)
+        while not await slept.step():
+            pass
+        await slept.save()
+    three.assert_complete()
 
 
 async def test_two_publishers_double_and_reorder_nothing(three: Trial) -> None:
