@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from projector.domain.endpoint import FacetSet
+from projector.errors import DatabaseUnavailableError
 from projector.storage.connection import Connection
 from projector.storage.distributed import Distributed
 from projector.storage.local import Local
@@ -91,6 +92,16 @@ async def choose(connection: Connection) -> Dialect:
     dialect: Dialect = Distributed() if await is_distributed(connection) else Local()
     await dialect.configure(connection)
     return dialect
+
+
+async def check(connection: Connection, dialect: Dialect) -> None:
+    """Check that a dialect chosen earlier is still the one of the database.
+
+    Raises:
+        DatabaseUnavailableError: the table was distributed meanwhile, or is not any more; a new connection will do.
+    """
+    if await is_distributed(connection) != isinstance(dialect, Distributed):
+        raise DatabaseUnavailableError("endpoint_state was distributed, or undistributed, since this connection began")
 
 
 async def is_distributed(connection: Connection) -> bool:

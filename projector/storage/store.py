@@ -128,6 +128,7 @@ class Store:
             with translated():
                 leads = await locks.lead(self._connection, self._shard.number)
                 if leads:
+                    await dialect.check(self._connection, self._dialect)
                     await self._dialect.settle(self._connection)
                     await self._switch()
         if leads:

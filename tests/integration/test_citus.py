@@ -337,6 +337,41 @@ async def test_tables_with_rows_are_distributed_by_init_once(
     assert (await projector.verify()).clean
 
 
+async def test_a_standby_connects_again_if_the_tables_were_distributed_while_it_waited(undistributed_url: str) -> None:
+    standby = Store(undistributed_url)
+    await standby.open()
+    await distribution.distribute(undistributed_url)
+    with pytest.raises(DatabaseUnavailableError, match="was distributed"):
+        await standby.lead()
+    await standby.open()
+    assert await standby.lead()
+    await standby.close()
+
+
+async def test_several_shards_of_a_distributed_table_end_like_one_of_a_local_table(
+    distributed: Scene, database_url: str, fleet: list[Wire]
+) -> None:
+    projector, local = Projector(distributed.settings(changes="7d")), Projector(distributed.settings(database_url))
+    for shards, start in ((3, 0), (2, 600)):
+        await distributed.publish(*fleet[start : start + 600], MALFORMED)
+        await projector.init(shards=shards)
+        await distributed.fold(changes="7d")
+        await distributed.fold(url=database_url)
+        table = await distributed.table(database_url)
+        assert await distributed.table() == table
+        ids = [row[0] for row in table[:3]]
+        await distributed.query("UPDATE endpoint_state SET app_version = 'wrong' WHERE endpoint_id = ANY ($1)", ids)
+        report = await projector.rebuild()
+        assert report.differences is not None
+        assert report.differences.different == len(ids)
+        assert await distributed.table() == table
+    assert (await projector.verify()).clean
+    assert (await local.verify()).clean
+    assert await distributed.dead_letters() == [(601, "malformed-payload"), (1202, "malformed-payload")]
+    corrected = "SELECT count(*) FROM endpoint_change WHERE verdict = 'corrected' AND facet = 'application'"
+    assert await distributed.query(corrected) == [(6,)]
+
+
 async def test_the_changes_are_published(distributed: Scene, fleet: list[Wire]) -> None:
     await distributed.publish(*fleet[:200])
     settings = {"changes": "7d", "publish": "twin"}
