@@ -50,7 +50,7 @@ class Servers:
 
     def postgres_cpu_s(self) -> float:
         """Return the CPU seconds of all of Postgres, backends that are gone included."""
-        return _cpu_s(self._process)
+        return cpu_s_with_children(self._process)
 
     def create_database(self, name: str) -> str:
         """Create a database and return its URL."""
@@ -95,7 +95,7 @@ class Nats:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds used since it was started."""
-        return _cpu_s(self._process)
+        return cpu_s_with_children(self._process)
 
 
 def execute(url: str, *statements: str) -> None:
@@ -130,7 +130,8 @@ def _start(server: EmbeddedNats | EmbeddedPostgres) -> psutil.Process:
     return next(child for child in psutil.Process().children() if child not in before)
 
 
-def _cpu_s(process: psutil.Process | None) -> float:
+def cpu_s_with_children(process: psutil.Process | None) -> float:
+    """Return the CPU seconds that a running process and its children have used so far."""
     if process is None:
         raise RuntimeError("the server is not running")
     own = process.cpu_times()

@@ -5,7 +5,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,17 +18,20 @@ from tests.support import servers
 
 _NAMED = os.environ.get("PROJECTOR_TEST_CITUS_BIN")
 SHARDS = 4
-_SETTINGS = {
-    **servers.SETTINGS,
+NEEDED = {
     "shared_preload_libraries": "citus",
     "max_prepared_transactions": "100",
-    "citus.shard_count": str(SHARDS),
     "citus.node_conninfo": "sslmode=disable",
+    # Statistics are sent to the vendor otherwise.
+    "citus.enable_statistics_collection": "off",
+}
+_SETTINGS = {
+    **servers.SETTINGS,
+    **NEEDED,
+    "citus.shard_count": str(SHARDS),
     # Those of the workers are not those of a daemon's connection.
     "timezone": "Asia/Tokyo",
     "intervalstyle": "postgres_verbose",
-    # Statistics are sent to the vendor otherwise.
-    "citus.enable_statistics_collection": "off",
 }
 
 
@@ -52,11 +55,11 @@ needs_citus = pytest.mark.skipif(
 
 
 @contextmanager
-def cluster_in(folder: Path) -> Iterator[list[EmbeddedPostgres]]:
+def cluster_in(folder: Path, settings: Mapping[str, str] = _SETTINGS) -> Iterator[list[EmbeddedPostgres]]:
     """Start three servers for the length of a block: the coordinator, then the workers."""
     with ExitStack() as running:
         yield [
-            running.enter_context(EmbeddedPostgres(folder / name, _SETTINGS, programs=_programs()))
+            running.enter_context(EmbeddedPostgres(folder / name, settings, programs=_programs()))
             for name in ("coordinator", "one", "two")
         ]
 
