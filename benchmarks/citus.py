@@ -7,6 +7,8 @@ All nodes share the machine: the processor time says what distribution costs, an
 import argparse
 import asyncio
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +68,7 @@ class Cluster:
 
 def main() -> None:
     """Measure, and print a line of JSON for each table of each round."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the servers are ended on the way out
     parser = argparse.ArgumentParser(prog="python -m benchmarks.citus", description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--endpoints", type=int, default=100_000)

@@ -6,6 +6,8 @@
 import argparse
 import asyncio
 import json
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -31,6 +33,7 @@ FROM projector_checkpoint, pg_stat_user_tables WHERE relname = 'endpoint_state'
 
 def main() -> None:
     """Run the phases, and print a line of JSON for each sample and each phase."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the servers are ended on the way out
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large", description=__doc__)
     parser.add_argument("--endpoints", type=int, default=10_000_000)
     parser.add_argument("--changes", type=int, default=2_000_000, help="events of each round of changes")
