@@ -29,6 +29,7 @@ _IDLE_S = 1.0
 PULL_EXPIRES_S = 30.0
 _PULL_MAX_BYTES = 16 * 1024 * 1024  # two requests may be open, and as many messages again buffered
 _MOST_REQUESTS = 100  # open requests if the server limits their size; by default the server allows 512
+_LARGE = "Message Size Exceeds MaxBytes"
 _ACK_PREFIX = b"$JS.ACK."
 _SHORT_ACK_TOKENS = 9
 
@@ -56,6 +57,8 @@ class PullConsumer(ABC):
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requested = 0
+        self._is_large = False
+        """Whether the buffer has as many bytes as a request allows, although few messages."""
         self._received = 0
         """Consumer sequence of the last message received."""
         self._heard_at = 0.0
@@ -88,6 +91,7 @@ class PullConsumer(ABC):
             self._consumer = info = await self._place(after)
             self._buffer.clear()
             self._requested = 0
+            self._is_large = False
             self._received = info.sent
             self._fault = None
             if self._subscription is not None:
@@ -102,6 +106,8 @@ class PullConsumer(ABC):
     async def next(self, linger_s: float) -> Delivery | None:
         """Wait for messages and return a batch, which waits up to `linger_s` after its first message to fill.
 
+        A batch has at most as many bytes as two requests allow.
+
         Returns None if nothing arrives for about a second, so that the caller can tell an idle stream from a stuck one.
 
         Raises:
@@ -109,7 +115,7 @@ class PullConsumer(ABC):
         """
         idle_until = monotonic() + _IDLE_S
         deadline = None
-        while len(self._buffer) < self._batch_size:
+        while len(self._buffer) < self._batch_size and not (self._is_large and self._buffer):
             self._news.clear()
             self._check()
             await self._pull()
@@ -126,6 +132,7 @@ class PullConsumer(ABC):
                 self._interrupt(f"nothing was heard of consumer {self._name!r} for {_OVERDUE_S} s")
         await self._confirm()
         taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch_size))]
+        self._is_large = False
         await self._pull()
         last = taken[-1]
         return Delivery([received.message for received in taken], last.pending, last.acknowledge_to.decode())
@@ -197,7 +204,8 @@ class PullConsumer(ABC):
     def _receive_status(self, status: str, description: str, headers: Mapping[str, str]) -> None:
         if status == "100":
             return
-        if status in ("404", "408") or description in ("Batch Completed", "Message Size Exceeds MaxBytes"):
+        if status in ("404", "408") or description in ("Batch Completed", _LARGE):
+            self._is_large |= description == _LARGE
             # The request has ended; the header says how much of it is unanswered, and `next` sends another request.
             self._requested -= int(headers.get("Nats-Pending-Messages", self._requested))
             self._news.set()

@@ -523,6 +523,19 @@ async def test_messages_larger_than_one_request_are_delivered(
     ]
 
 
+async def test_large_messages_do_not_wait_for_others_to_fill_the_batch(
+    open_source: OpenSource, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a batch would take as much memory as arrives in the meantime."""
+    monkeypatch.setattr(pull_module, "_PULL_MAX_BYTES", 1)  # so that twice the largest message is the limit
+    await publish(*((SUBJECT, b"x" * 900_000) for _ in range(20)))
+    source = await open_source(batch_size=1000)
+    await source.consumer.seek(0)
+    async with asyncio.timeout(PATIENCE_S):
+        sizes = [len((await delivered(source, 3600)).messages) for _ in range(4)]
+    assert all(size <= 4 for size in sizes)  # two requests of two messages may be open
+
+
 def hpub(headers: bytes) -> bytes:
     return b"HPUB %s %d %d\r\n%sx" % (SUBJECT.encode(), len(headers), len(headers) + 1, headers)
 
