@@ -44,7 +44,7 @@ An error carries its facts as attributes.
 Users see its text as one line; the text of a fatal error ends with the remedy.
 """
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 PoisonReason = Literal[
     "malformed-payload",
@@ -60,6 +60,15 @@ PoisonReason = Literal[
 
 class ProjectorError(Exception):
     """Base class of the errors that the projector raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker process report an error: it is pickled with its text and its facts."""
+        return self._with_text, self.args, self.__dict__
+
+    @classmethod
+    def _with_text(cls, *text: str) -> Self:
+        """Return an error without its facts: constructors take these, and make the text from them."""
+        return cls.__new__(cls, *text)
 
 
 class TransientError(ProjectorError):

@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 from threading import Thread
 
-from projector.app.notifications import Notification, Received
+from projector.app.notifications import Notification, PublishingFailed, Received
 from projector.app.observers import Observer
 from projector.cli import event_loop, log
 from projector.cli.exit_codes import EXIT_FATAL
 from projector.cli.garbage_collection import collect_garbage_less_often
 from projector.cli.signals import stopped_by_signals
 from projector.cli.workers import LENGTH_BYTES, Orders, framed, length_of
+from projector.errors import ProjectorError, one_line
 from projector.runtime import Projector
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -28,16 +29,24 @@ class _Report(Observer):
         self._pipe = pipe
 
     def notify(self, notification: Notification) -> None:
-        """Send a notification; batches are only sampled, since they are large."""
-        if isinstance(notification, Received):
-            messages = notification.messages
-            notification = Received(messages=messages[:: -(-len(messages) // _SAMPLED)])
-        data = memoryview(framed(notification))
+        """Send a notification."""
+        data = memoryview(framed(_sendable(notification)))
         try:
             while data:
                 data = data[os.write(self._pipe, data) :]
         except BrokenPipeError:
             return  # the process that started this one has ended, and this one is about to
+
+
+def _sendable(notification: Notification) -> Notification:
+    """Return a notification of which everything can be pickled, and that is not large."""
+    match notification:
+        case Received(messages=messages):
+            return Received(messages=messages[:: -(-len(messages) // _SAMPLED)])
+        case PublishingFailed(error=error) if not isinstance(error, ProjectorError):
+            # The receiver might not be able to unpickle an error of a library.
+            return PublishingFailed(error=ProjectorError(f"{type(error).__name__}: {one_line(error)}"))
+    return notification
 
 
 def _receive_orders() -> Orders:

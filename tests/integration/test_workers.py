@@ -16,6 +16,7 @@ import pytest
 from projector.runtime import Projector
 from tests.support.fixtures import Event, Eventually
 from tests.support.patience import PATIENCE_S
+from tests.support.published import PREFIX
 from tests.support.scene import Scene
 
 
@@ -182,3 +183,20 @@ async def test_a_fatal_error_of_a_worker_ends_all(scene: Scene, crews: Any) -> N
     assert await crew.end() == 3
     assert "this version needs" in crew.text
     assert "worker" in crew.events("stopped")[-1]["reason"]
+
+
+async def test_workers_go_on_if_one_of_them_reports_an_error(scene: Scene, eventually: Eventually, crews: Any) -> None:
+    await Projector(scene.settings()).init(shards=2)
+    crew = crews("--workers", "2", "--changes", "1d", "--publish", PREFIX)
+
+    async def publishes() -> bool:
+        return bool(crew.events("publishing"))
+
+    async def publishes_not() -> bool:
+        return bool(crew.events("not publishing"))
+
+    await eventually(publishes_not)
+    assert "no stream stores" in crew.events("not publishing")[0]["reason"]
+    await Projector(scene.settings(changes="1d", publish=PREFIX)).init()
+    await eventually(publishes)
+    assert crew.process.poll() is None
