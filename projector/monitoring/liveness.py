@@ -36,7 +36,7 @@ class Liveness(Observer):
         """Count the start as the first heartbeat."""
         self.started_at = datetime.now(UTC)
         self.doing = Doing("starting")
-        self._by_shard: dict[int, Doing] = {}
+        self._by_shard: dict[Shard, Doing] = {}
         self._limit_s = _PERIODS_MISSED * period_s
         self._beat_at = monotonic()
 
@@ -59,17 +59,19 @@ class Liveness(Observer):
             case Active(checkpoint=checkpoint):
                 self._note(checkpoint.shard, Doing("active", active_since=datetime.now(UTC)))
             case CaughtUp(checkpoint=checkpoint):
-                since = self._by_shard.get(checkpoint.shard.number, self.doing).active_since
+                since = self._by_shard.get(checkpoint.shard, self.doing).active_since
                 self._note(checkpoint.shard, Doing("active", active_since=since, caught_up_at=datetime.now(UTC)))
             case Retrying(error=error, shard=shard):
                 self._note(shard, Doing("retrying", reason=str(error)))
             case Released(shard=shard):
-                self._by_shard.pop(shard.number, None)
+                self._by_shard.pop(shard, None)
                 self._summarise()
         self._beat_at = monotonic()
 
     def _note(self, shard: Shard, doing: Doing) -> None:
-        self._by_shard[shard.number] = doing
+        # A daemon that cannot connect at its start does not know the number of shards, and retries as if there was one.
+        self._by_shard = {other: known for other, known in self._by_shard.items() if other.of == shard.of}
+        self._by_shard[shard] = doing
         self._summarise()
 
     def _summarise(self) -> None:

@@ -1,6 +1,10 @@
 import pytest
 
-from projector.app.notifications import Heartbeat
+from projector.app.notifications import Active, Heartbeat, Retrying
+from projector.domain.checkpoint import Checkpoint
+from projector.domain.rules import Rules
+from projector.domain.shards import Shard
+from projector.errors import DatabaseUnavailableError
 from projector.monitoring import liveness as liveness_module
 from projector.monitoring.liveness import Liveness
 
@@ -36,3 +40,13 @@ def test_a_daemon_that_was_stopped_misses_no_heartbeat(clock: Clock) -> None:
     liveness.stop()
     clock.now += 1000
     assert not liveness.missed
+
+
+def test_a_daemon_that_could_not_connect_at_its_start_is_active_once_it_leads_any_shard() -> None:
+    liveness = Liveness(10)
+    rules = Rules(version=1, revision="r", originators=())
+    liveness.notify(Retrying(error=DatabaseUnavailableError("down")))
+    liveness.notify(
+        Active(checkpoint=Checkpoint(stream="S", stream_created_at=0, rules=rules, shard=Shard(number=1, of=3)))
+    )
+    assert liveness.doing.state == "active"
