@@ -17,12 +17,13 @@ from projector.app.notifications import (
     Heartbeat,
     Notification,
     Released,
+    Retrying,
     StandingBy,
     TooManyWorkers,
     WorkerDied,
 )
 from projector.app.observers import Observer, Observers
-from projector.domain.shards import Shard
+from projector.domain.shards import WHOLE, Shard
 from projector.errors import WorkerFailedError
 
 _HEARTBEAT_S = 1.0
@@ -60,7 +61,7 @@ class _Member(Observer):
         self._log = log
 
     def notify(self, notification: Notification) -> None:
-        """Pass a notification on; whether the crew stands by is decided by all of its members."""
+        """Note which shards the worker leads, and pass the notification on."""
         self.heard_at = monotonic()
         match notification:
             case Active(checkpoint=checkpoint):
@@ -68,9 +69,11 @@ class _Member(Observer):
                 self._crew.expect(checkpoint.shard.of)
             case Released(shard=shard):
                 self.shards.discard(shard)
+            case StandingBy(shards=shards):
+                self.shards.clear()
+                self._crew.expect(shards)
         self._log.notify(notification)
-        if not isinstance(notification, StandingBy | Heartbeat):
-            self._crew.notify(notification)
+        self._crew.pass_on(notification, self)
 
 
 class Crew(Observer):
@@ -101,12 +104,29 @@ class Crew(Observer):
         self._too_many = False
 
     def notify(self, notification: Notification) -> None:
-        """Pass a notification of a worker on."""
+        """Notify the observer of the crew."""
         self._observer.notify(notification)
 
-    def expect(self, shards: int) -> None:
+    def pass_on(self, notification: Notification, member: _Member) -> None:
+        """Notify of what a worker has notified, unless it does not concern the crew as a whole.
+
+        While other workers lead, the crew does not stand by.
+        A worker that leads none of their shards may fail without any effect on these:
+        it would not notify that all is well again.
+        """
+        led = {shard for other in self._members.values() if other is not member for shard in other.shards}
+        match notification:
+            case Heartbeat():
+                return
+            case StandingBy() if led:
+                return
+            case Retrying(shard=shard) if led and (shard in led or shard == WHOLE):  # WHOLE: the worker itself
+                return
+        self.notify(notification)
+
+    def expect(self, shards: int | None) -> None:
         """Notify, once, of workers that have nothing to do since there are too few shards."""
-        if shards < self._workers and not self._too_many:
+        if shards is not None and shards < self._workers and not self._too_many:
             self._too_many = True
             self.notify(TooManyWorkers(workers=self._workers, shards=shards))
 

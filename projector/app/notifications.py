@@ -20,6 +20,9 @@ class Heartbeat:
 class StandingBy:
     """Other projectors lead; this one waits to take over."""
 
+    shards: int | None = None
+    """Number of shards of the projection; None: not known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Active:

@@ -130,7 +130,7 @@ class Supervisor:
         self._accepted.add(DatabaseLoginError)
         if await self._store.lead():
             return
-        self._observer.notify(StandingBy())
+        self._observer.notify(StandingBy(shards=self._options.shard.of))
         while not await self._store.lead():
             self._observer.notify(Heartbeat())
             await asyncio.sleep(_STANDBY_POLL_S)

@@ -174,7 +174,7 @@ class Worker:
     def _say_whether_idle(self) -> None:
         idle = not self._led
         if idle and not self._idle:
-            self._observer.notify(StandingBy())
+            self._observer.notify(StandingBy(shards=self._shards))
         elif idle:
             self._observer.notify(Heartbeat())
         self._idle = idle

@@ -177,6 +177,43 @@ async def test_more_workers_than_shards_are_named(eventually: Eventually, crews:
     assert "projector init --shards 2" in line["then"]
 
 
+async def test_more_workers_than_shards_are_named_although_a_daemon_elsewhere_leads(
+    scene: Scene, eventually: Eventually, crews: Any
+) -> None:
+    await scene.follow().hears("active")
+    crew = crews("--workers", "2")
+
+    async def is_named() -> bool:
+        return bool(crew.events("too many workers"))
+
+    await eventually(is_named)
+    assert not crew.events("active")
+
+
+async def test_workers_that_stand_by_are_ready_again_after_an_outage(
+    scene: Scene, eventually: Eventually, crews: Any
+) -> None:
+    await Projector(scene.settings()).init(shards=2)
+    crew = crews("--workers", "2")
+    await lead_every_shard(scene, eventually, 2)
+    spare = crews("--workers", "2")
+
+    async def stands_by() -> bool:
+        return len(spare.events("standing by")) >= 2
+
+    async def retried() -> bool:
+        return len(spare.events("retrying")) >= 2
+
+    async def is_ready() -> bool:
+        return bool(spare.answer("/status")["daemon"]["state"] == "standby")
+
+    await eventually(stands_by)
+    await scene.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% worker'")
+    await eventually(retried)
+    await eventually(is_ready)
+    assert not crew.events("worker died")
+
+
 async def test_a_fatal_error_of_a_worker_ends_all(scene: Scene, crews: Any) -> None:
     await scene.query("DROP TABLE projector_migration")
     crew = crews("--workers", "2")

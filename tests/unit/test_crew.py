@@ -13,6 +13,7 @@ from projector.app.notifications import (
     Heartbeat,
     Notification,
     Released,
+    Retrying,
     StandingBy,
     TooManyWorkers,
     WorkerDied,
@@ -21,8 +22,10 @@ from projector.app.observers import Observer, Observers
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.rules import Rules
 from projector.domain.shards import Shard
-from projector.errors import WorkerFailedError
+from projector.errors import DatabaseUnavailableError, WorkerFailedError
 from tests.support.memory.turns import until
+
+RETRYING = Retrying(error=DatabaseUnavailableError("down"))
 
 
 class Process:
@@ -170,6 +173,39 @@ async def test_a_crew_stands_by_only_if_no_worker_leads(start: Start) -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     assert running.kinds() == [StandingBy, Active]
+
+
+async def test_a_crew_stands_by_again_after_an_outage(start: Start) -> None:
+    running = start(2)
+    await until(lambda: running.kinds() == [StandingBy])
+    running.processes[0].observer.notify(RETRYING)
+    running.processes[0].observer.notify(StandingBy())
+    assert running.kinds() == [StandingBy, Retrying, StandingBy]
+
+
+async def test_a_crew_whose_leader_lost_the_lead_to_another_host_stands_by(start: Start) -> None:
+    running = start(2)
+    await until(lambda: running.kinds() == [StandingBy])
+    running.processes[0].lead(0, of=1)
+    running.processes[0].observer.notify(RETRYING)
+    running.processes[0].observer.notify(StandingBy())
+    assert running.kinds()[-2:] == [Retrying, StandingBy]
+
+
+@pytest.mark.parametrize("of", [1, 2])
+async def test_an_idle_worker_that_retries_does_not_hide_that_another_one_leads(start: Start, of: int) -> None:
+    running = start(2)
+    await until(lambda: running.kinds() == [StandingBy])
+    running.processes[0].lead(0, of=of)
+    running.processes[1].observer.notify(RETRYING)
+    assert Retrying not in running.kinds()
+
+
+async def test_too_few_shards_are_named_although_other_hosts_lead_them(start: Start) -> None:
+    running = start(3)
+    await until(lambda: len(running.processes) == 3)
+    running.processes[0].observer.notify(StandingBy(shards=2))
+    assert TooManyWorkers(workers=3, shards=2) in running.heard
 
 
 async def test_too_few_shards_are_named_once(start: Start) -> None:
