@@ -126,6 +126,7 @@ class Worker:
                 except ShardsChangedError:
                     raise
                 except TransientError as error:
+                    self._collect()
                     if not self._led:  # the sessions of its shards notify of their own errors
                         self._observer.notify(Retrying(error=error))
                         self._idle = False

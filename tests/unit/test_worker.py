@@ -201,6 +201,16 @@ async def test_a_worker_that_cannot_look_keeps_what_it_leads(start: Start) -> No
     await until(lambda: spare.heard[StandingBy] == 2)
 
 
+async def test_an_error_of_a_shard_ends_a_worker_that_cannot_look(start: Start) -> None:
+    projection = Projection(2)
+    worker = start(projection)
+    await until(lambda: worker.led == [0, 1])
+    projection.down = True
+    projection.leaders[1].fail(FatalError("wrong"))
+    with pytest.raises(FatalError):
+        await asyncio.wait_for(worker.task, 5)
+
+
 async def test_workers_end_when_every_shard_was_at_the_end_of_the_stream(start: Start) -> None:
     projection = Projection(5)
     started = [start(projection, until_caught_up=True) for _ in range(2)]
