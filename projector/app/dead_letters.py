@@ -19,6 +19,10 @@ _ATTEMPTS = 10
 class RetryStore(Transactions, Protocol):
     """The stored dead letters; see `storage.dead_letters.Retry`."""
 
+    async def count_shards(self) -> int:
+        """Return the number of shards; raises DatabaseRefusedError."""
+        ...
+
     async def positions(self, selection: Selection) -> list[int]:
         """Return the positions of the selected dead letters, in stream order."""
         ...
@@ -45,6 +49,7 @@ async def retry(
 
     Raises:
         NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
+        DatabaseRefusedError: the checkpoint of a shard is missing.
         RulesChangedError: the rows were built by other rules.
         CheckpointMovedError: a shard has not come to the position of a dead letter of another one.
     """
@@ -52,10 +57,11 @@ async def retry(
     for position in selection.positions:
         if position not in positions:
             raise NoDeadLetterError(position)
+    shards = await store.count_shards()
     for position in positions:
         message = await store.message(position)
         just_before = Checkpoint(stream=stream, stream_created_at=0, rules=rules, position=position - 1)
-        projection = Projection(decoder, store, just_before, logs_changes=True)
+        projection = Projection(decoder, store, just_before, shards=shards, logs_changes=True)
         outcome = await _fold(projection, message)
         yield Retried(position, outcome.dead_letters[0] if outcome.dead_letters else None)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
-from projector.domain.endpoint import Change
+from projector.domain.endpoint import Change, Endpoint
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.domain.shards import shard_of
 from projector.errors import CheckpointMovedError, NoDeadLetterError
@@ -104,6 +104,11 @@ class Retry:
         """Disconnect."""
         await self._opened.aclose()
 
+    async def count_shards(self) -> int:
+        """Return the number of shards, which stays the same during a retry; raises DatabaseRefusedError."""
+        with translated():
+            return await checkpoints.count_shards(self._connection)
+
     async def positions(self, selection: Selection) -> list[int]:
         """Return the positions of the selected dead letters, in stream order."""
         positions, reason = list(selection.positions) or None, selection.reason
@@ -131,6 +136,7 @@ class _RetryUnitOfWork(UnitOfWork):
     def __init__(self, connection: Connection, dialect: Dialect, *, logs_changes: bool) -> None:
         super().__init__(connection, dialect, logs_changes=logs_changes)
         self._parked_again = False
+        self._saved = False
         self._commits: list[Commit] = []
 
     async def hold(self, checkpoint: Checkpoint) -> None:
@@ -144,6 +150,11 @@ class _RetryUnitOfWork(UnitOfWork):
             if one.position <= checkpoint.position:
                 raise CheckpointMovedError(expected=checkpoint.position + 1, found=one.position)
         await self._dialect.settle(self._connection)
+
+    async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Write what changed: of a message that is parked again, what other shards accept of it."""
+        await super().save(endpoints)
+        self._saved = bool(endpoints)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         """Count the attempt."""
@@ -163,5 +174,6 @@ class _RetryUnitOfWork(UnitOfWork):
         """Resolve the dead letter unless it was parked again."""
         if not self._parked_again:
             await self._connection.execute(_RESOLVE, before.stream, after.position)
+        if self._saved or not self._parked_again:
             for commit in self._commits:
                 await checkpoints.count_change(self._connection, commit, logged=self._logs_changes)

@@ -99,7 +99,7 @@ class Staging:
         """Endpoints saved since `compare`."""
 
     async def open(self) -> None:
-        """Connect, block other rebuilds, and create empty tables; raises RebuildRunningError."""
+        """Connect, block other rebuilds, and create empty tables; raises RebuildRunningError, DatabaseRefusedError."""
         self._connection = connection = await connect(
             self._url, purpose=self._purpose, settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
@@ -107,6 +107,7 @@ class Staging:
         with translated():
             await version.check(connection)
             await locks.keep_rebuilds_out(connection)
+            await checkpoints.count_shards(connection)  # a missing row would change which shard an endpoint is in
             self._dialect = await dialect.choose(connection)
             drop = _drop(self._dialect)
             self._opened.push_async_callback(connection.execute, drop)

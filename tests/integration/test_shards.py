@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from projector.app.rebuild import Report
 from projector.domain.messages import Selection
 from projector.domain.shards import shard_of
-from projector.errors import EventsLostError, ProjectorRunningError
+from projector.errors import DatabaseRefusedError, EventsLostError, ProjectorRunningError
 from projector.runtime import Projector
 from projector.stream import subjects
 from tests.support.fixtures import Event, Eventually, Rows, Wire
@@ -189,6 +189,41 @@ async def test_a_retried_message_is_folded_into_every_shard(scene: Scene, event:
     assert [one.parked_again for one in retried] == [None]
     assert [row[0] for row in await scene.table()] == names
     await verified(scene)
+
+
+async def test_a_message_that_is_rejected_again_is_folded_into_the_shards_that_accept_it(
+    scene: Scene, event: Event
+) -> None:
+    await divide(scene, 3)
+    names = [f"e{number}" for number in range(9)]
+    await scene.query("ALTER TABLE endpoint_state ADD CONSTRAINT refused CHECK (endpoint_id NOT LIKE 'e%')")
+    await scene.publish(event("connectivity.disconnected", "e1", endpointIds=names))
+    await scene.fold(changes="1d")
+    assert await scene.table() == []
+    await scene.query("ALTER TABLE endpoint_state DROP CONSTRAINT refused")
+    await scene.query("ALTER TABLE endpoint_state ADD CONSTRAINT refused CHECK (endpoint_id <> 'e1')")
+    daemon = scene.follow(changes="1d")
+    await daemon.hears("active", 3)
+    retried = [one async for one in Projector(scene.settings()).retry_dead_letters(Selection())]
+    assert all(one.parked_again for one in retried)
+    accepted = [name for name in names if shard_of(name, 3) != shard_of("e1", 3)]
+    assert [row[0] for row in await scene.table()] == accepted
+    await scene.publish(event("connectivity.disconnected", "e2", endpointIds=names[2:]))
+    await daemon.stop()
+    await scene.fold(changes="1d")
+    await verified(scene)
+
+
+async def test_a_missing_checkpoint_of_a_shard_is_named(scene: Scene) -> None:
+    await divide(scene, 3)
+    await scene.publish(MALFORMED)
+    await scene.fold()
+    await scene.query("DELETE FROM projector_checkpoint WHERE shard = 1")
+    projector = Projector(scene.settings())
+    with pytest.raises(DatabaseRefusedError, match="2 rows for 3 shards"):
+        await projector.verify()
+    with pytest.raises(DatabaseRefusedError, match="2 rows for 3 shards"):
+        await anext(projector.retry_dead_letters(Selection()))
 
 
 async def test_malformed_messages_are_parked_once(scene: Scene) -> None:

@@ -26,6 +26,10 @@ class MemoryRetryStore:
     async def close(self) -> None:
         self._database.connections.disconnect(self._connection)
 
+    async def count_shards(self) -> int:
+        await self._connection.turn()
+        return 1
+
     async def positions(self, selection: Selection) -> list[int]:
         await self._connection.turn()
         return sorted(
