@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from projector.domain.checkpoint import Checkpoint
 from projector.errors import CheckpointMovedError
-from projector.storage import checkpoints, feed_state, locks, version
+from projector.storage import checkpoints, dialect, feed_state, locks, version
 from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.failures import translated
 from projector.storage.wire import set_codecs
@@ -118,6 +118,7 @@ async def opened(url: str, shards: int) -> AsyncIterator[Shards]:
     Raises:
         ProjectorRunningError: a projector runs.
         RebuildRunningError: a rebuild does.
+        DatabaseUnavailableError: what was committed last cannot be read yet.
     """
     connection = await connect(url, purpose="division", settings=version.READ_WRITE)
     try:
@@ -127,6 +128,7 @@ async def opened(url: str, shards: int) -> AsyncIterator[Shards]:
             await locks.keep_rebuilds_out(connection)
             found = await checkpoints.count_shards(connection)
             await locks.keep_projectors_out(connection, max(found, shards))
+            await (await dialect.choose(connection)).settle(connection)  # the shards may have to be folded further
         yield Shards(connection)
     finally:
         await disconnect(connection)

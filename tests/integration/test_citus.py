@@ -283,6 +283,19 @@ async def test_nothing_is_folded_before_a_worker_has_committed_what_the_coordina
     await daemon.stop()
 
 
+async def test_nothing_is_divided_before_a_worker_has_committed_what_the_coordinator_has(
+    distributed: Scene, cluster: list[EmbeddedPostgres], event: Event
+) -> None:
+    await distributed.publish(event("connectivity.connected", "e1"))
+    await distributed.fold()
+    worker = cluster[1].url_of(distributed.database_url.partition("@/")[2].partition("?")[0])
+    await servers.execute(worker, "BEGIN; CREATE TABLE unfinished (); PREPARE TRANSACTION 'citus_0_1_1_2'")
+    with pytest.raises(DatabaseUnavailableError, match="has not committed yet"):
+        await Projector(distributed.settings()).init(shards=2)
+    await servers.execute(worker, "ROLLBACK PREPARED 'citus_0_1_1_2'")
+    await Projector(distributed.settings()).init(shards=2)
+
+
 async def test_a_session_ends_when_a_worker_could_not_commit(distributed: Scene) -> None:
     store = Store(distributed.database_url)
     await store.open()
