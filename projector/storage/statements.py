@@ -23,6 +23,10 @@ Those of a facet that did not change stay null: writing them would double the co
 """
 
 
+_STAYS_DISCARDED = "parked.state = 'discarded' AND parked.stored_at = excluded.stored_at"
+"""In a recreated stream the message at the position is another one."""
+
+
 def create_like_live(table: str) -> str:
     """Return the statement that creates a table with the columns, constraints and indexes of the live one."""
     return f"""
@@ -30,14 +34,18 @@ CREATE UNLOGGED TABLE {table} (LIKE endpoint_state INCLUDING ALL EXCLUDING COMME
 
 
 def park(table: str) -> str:
-    """Return the statement that parks a message in a table with the columns of `dead_letter`."""
+    """Return the statement that parks a message in a table with the columns of `dead_letter`.
+
+    One that was resolved is parked again: a shard that was behind has come to it. One that was discarded stays so.
+    """
     return f"""
 INSERT INTO {table} AS parked (stream, position, subject, headers, payload, stored_at, reason, detail)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (stream, position) DO UPDATE
 SET reason = excluded.reason, detail = excluded.detail, attempts = parked.attempts + 1,
     subject = excluded.subject, headers = excluded.headers, payload = excluded.payload, stored_at = excluded.stored_at,
-    state = CASE WHEN parked.stored_at = excluded.stored_at THEN parked.state ELSE 'parked' END
+    state = CASE WHEN {_STAYS_DISCARDED} THEN 'discarded' ELSE 'parked' END,
+    closed_at = CASE WHEN {_STAYS_DISCARDED} THEN parked.closed_at END
 """
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from random import Random
 
+import asyncpg
 import pytest
 from nats.aio.client import Client
 
@@ -11,6 +12,7 @@ from projector.domain.messages import Selection
 from projector.domain.shards import shard_of
 from projector.errors import DatabaseRefusedError, EventsLostError, ProjectorRunningError
 from projector.runtime import Projector
+from projector.storage.locks import LEADER_LOCK
 from projector.stream import subjects
 from tests.support.fixtures import Event, Eventually, Rows, Wire
 from tests.support.memory.life import life
@@ -211,6 +213,30 @@ async def test_a_message_that_is_rejected_again_is_folded_into_the_shards_that_a
     await scene.publish(event("connectivity.disconnected", "e2", endpointIds=names[2:]))
     await daemon.stop()
     await scene.fold(changes="1d")
+    await verified(scene)
+
+
+async def test_a_message_that_a_rebuild_resolved_is_parked_by_a_shard_that_was_behind(
+    scene: Scene, event: Event
+) -> None:
+    await divide(scene, 2)
+    names = [next(f"e{n}" for n in range(9) if shard_of(f"e{n}", 2) == shard) for shard in (0, 1)]
+    await scene.query("ALTER TABLE endpoint_state ADD CONSTRAINT refused CHECK (endpoint_id NOT LIKE 'e%')")
+    await scene.publish(event("connectivity.disconnected", "e", endpointIds=names))
+    await scene.fold()
+    await scene.query(
+        "UPDATE projector_checkpoint SET position = 0, anchor_stored_at = NULL, anchor_hash = NULL WHERE shard = 1"
+    )
+    await scene.query("ALTER TABLE endpoint_state DROP CONSTRAINT refused")
+    leader = await asyncpg.connect(scene.database_url)
+    await leader.execute("SELECT pg_advisory_lock(hashtextextended($1, 1))", LEADER_LOCK)
+    await Projector(scene.settings()).rebuild()
+    await leader.close()
+    assert [row[0] for row in await scene.table()] == names[:1]
+    assert await scene.query("SELECT state FROM dead_letter") == [("resolved",)]
+    await scene.query(f"ALTER TABLE endpoint_state ADD CONSTRAINT refused CHECK (endpoint_id <> '{names[1]}')")
+    await scene.fold()
+    assert await scene.query("SELECT state, closed_at FROM dead_letter") == [("parked", None)]
     await verified(scene)
 
 

@@ -20,8 +20,8 @@ class StoredDeadLetter:
 
     def again(self, letter: DeadLetter) -> "StoredDeadLetter":
         """Return the dead letter after one more attempt; in a recreated stream it is another message."""
-        state = self.state if self.stored_at == letter.message.stored_at else "parked"
-        return StoredDeadLetter(letter, state, self.attempts + 1)
+        stays_discarded = self.state == "discarded" and self.stored_at == letter.message.stored_at
+        return StoredDeadLetter(letter, "discarded" if stays_discarded else "parked", self.attempts + 1)
 
 
 @dataclass(frozen=True, slots=True)
