@@ -7,6 +7,7 @@ ProjectorError
 │   ├── CheckpointMovedError
 │   ├── RowsChangedError
 │   ├── ShardsChangedError
+│   ├── RetryTooEarlyError
 │   ├── DeliveryInterruptedError
 │   │   ├── ConsumerPausedError
 │   │   └── MessagesSkippedError
@@ -108,6 +109,18 @@ class ShardsChangedError(TransientError):
         super().__init__(f"the projection has {found} shards, and not {expected}")
         self.expected = expected
         self.found = found
+
+
+class RetryTooEarlyError(TransientError):
+    """A shard has not come to the position of a dead letter that another shard has parked."""
+
+    def __init__(self, *, position: int, folded: int) -> None:
+        super().__init__(
+            f"the dead letter at position {position} cannot be retried yet: a shard is folded up to position {folded} "
+            "only; start a projector if none leads that shard, and retry the dead letter later"
+        )
+        self.position = position
+        self.folded = folded
 
 
 class DeliveryInterruptedError(TransientError):

@@ -10,7 +10,7 @@ from projector.app.projection import Outcome, Projection
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.domain.rules import Rules
-from projector.errors import CheckpointMovedError, NoDeadLetterError
+from projector.errors import NoDeadLetterError, RetryTooEarlyError
 
 _ATTEMPTS = 10
 """About ten seconds."""
@@ -51,7 +51,7 @@ async def retry(
         NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
         DatabaseRefusedError: the checkpoint of a shard is missing.
         RulesChangedError: the rows were built by other rules.
-        CheckpointMovedError: a shard has not come to the position of a dead letter of another one.
+        RetryTooEarlyError: a shard has not come to the position of a dead letter of another one.
     """
     positions = await store.positions(selection)
     for position in selection.positions:
@@ -72,8 +72,6 @@ async def _fold(projection: Projection, message: Message) -> Outcome:
     for _ in range(_ATTEMPTS - 1):
         try:
             return await projection.process(await projection.decode([message]))
-        except CheckpointMovedError as error:
-            if error.found is None:
-                raise
-        await asyncio.sleep(next(pauses_s))
+        except RetryTooEarlyError:
+            await asyncio.sleep(next(pauses_s))
     return await projection.process(await projection.decode([message]))

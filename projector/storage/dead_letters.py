@@ -9,7 +9,7 @@ from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
 from projector.domain.endpoint import Change, Endpoint
 from projector.domain.messages import DeadLetter, Message, Selection
 from projector.domain.shards import shard_of
-from projector.errors import CheckpointMovedError, NoDeadLetterError
+from projector.errors import CheckpointMovedError, NoDeadLetterError, RetryTooEarlyError
 from projector.storage import change_log, checkpoints, dialect, locks, version
 from projector.storage.checkpoints import Commit
 from projector.storage.connection import Connection, connect, disconnect
@@ -148,7 +148,7 @@ class _RetryUnitOfWork(UnitOfWork):
         for one in found:
             one.rules.check(checkpoint.rules)
             if one.position <= checkpoint.position:
-                raise CheckpointMovedError(expected=checkpoint.position + 1, found=one.position)
+                raise RetryTooEarlyError(position=checkpoint.position + 1, folded=one.position)
         await self._dialect.settle(self._connection)
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:

@@ -7,10 +7,11 @@ import asyncpg
 import pytest
 from nats.aio.client import Client
 
+from projector.app import dead_letters as dead_letters_module
 from projector.app.rebuild import Report
 from projector.domain.messages import Selection
 from projector.domain.shards import shard_of
-from projector.errors import DatabaseRefusedError, EventsLostError, ProjectorRunningError
+from projector.errors import DatabaseRefusedError, EventsLostError, ProjectorRunningError, RetryTooEarlyError
 from projector.runtime import Projector
 from projector.storage.locks import LEADER_LOCK
 from projector.stream import subjects
@@ -214,6 +215,18 @@ async def test_a_message_that_is_rejected_again_is_folded_into_the_shards_that_a
     await daemon.stop()
     await scene.fold(changes="1d")
     await verified(scene)
+
+
+async def test_a_dead_letter_that_a_shard_has_not_come_to_is_not_retried(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters_module, "_ATTEMPTS", 2)
+    await divide(scene, 2)
+    await scene.publish(MALFORMED)
+    await scene.fold()
+    await scene.query("UPDATE projector_checkpoint SET position = 0 WHERE shard = 1")
+    with pytest.raises(RetryTooEarlyError, match="up to position 0 only; start a projector"):
+        await anext(Projector(scene.settings()).retry_dead_letters(Selection()))
 
 
 async def test_a_message_that_a_rebuild_resolved_is_parked_by_a_shard_that_was_behind(

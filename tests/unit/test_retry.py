@@ -8,7 +8,13 @@ from projector.app import dead_letters as dead_letters_module
 from projector.app.dead_letters import Retried, retry
 from projector.domain.messages import Selection
 from projector.domain.rules import Rules
-from projector.errors import CheckpointMovedError, DatabaseUnavailableError, NoDeadLetterError, RulesChangedError
+from projector.errors import (
+    CheckpointMovedError,
+    DatabaseUnavailableError,
+    NoDeadLetterError,
+    RetryTooEarlyError,
+    RulesChangedError,
+)
 from projector.stream import subjects
 from tests.support.fixtures import Wire
 from tests.support.memory.database import CommitFault
@@ -132,5 +138,5 @@ async def test_a_dead_letter_of_one_shard_waits_until_the_others_have_come_to_it
     assert paused == [1, 2, 3]
     parked.database.checkpoint = replace(ahead, position=2)
     arrives = 0
-    with pytest.raises(CheckpointMovedError, match="expected at position 3, and is at 2"):
+    with pytest.raises(RetryTooEarlyError, match="folded up to position 2 only"):
         await run(parked, store, Selection(positions=(3,)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.messages import DeadLetter, Message, Selection
-from projector.errors import CheckpointMovedError, DatabaseUnavailableError, NoDeadLetterError
+from projector.errors import CheckpointMovedError, DatabaseUnavailableError, NoDeadLetterError, RetryTooEarlyError
 from tests.support.memory.connections import Connection
 from tests.support.memory.database import MemoryDatabase
 from tests.support.memory.unit_of_work import MemoryUnitOfWork
@@ -65,7 +65,7 @@ class _RetryUnitOfWork(MemoryUnitOfWork):
             raise CheckpointMovedError(expected=checkpoint.position, found=None)
         found.rules.check(checkpoint.rules)
         if found.position <= checkpoint.position:
-            raise CheckpointMovedError(expected=checkpoint.position + 1, found=found.position)
+            raise RetryTooEarlyError(position=checkpoint.position + 1, folded=found.position)
 
     async def park(self, stream: str, dead_letters: Collection[DeadLetter]) -> None:
         await super().park(stream, dead_letters)
