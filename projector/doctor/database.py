@@ -6,8 +6,8 @@ from projector.doctor.findings import Check, shards_have, version_text
 from projector.domain.database_info import DatabaseInfo
 
 _OLDEST = (15, 0)
-_PREPARED_TRANSACTIONS = 10
-"""One for each connection that commits: those of every shard's leader, of a rebuild and of retries."""
+_PREPARED_BESIDES = 9
+"""Transactions that are prepared at the same time as those of the leaders, one for each shard."""
 
 
 def _too_old(database: DatabaseInfo) -> str | None:
@@ -117,9 +117,10 @@ def _worker_silent(database: DatabaseInfo) -> str | None:
 
 
 def _worker_cannot_prepare(database: DatabaseInfo) -> str | None:
+    needed = database.shards + _PREPARED_BESIDES
     allowed = [worker for worker in database.workers if worker.prepared_transactions is not None]
-    few = [worker.name for worker in allowed if (worker.prepared_transactions or 0) < _PREPARED_TRANSACTIONS]
-    return f"max_prepared_transactions is below {_PREPARED_TRANSACTIONS} on {', '.join(few)}" if few else None
+    few = [worker.name for worker in allowed if (worker.prepared_transactions or 0) < needed]
+    return f"max_prepared_transactions is below {needed} on {', '.join(few)}" if few else None
 
 
 DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (

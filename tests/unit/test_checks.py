@@ -209,6 +209,13 @@ BAD: list[tuple[dict[str, Any], set[str]]] = [
     (database(absent=("dead_letter",), checkpoints=()), {"tables-altered"}),
     (database(workers=(WorkerInfo(name="w:5432", prepared_transactions=200),)), set()),
     (database(workers=(WorkerInfo(name="w:5432", prepared_transactions=0),)), {"worker-cannot-prepare"}),
+    (
+        database(
+            workers=(WorkerInfo(name="w:5432", prepared_transactions=10),),
+            checkpoints=(replace(CHECKPOINT, shard=Shard(0, 2)), replace(CHECKPOINT, shard=Shard(1, 2))),
+        ),
+        {"worker-cannot-prepare"},
+    ),
     (database(batch_table_missing=True), {"batch-table-missing"}),
     (database(workers=(WorkerInfo(name="w:5432", error="connection refused"),)), {"worker-silent"}),
     (database(row_security=("endpoint_state",)), {"row-security"}),
