@@ -56,13 +56,15 @@ class _Member(Observer):
         self.process = process
         self.shards: set[Shard] = set()
         """Those that it leads."""
-        self.began = self.heard_at = monotonic()
+        self.began = monotonic()
+        self.silent_s = 0.0
+        """For how long this process has run without a notification of the worker."""
         self._crew = crew
         self._log = log
 
     def notify(self, notification: Notification) -> None:
         """Note which shards the worker leads, and pass the notification on."""
-        self.heard_at = monotonic()
+        self.silent_s = 0.0
         match notification:
             case Active(checkpoint=checkpoint):
                 self.shards.add(checkpoint.shard)
@@ -200,7 +202,9 @@ class Crew(Observer):
             self._stands_by = not leads
             self.notify(Heartbeat())
             for member in self._members.values():
-                if monotonic() - member.heard_at > self._silence_s:
+                # Counted, not measured: while this process is paused it hears of no worker.
+                member.silent_s += _HEARTBEAT_S
+                if member.silent_s >= self._silence_s:
                     member.process.kill()
             await asyncio.sleep(_HEARTBEAT_S)
 

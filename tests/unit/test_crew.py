@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from itertools import count
+from time import monotonic
 
 import pytest
 
@@ -128,6 +129,18 @@ async def test_a_worker_that_is_not_heard_of_is_killed(start: Start) -> None:
     running = start(1, silence_s=0)
     await until(lambda: len(running.processes) == 2)
     assert running.processes[0].killed
+
+
+async def test_workers_are_not_killed_since_the_crew_itself_was_paused(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = start(2)
+    await until(lambda: len(running.processes) == 2)
+    now = monotonic() + 1000
+    monkeypatch.setattr(crew_module, "monotonic", lambda: now)
+    heartbeats = running.heard.count(Heartbeat())
+    await until(lambda: running.heard.count(Heartbeat()) > heartbeats + 3)
+    assert not any(process.killed for process in running.processes)
 
 
 @pytest.mark.parametrize(
