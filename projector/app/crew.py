@@ -1,7 +1,7 @@
 """Several workers, each a process of its own, that are kept running together.
 
 A worker that dies is started again, after a pause that grows; if it dies at once each time, everything ends.
-A worker that is not heard of any more is killed, since its event loop is blocked.
+A worker that sends no more notifications is killed, since its event loop is blocked.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Process(Protocol):
 
 
 class _Member(Observer):
-    """One worker, as it is heard of."""
+    """One worker, as its notifications show it."""
 
     def __init__(self, process: Process, crew: "Crew", log: Observer) -> None:
         self.process = process
@@ -79,22 +79,22 @@ class _Member(Observer):
 
 
 class Crew(Observer):
-    """Runs so many workers."""
+    """Runs a number of workers."""
 
     def __init__(
         self,
-        hire: Callable[[], Process],
+        create: Callable[[], Process],
         workers: int,
         *,
         log: Callable[[int], Observer],
         until_caught_up: bool,
         silence_s: float,
     ) -> None:
-        """Start nothing yet; `hire` returns a worker to run, and `log` the observer of one, by its number from 1.
+        """Start nothing yet; `create` returns a worker to run, and `log` the observer of one, by its number from 1.
 
-        A worker that was not heard of for `silence_s` is killed.
+        A worker that has sent nothing for `silence_s` is killed.
         """
-        self._hire = hire
+        self._create = create
         self._workers = workers
         self._log = log
         self._until_caught_up = until_caught_up
@@ -177,8 +177,8 @@ class Crew(Observer):
 
     @asynccontextmanager
     async def _member(self, number: int) -> AsyncIterator[_Member]:
-        """Hire a worker for the length of a block; what it led is free afterwards."""
-        member = self._members[number] = _Member(self._hire(), self, self._log(number))
+        """Create a worker for the length of a block; the shards that it led are free afterwards."""
+        member = self._members[number] = _Member(self._create(), self, self._log(number))
         try:
             yield member
         finally:
@@ -194,7 +194,7 @@ class Crew(Observer):
             return
 
     async def _watch(self) -> None:
-        """Send heartbeats, say whether every worker stands by, and kill those that are not heard of."""
+        """Send heartbeats, notify if no worker leads, and kill the workers that are silent."""
         while True:
             leads = any(member.shards for member in self._members.values())
             if not leads and not self._stands_by:

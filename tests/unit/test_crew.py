@@ -70,12 +70,12 @@ class Running(Observer):
         self.processes: list[Process] = []
         self.heard: list[Notification] = []
 
-        def hire() -> Process:
+        def create() -> Process:
             self.processes.append(Process(ending))
             return self.processes[-1]
 
         self.crew = Crew(
-            hire, workers, log=lambda _: Observers(()), until_caught_up=until_caught_up, silence_s=silence_s
+            create, workers, log=lambda _: Observers(()), until_caught_up=until_caught_up, silence_s=silence_s
         )
         self.task = asyncio.create_task(self.crew.run(self))
 
@@ -125,7 +125,7 @@ async def test_a_worker_that_dies_is_started_again_and_its_shards_are_free(start
     assert WorkerDied(worker=1, reason="was ended by SIGKILL") in running.heard
 
 
-async def test_a_worker_that_is_not_heard_of_is_killed(start: Start) -> None:
+async def test_a_silent_worker_is_killed(start: Start) -> None:
     running = start(1, silence_s=0)
     await until(lambda: len(running.processes) == 2)
     assert running.processes[0].killed
