@@ -87,7 +87,7 @@ class Composition:
     def supervisor(
         self, observer: Observer, *, shard: Shard = WHOLE, accept_gap: bool, until_caught_up: bool
     ) -> Supervisor:
-        """Return what keeps the endpoints of a shard."""
+        """Return what leads a shard, and folds its events."""
         from projector.app.session import LiveOptions
         from projector.app.supervisor import Supervisor
         from projector.storage.store import Store
@@ -137,7 +137,7 @@ class Composition:
             await store.close()
 
     def worker(self, observer: Observer, *, shards: int, accept_gap: bool, until_caught_up: bool) -> Worker:
-        """Return what keeps a share of the endpoints."""
+        """Return a worker, which leads its share of the shards."""
         from projector.app.worker import Worker
         from projector.storage.roster import Roster
 

@@ -1,7 +1,7 @@
 """A worker: leads its share of the shards of a projection, beside other workers on this machine and others.
 
-Nothing assigns shards. Each worker knows how many there are, takes free shards up to its share, and gives up
-what is beyond it: so the shards of a worker that dies are taken over, and those of a machine that returns come back.
+Nothing assigns shards. Each worker knows how many workers there are, takes free shards up to its share,
+and gives up what exceeds it: so the shards of a worker that dies are taken over, and one that joins gets its share.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Roster(Protocol):
     """The workers of a projection; see `storage.roster.Roster`."""
 
     async def open(self) -> None:
-        """Connect, or reconnect, and enter this worker; raises ShardsChangedError."""
+        """Connect, or reconnect, and register this worker; raises ShardsChangedError."""
         ...
 
     async def close(self) -> None:
@@ -32,12 +32,12 @@ class Roster(Protocol):
         ...
 
     async def look(self) -> Muster:
-        """Return who works, and which shards have no leader."""
+        """Return how many workers there are, and which shards have no leader."""
         ...
 
 
 class Leader(Protocol):
-    """Keeps the endpoints of a shard; see `supervisor.Supervisor`."""
+    """Leads a shard; see `supervisor.Supervisor`."""
 
     async def run(self) -> None:
         """Lead, and fold, until stopped; notify that it stands by if another projector leads."""
@@ -49,7 +49,7 @@ class Leader(Protocol):
 
 
 Supervise = Callable[[Shard, Observer], Leader]
-"""Returns what keeps the endpoints of a shard."""
+"""Returns the leader of a shard."""
 
 
 class _Led(Observer):

@@ -62,7 +62,7 @@ class Frontier(NamedTuple):
 
 
 class Muster(NamedTuple):
-    """Who works on a projection with several shards."""
+    """The workers of a projection with several shards, and what they leave to lead."""
 
     workers: int
     """Number of workers, on all machines."""

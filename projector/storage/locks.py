@@ -75,7 +75,7 @@ async def keep_rebuilds_out(connection: Connection, *, shared: bool = False) -> 
         raise RebuildRunningError("{application}, backend process {backend_pid}, since {since}".format_map(found))
 
 
-async def enter_worker(connection: Connection) -> None:
+async def register_worker(connection: Connection) -> None:
     """Share the lock of the workers; waits while the number of shards is being changed."""
     await connection.execute("SELECT pg_advisory_lock_shared(hashtextextended($1, 0))", WORKERS_LOCK)
 
@@ -87,7 +87,7 @@ async def muster(connection: Connection, shards: int) -> Muster:
 
 
 async def keep_projectors_out(connection: Connection, shards: int) -> None:
-    """Lead every shard, and keep workers from entering; raises ProjectorRunningError if a projector runs."""
+    """Lead every shard, and keep workers from registering; raises ProjectorRunningError if a projector runs."""
     alone = await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", WORKERS_LOCK)
     if alone and await lead_all(connection, shards):
         return

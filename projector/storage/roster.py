@@ -12,7 +12,7 @@ _COMMAND_TIMEOUT_S = 10.0
 
 
 class Roster:
-    """A worker's entry, which lasts as long as a connection; opened before use and again after an error."""
+    """The registration of a worker, which lasts as long as a connection; opened before use and again after an error."""
 
     def __init__(self, url: str, shards: int) -> None:
         """Open nothing yet."""
@@ -22,7 +22,7 @@ class Roster:
         self._opened = ExitStack()
 
     async def open(self) -> None:
-        """Connect, or reconnect, and enter this worker; raises ShardsChangedError."""
+        """Connect, or reconnect, and register this worker; raises ShardsChangedError."""
         await self.close()
         self._connection = connection = await connect(
             self._url, purpose="worker", settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
@@ -30,14 +30,14 @@ class Roster:
         self._opened.callback(connection.terminate)
         with translated():
             await version.check(connection)
-            await locks.enter_worker(connection)
+            await locks.register_worker(connection)
             await checkpoints.check_shards(connection, self._shards)
 
     async def close(self) -> None:
-        """Disconnect at once, and leave."""
+        """Disconnect at once, which ends the registration."""
         self._opened.close()
 
     async def look(self) -> Muster:
-        """Return who works, and which shards have no leader."""
+        """Return how many workers there are, and which shards have no leader."""
         with translated():
             return await locks.muster(self._connection, self._shards)
