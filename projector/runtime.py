@@ -97,7 +97,7 @@ class Projector:
         If changes are published, a stream for them is created as well, unless there is one.
 
         Args:
-            shards: divide the endpoints into so many shards, if there is another number of them.
+            shards: divide the endpoints into this many shards, unless they are.
             distribute: distribute the tables of endpoints over the workers of Citus, unless they are.
 
         Raises:

@@ -55,7 +55,7 @@ class Division:
         stream: str,
         rules: Rules,
     ) -> None:
-        """Take the parts; open nothing yet. `publish` publishes the logs of so many shards; None: it is off."""
+        """Take the parts; open nothing yet. `publish` publishes the logs of a number of shards; None: it is off."""
         self._decoder = decoder
         self._open_replay = open_replay
         self._open_store = open_store
@@ -64,7 +64,7 @@ class Division:
         self._rules = rules
 
     async def run(self, known: Shards, shards: int) -> None:
-        """Divide the endpoints into so many shards.
+        """Divide the endpoints into a number of shards.
 
         Raises:
             OtherStreamError, RulesChangedError, StreamReplacedError: the checkpoints are not those of the settings.

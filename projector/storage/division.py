@@ -15,8 +15,8 @@ CREATE TEMPORARY TABLE divided ON COMMIT DROP AS
 SELECT * FROM projector_checkpoint WHERE projection = $1
 """
 _DELETE = "DELETE FROM projector_checkpoint WHERE projection = $1"
-# Numbers of commits, generations and times only grow, for those who remember them. The division counts as a commit:
-# a publisher that slept through it finds no cursor where it left one.
+# Numbers of commits, generations and times only grow, since readers and leaders have noted them.
+# The division counts as a commit: a publisher that was paused meanwhile finds its cursor moved.
 _INSERT = """
 INSERT INTO projector_checkpoint (
     projection, shard, shards, stream, stream_created_at, position, anchor_stored_at, anchor_hash,
@@ -113,11 +113,11 @@ async def count(url: str) -> int:
 
 @asynccontextmanager
 async def opened(url: str, shards: int) -> AsyncIterator[Shards]:
-    """Keep every projector out for the length of a block, in which there are to be so many shards.
+    """Keep every projector out for the length of a block, which changes the number of shards to `shards`.
 
     Raises:
         ProjectorRunningError: a projector runs.
-        RebuildRunningError: a rebuild does.
+        RebuildRunningError: a rebuild, a verification or a retry is in progress.
         DatabaseUnavailableError: what was committed last cannot be read yet.
     """
     connection = await connect(url, purpose="division", settings=version.READ_WRITE)

@@ -17,7 +17,7 @@ def init(
     settings: Settings,
     shards: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_SHARDS, show_default=False, help="Divide the endpoints into so many shards."),
+        typer.Option(min=1, max=MOST_SHARDS, show_default=False, help="Divide the endpoints into this many shards."),
     ] = None,
     distribute: Annotated[
         bool, typer.Option(help="Distribute the tables of endpoints over the workers of Citus.")
