@@ -25,9 +25,9 @@ _SAVE_EVERY_S = 0.2
 _POLL_S = 1.0
 """How often the log is read if no notification arrives."""
 _SHARED_AFTER = 3
-"""After so many refused appends in a row, other programs are taken to publish to the stream as well."""
+"""Refused appends in a row after which other programs are assumed to publish to the stream as well."""
 _REFUSED_TIMES = 20
-"""So many are a failure."""
+"""Refused appends in a row after which publishing fails."""
 _REFUSED_PAUSE_S = 0.02
 _YIELD_FACTOR = 3.0
 """While the folding is behind, publishing rests this many times as long as it works."""

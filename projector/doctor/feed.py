@@ -63,11 +63,9 @@ def _message_size(feed: FeedInfo) -> str | None:
 
 def _failing(inspection: Inspection) -> str | None:
     state = _state(inspection)
-    return (
-        None
-        if state is None or state.error is None
-        else f"nothing is published since {state.error_since}: {state.error}"
-    )
+    if state is None or state.error is None:
+        return None
+    return f"nothing has been published since {state.error_since}: {state.error}"
 
 
 def _lost(inspection: Inspection) -> str | None:

@@ -98,7 +98,7 @@ async def check(connection: Connection, dialect: Dialect) -> None:
     """Check that a dialect chosen earlier is still the one of the database.
 
     Raises:
-        DatabaseUnavailableError: the table was distributed meanwhile, or is not any more; a new connection will do.
+        DatabaseUnavailableError: the table was distributed meanwhile, or is not any more; a new connection is needed.
     """
     if await is_distributed(connection) != isinstance(dialect, Distributed):
         raise DatabaseUnavailableError("endpoint_state was distributed, or undistributed, since this connection began")

@@ -100,10 +100,10 @@ class ChangeLog:
         self._connection = connection
         self._news = asyncio.Event()
         self._rest_after: dict[int, Place] = {}
-        """By shard: where the rest of a large commit begins that is being fetched."""
+        """By shard whose large commit is being fetched: where the rest of that commit begins."""
 
     async def listen(self) -> None:
-        """Begin to hear of commits."""
+        """Begin to listen to the notifications of commits."""
         with translated():
             await self._connection.add_listener(CHANNEL, lambda *_: self.wake())
         self._connection.add_termination_listener(lambda _: self.wake())
