@@ -162,15 +162,17 @@ class Worker:
 
     def _collect(self) -> None:
         """Forget the shards whose supervisors have ended; raises what one of them raised."""
+        caught_up = set()
         for number, led in list(self._led.items()):
             if led.task.done():
                 del self._led[number]
                 self._observer.notify(Released(shard=led.shard))
                 led.task.result()
                 if self._until_caught_up and not led.released:
-                    self._done.add(number)
-                    if self._last is not None and number != self._last and len(self._done) == self._shards:
-                        self._done.discard(self._last)
+                    caught_up.add(number)
+        self._done |= caught_up
+        if self._last is not None and len(self._done) == self._shards and caught_up - {self._last}:
+            self._done.discard(self._last)
 
     def _say_whether_idle(self) -> None:
         idle = not self._led

@@ -26,6 +26,8 @@ class Projection:
         """The shards whose leaders have ended, in order."""
         self.workers: set[Roster] = set()
         self.down = False
+        self.can_catch_up = asyncio.Event()
+        self.can_catch_up.set()
 
     def led_by(self, worker: "Running") -> list[int]:
         return sorted(number for number, leader in self.leaders.items() if leader.worker is worker)
@@ -72,8 +74,7 @@ class Leader:
             await asyncio.sleep(0)
         leaders[self._shard.number] = self
         try:
-            if not self.worker.until_caught_up:
-                await self._stop.wait()
+            await (self.worker.projection.can_catch_up if self.worker.until_caught_up else self._stop).wait()
             if self.error is not None:
                 raise self.error
         finally:
@@ -225,6 +226,18 @@ async def test_the_shard_with_more_to_do_is_led_once_every_other_was_caught_up(s
         await asyncio.gather(*(worker.task for worker in started))
         assert projection.ended[-1] == 0
         assert set(projection.ended) == {0, 1, 2, 3}
+
+
+async def test_the_shard_with_more_to_do_is_led_again_if_another_was_caught_up_at_the_same_time(start: Start) -> None:
+    for _ in range(20):  # the order is random
+        projection = Projection(2)
+        projection.can_catch_up.clear()
+        worker = start(projection, until_caught_up=True, last=0)
+        await until(lambda: worker.led == [0, 1])  # noqa: B023 - it is awaited at once
+        projection.can_catch_up.set()
+        await worker.task
+        assert projection.ended[-1] == 0
+        assert sorted(projection.ended) == [0, 0, 1]
 
 
 @pytest.mark.parametrize("error", [FatalError("wrong"), ShardsChangedError(expected=3, found=2)])
