@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from nats.aio.client import Client
 
 from projector import resources
@@ -21,6 +22,9 @@ from tests.support.fixtures import Rows, Wire
 from tests.support.nats_client import lasting_client
 from tests.support.patience import PATIENCE_S
 from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
+
+settings.register_profile("tests", deadline=None)  # a slow machine must not fail a test
+settings.load_profile("tests")
 
 
 def pytest_configure() -> None:

@@ -19,7 +19,7 @@ def time_text(unix_ms: int | None) -> str | int | None:
 @lru_cache(maxsize=10_000)
 def _second(unix_s: int) -> str | None:
     try:
-        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return datetime.fromtimestamp(unix_s, UTC).isoformat().removesuffix("+00:00")  # `strftime` does not pad years
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -33,7 +33,7 @@ def parse_time(text: object) -> int | None:
         return None
     try:
         return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
-    except (ValueError, OverflowError, TypeError):
+    except (ValueError, TypeError):  # the latter if it has no offset
         return None
 
 

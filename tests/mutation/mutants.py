@@ -1,9 +1,9 @@
 """Mutation testing of the pure core: `python -m tests.mutation.mutants`, see docs/decisions/0016."""
 
 import argparse
+import compileall
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -21,10 +22,6 @@ OUTPUT = ROOT / "build" / "mutants"
 _SESSIONS = Path(__file__).with_name("sessions.toml")
 _EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 _COPIED = ("projector", "schemas", "tests", "pyproject.toml")
-_TIMEOUT_S = 120.0
-_PYTEST = (
-    "-m pytest -x -q --assert=plain --confcutdir=tests/unit -p no:cacheprovider -p tests.mutation.hypothesis_profile"
-)
 
 
 class Mutant(NamedTuple):
@@ -89,10 +86,11 @@ def _copy() -> None:
     for name in _COPIED:
         source, target = ROOT / name, OUTPUT / "tree" / name
         if source.is_dir():
-            # No bytecode: it would be taken for that of a mutant with the same size and time.
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
+    # By their content: a mutant can have the size and the time of what it was made from.
+    compileall.compile_dir(OUTPUT / "tree", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
 
 def _modules(paths: Sequence[str]) -> Iterator[str]:
@@ -108,22 +106,20 @@ def _run(name: str, modules: Sequence[str], tests: Sequence[str], exclude_operat
         CalledProcessError: a test fails without any mutant, or Cosmic Ray does.
     """
     config, session = f"../{name}.toml", f"../{name}.sqlite"
-    command = f"{shlex.quote(sys.executable)} {_PYTEST} {shlex.join(tests)}"
     (OUTPUT / f"{name}.toml").write_text(
         "[cosmic-ray]\n"
         f"module-path = {json.dumps(modules)}\n"
-        f"test-command = {json.dumps(command)}\n"
-        f"timeout = {_TIMEOUT_S}\n"
+        "test-command = ''\n"  # `execute` runs the tests
+        "timeout = 0.0\n"
         "excluded-modules = []\n"
         "distributor.name = 'local'\n"
         f"filters.operators-filter.exclude-operators = {json.dumps(exclude_operators)}\n",
         encoding="utf-8",
     )
-    _tool("cosmic-ray", "baseline", config)
     _tool("cosmic-ray", "init", config, session)
     _tool("cr-filter-operators", session, config)
     _print(f"{name}: {len(list(_items(session)))} mutants")
-    _tool("cosmic-ray", "exec", config, session)
+    _tool("python", "-m", "tests.mutation.execute", session, *tests)
     return [_outcome(mutation, result) for mutation, result in _items(session)]
 
 

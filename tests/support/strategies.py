@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Any, TypeVar
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from projector.domain.endpoint import Endpoint, fold
@@ -26,9 +25,6 @@ from projector.domain.stamps import Stamp, supersedes
 from tests.support.fixtures import Rows
 
 S = TypeVar("S", bound=State)
-
-settings.register_profile("unit", deadline=None)  # a slow machine must not fail a test
-settings.load_profile("unit")
 
 ENDPOINTS = ("e1", "e2", "e3")
 
