@@ -46,14 +46,14 @@ def main() -> int:
     """Record the outcome of every pending mutant; return 1 if the tests fail without one."""
     session, *tests = sys.argv[1:]
     sys.dont_write_bytecode = True
+    _import(_run(["--collect-only", *tests], timeout_s=0).imported)
+    gc.freeze()  # pytest collects garbage several times
     began = time.monotonic()
     without_mutant = _run(tests, timeout_s=0)
-    timeout_s = _MIN_TIMEOUT_S + int(_MAX_SLOWDOWN * (time.monotonic() - began))
     if not without_mutant.passed:
         sys.stderr.write(without_mutant.output)
         return 1
-    _import(without_mutant.imported)
-    gc.freeze()  # pytest collects garbage several times
+    timeout_s = _MIN_TIMEOUT_S + int(_MAX_SLOWDOWN * (time.monotonic() - began))
     with use_db(session, WorkDB.Mode.open) as work:
         for item in work.pending_work_items:
             (mutation,) = item.mutations

@@ -54,6 +54,7 @@ A_B_A = [announced(1, "a"), confirmed(2, "a"), announced(3, "b"), confirmed(4, "
         pytest.param([announced(1, "a"), failed(2, "a"), announced(3, "a")], "pending", "a", id="announced-again"),
         pytest.param([announced(1, "a"), failed(2, "a"), announced(3, "b")], "pending", "b", id="replaced-by-another"),
         pytest.param([announced(1, "b"), failed(2, "a")], "pending", "b", id="failed-the-one-before"),
+        pytest.param([announced(1, "a"), failed(2, "b")], "pending", "a", id="failed-another-than-the-announced"),
         pytest.param([failed(1, "a"), announced(2, "b")], "pending", "b", id="failed-before-another-was-announced"),
         pytest.param([announced(1, "a"), failed(2, "a"), confirmed(3, "a")], "applied", None, id="retried"),
         pytest.param(
@@ -69,6 +70,27 @@ def test_configuration_is_pending_while_announced_but_not_applied(
 ) -> None:
     state = given_events(FACET, *events)
     assert (state.status, state.pending_id) == (status, pending)
+
+
+def test_a_failure_names_the_announced_configuration_in_another_message() -> None:
+    state = given_events(FACET, announced(1, "config 1"), failed(2, f"config {1}"))
+    assert state.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("events", "decided_by"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([announced(1, "")], 1, id="none-assigned"),
+        pytest.param([confirmed(1, "a"), announced(2, "b")], 2, id="pending"),
+        pytest.param([announced(1, "a"), confirmed(2, "a")], 2, id="applied"),
+        pytest.param([failed(1, "b"), announced(2, "a"), confirmed(3, "a")], 3, id="applied-after-a-failure"),
+        pytest.param([confirmed(1, "a"), announced(2, "b"), failed(3, "b")], 3, id="failed"),
+    ],
+)
+def test_the_status_rests_on_the_event_that_decides_it(events: list[Event], decided_by: int | None) -> None:
+    cause = FACET.causes(given_events(FACET, *events))[0]
+    assert (cause and cause.stamp.position) == decided_by
 
 
 def test_available_and_applied_are_independent_registers() -> None:

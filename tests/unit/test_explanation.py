@@ -274,6 +274,24 @@ def test_a_row_is_recalled_with_the_update_behind_its_previous_version() -> None
     assert recalled({**shown_by(endpoint), "last_event_seq": 1}, trail) == endpoint.states
 
 
+@given(histories())
+def test_the_states_recalled_from_a_row_and_all_of_its_events_imply_every_column(events: list[Event]) -> None:
+    endpoints, changes = changes_of(*events)
+    for endpoint_id, endpoint in endpoints.items():
+        trail = Trail()
+        for change in changes:
+            if change.endpoint_id == endpoint_id and change.verdict is Verdict.APPLIED:
+                trail.add(FACETS[change.facet].name, Cause(change.event.stamp, (type(change.event),)))
+        shown = shown_by(endpoint)
+        found, held = attributed(recalled(shown, trail), shown), columns_of(endpoint)
+        assert not trail.missed
+        for name, (_, cause) in held.items():
+            if name == "previous_app_version" and shown["unregistered_at"]:  # its event is found by no time
+                continue
+            again = found[name][1]
+            assert (again and again.stamp.occurred_at) == (cause and cause.stamp.occurred_at), name
+
+
 # Columns.
 
 
