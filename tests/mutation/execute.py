@@ -23,8 +23,14 @@ from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
 
-_OPTIONS = ("-x", "-q", "--assert=plain", "--noconftest", "-pno:cacheprovider")
-_PLUGIN = "-ptests.mutation.hypothesis_profile"
+_OPTIONS = (
+    "-x",
+    "-q",
+    "--assert=plain",
+    "--noconftest",
+    "-pno:cacheprovider",
+    "-ptests.mutation.hypothesis_profile",
+)
 _MUTATED = ("projector", "tests")
 """Packages of the copy: each process imports them anew."""
 
@@ -46,10 +52,10 @@ def main() -> int:
     """Record the outcome of every pending mutant; return 1 if the tests fail without one."""
     session, *tests = sys.argv[1:]
     sys.dont_write_bytecode = True
-    _import(_run(["--collect-only", *tests], timeout_s=0).imported)
+    _import(_run(tests, "--collect-only").imported)
     gc.freeze()  # pytest collects garbage several times
     began = time.monotonic()
-    without_mutant = _run(tests, timeout_s=0)
+    without_mutant = _run(tests)
     if not without_mutant.passed:
         sys.stderr.write(without_mutant.output)
         return 1
@@ -72,7 +78,7 @@ def _import(names: Sequence[str]) -> None:
 def _result(mutation: MutationSpec, tests: Sequence[str], timeout_s: int) -> WorkResult:
     operator = get_operator(mutation.operator_name)(**mutation.operator_args)
     with use_mutation(mutation.module_path, operator, mutation.occurrence) as (was, becomes):
-        run = _run(tests, timeout_s)
+        run = _run(tests, timeout_s=timeout_s)
     return WorkResult(
         worker_outcome=WorkerOutcome.NORMAL,
         output=run.output,
@@ -81,7 +87,7 @@ def _result(mutation: MutationSpec, tests: Sequence[str], timeout_s: int) -> Wor
     )
 
 
-def _run(tests: Sequence[str], timeout_s: int) -> Run:
+def _run(tests: Sequence[str], *options: str, timeout_s: int = 0) -> Run:
     """Run the tests in a process of their own; 0 seconds are no limit."""
     with tempfile.TemporaryDirectory() as folder:
         output, imported = Path(folder, "output"), Path(folder, "imported")
@@ -90,7 +96,7 @@ def _run(tests: Sequence[str], timeout_s: int) -> Run:
             signal.alarm(timeout_s)  # ends the process, also in an endless loop
             status = 1
             try:
-                status = _test(tests, output, imported)
+                status = _test(tests, options, output, imported)
             finally:
                 os._exit(status)
         _, ended = os.waitpid(child, 0)
@@ -98,13 +104,15 @@ def _run(tests: Sequence[str], timeout_s: int) -> Run:
         return Run(ended == 0, output.read_text(encoding="utf-8", errors="replace"), names)
 
 
-def _test(tests: Sequence[str], output: Path, imported: Path) -> int:
+def _test(tests: Sequence[str], options: Sequence[str], output: Path, imported: Path) -> int:
     with output.open("wb") as written:
         os.dup2(written.fileno(), sys.stdout.fileno())
         os.dup2(written.fileno(), sys.stderr.fileno())
     for name in [name for name in sys.modules if name.partition(".")[0] in _MUTATED]:
         del sys.modules[name]
-    status = int(pytest.main([*_OPTIONS, _PLUGIN, *tests]))
+    status = 0
+    for test in tests:  # one after the other: most mutants need only the first to be imported
+        status = status or int(pytest.main([*_OPTIONS, *options, test]))
     sys.stdout.flush()
     imported.write_text("\n".join(sys.modules), encoding="utf-8")
     return status
