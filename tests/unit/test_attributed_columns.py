@@ -44,7 +44,7 @@ def endpoint_after(*events: Event) -> Endpoint:
     return changes_of(*events)[0]["e"]
 
 
-VALUES = MetadataUpdated(stamp(2, 200), ("e",), {"a": "1.50", "b": None}, ("c",))
+VALUES = MetadataUpdated(stamp(1000, 200), ("e",), {"a": "1.50", "b": None}, ("c",))
 BUSY = endpoint_after(connected(1, 100, version="v1"), VALUES)
 
 
@@ -94,7 +94,7 @@ def test_each_key_has_its_parsed_value_and_its_event() -> None:
         "b": (True, None),
         "c": (False, None),
     }
-    assert {part.cause for part in parts.values()} == {Cause(stamp(2, 200), (MetadataUpdated,))}
+    assert {part.cause for part in parts.values()} == {Cause(stamp(1000, 200), (MetadataUpdated,))}
 
 
 def test_the_present_registers_tell_the_events_that_set_them() -> None:
@@ -128,8 +128,9 @@ def test_states_that_do_not_match_the_facets_one_to_one_cannot_be_explained(read
 def test_a_facet_that_has_not_one_value_for_each_column_cannot_be_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     first, *others = FACETS
     wrong = replace(first, columns=first.columns[:-1])
+    shown = shown_by(BUSY)
     monkeypatch.setattr(explanation, "FACETS", (wrong, *others))
-    for read in (lambda: attributed(BUSY.states, shown_by(BUSY)), lambda: shown_by(BUSY)):
+    for read in (lambda: attributed(BUSY.states, shown), lambda: shown_by(BUSY)):
         with pytest.raises(ValueError, match="zip"):
             read()
     with pytest.raises(ValueError, match="zip"):

@@ -74,4 +74,4 @@ def test_an_event_of_one_of_several_types_is_found_at_its_time_and_is_no_newest(
     found.add(FACET, Cause(stamp(3, at=100), (Connected, AppVersionUpdated)))
     found.add(FACET, None)
     assert found.at(FACET, 3, 100, (AppVersionUpdated,)) == stamp(3, at=100)
-    assert found.newest(FACET, 9, AppVersionUpdated) is None
+    assert found.newest(FACET, 9, AppVersionUpdated) is found.newest(FACET, 9, Connected) is None

@@ -137,6 +137,12 @@ REJECTIONS = [
         id="its-life-has-ended",
     ),
     pytest.param(
+        [unregistered(1, 50), connected(2, 200), connected(3, 100, "y")],
+        "connectivity",
+        f"late: a connect from kpc/x at {T2} (position 2) is newer",
+        id="older-than-the-connect-held-in-the-same-life",
+    ),
+    pytest.param(
         [unregistered(1, 200), unregistered(2, 100, "y")],
         "metadata",
         f"late: an unregistration from kpc/x at {T2} (position 1) is newer",
@@ -250,7 +256,7 @@ def logged(**fields: Any) -> Logged:
     ],
 )
 def test_a_correction_says_what_it_changed(before: Any, after: Any, done: str) -> None:
-    change = logged(verdict="corrected", before=before, after=after)
+    change = logged(verdict="".join(("correct", "ed")), before=before, after=after)  # as read: not the same object
     assert why_logged(change, UNSEEN, Trail(), ()) == f"corrected: a rebuild or a retry at {T1} {done}"
 
 

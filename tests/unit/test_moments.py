@@ -29,7 +29,8 @@ FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 )
 def test_a_time_has_no_more_digits_than_it_needs(unix_ms: int, text: str) -> None:
     assert time_text(unix_ms) == text
-    assert parse_time(text) == unix_ms
+    parsed = parse_time(text)
+    assert (parsed, type(parsed)) == (unix_ms, int)
 
 
 def test_a_time_that_is_not_known_has_no_text() -> None:
