@@ -34,7 +34,16 @@ from projector.domain.explanation import (
 )
 from projector.domain.stamps import Stamp
 from tests.support.strategies import stamp
-from tests.unit.test_explanation import changes_of, columns_of, connected, disconnected, logged, metadata, unregistered
+from tests.unit.test_explanation import (
+    changes_of,
+    columns_of,
+    connected,
+    disconnected,
+    logged,
+    metadata,
+    read_from_log,
+    unregistered,
+)
 
 T1, T2 = "1970-01-01T00:00:00.1+00:00", "1970-01-01T00:00:00.2+00:00"
 KINDS = {"connectivity.connected": (Connected,), "registered": (Registered,)}
@@ -138,11 +147,6 @@ def test_a_facet_that_has_not_one_value_for_each_column_cannot_be_explained(monk
 
 
 # From the log.
-
-
-def read_from_log(text: str) -> str:
-    """Return an equal text that is another object, as the database returns it."""
-    return "".join(list(text))
 
 
 APPLIED = logged(

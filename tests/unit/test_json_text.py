@@ -31,7 +31,12 @@ def test_a_number_keeps_every_digit(number: str) -> None:
 
 
 def test_a_small_whole_number_is_an_integer() -> None:
-    assert [type(parse_json(text)) for text in ("7", "7.0", "7" * 19)] == [int, Decimal, Decimal]
+    assert [type(parse_json(text)) for text in ("7", "7.0", "7" * 18, "7" * 19)] == [int, Decimal, int, Decimal]
+
+
+def test_an_answer_is_written_in_ascii_unless_it_is_to_be_read_by_people() -> None:
+    assert write_json("é") == r'"\u00e9"'
+    assert write_json("é", ascii_only=False) == '"é"'
 
 
 def test_times_are_texts_and_tuples_are_lists() -> None:
