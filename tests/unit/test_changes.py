@@ -32,7 +32,7 @@ def test_a_correction_comes_before_the_events_of_its_commit(position: int | None
 
 
 def test_a_new_cursor_and_a_page_have_lost_nothing() -> None:
-    cursor = FeedCursor(Place(1), 1)
+    cursor = FeedCursor(0, Place(1), 1)
     assert (cursor.stream, cursor.stream_seq, cursor.lost_commits) == (None, 0, 0)
     page = Page((), Place(1), 1)
     assert (page.complete, page.lost_commits) == (False, 0)

@@ -5,7 +5,7 @@ from zlib import crc32
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projector.domain.shards import WHOLE, Frontier, Shard, shard_of
+from projector.domain.shards import PUBLISHER, WHOLE, Frontier, Shard, shard_of
 
 NAMES = [f"e{number}" for number in range(20)]
 
@@ -21,6 +21,10 @@ def test_every_endpoint_and_every_message_belongs_to_one_shard(endpoint_id: str,
 def test_one_shard_has_everything() -> None:
     assert all(WHOLE.has_endpoint(name.encode(), 1) for name in NAMES)
     assert all(map(WHOLE.has_message, range(1, 100)))
+
+
+def test_a_projection_that_is_not_divided_publishes_its_changes() -> None:
+    assert WHOLE.number == PUBLISHER
 
 
 def test_a_frontier_ends_for_each_shard_where_the_shard_is() -> None:
