@@ -1,5 +1,6 @@
 """A glance finds the endpoint id of a payload by the fields before it alone."""
 
+import json
 from io import BytesIO
 from typing import Any
 
@@ -13,7 +14,7 @@ from projector.stream.glance import endpoint_id, preceding
 TEXT = {"name": "correlationId", "type": "string"}
 LONG = {"name": "timestamp", "type": "long"}
 INT = {"name": "timeout", "type": "int"}
-ID = {"name": "endpointId", "type": "string"}
+ID = json.loads('{"name": "endpointId", "type": "string"}')  # as it is read from a schema
 OPTIONAL = {"name": "replica", "type": ["null", "string"]}
 LIST = {"name": "removed", "type": {"type": "array", "items": "string"}}
 FLOAT = {"name": "ratio", "type": "float"}
