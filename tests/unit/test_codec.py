@@ -473,6 +473,23 @@ def test_a_glance_finds_the_endpoint_of_any_record_that_has_one(kind: Kind, data
     assert found == (written["endpointId"].encode() if "endpointId" in written else None)
 
 
+@pytest.mark.parametrize(
+    "subject",
+    ["foreign", subjects.build("kpc", "config.future"), subjects.build("\udcff", "connectivity.connected")],
+    ids=["foreign", "unknown-type", "originator-that-is-not-utf-8"],
+)
+@each_revision
+def test_a_glance_finds_no_endpoint_if_the_subject_leads_to_no_record(revision: str, subject: str) -> None:
+    assert CODECS[revision].glance(Message(POSITION, STORED_AT, subject, b"\x04e1")) is None
+
+
+def test_a_message_may_name_the_endpoints_whose_ids_are_in_its_payload() -> None:
+    codec = CODECS["kaa-2017-04"]
+    message = Message(POSITION, STORED_AT, subjects.build("kpc", "connectivity.connected"), "\x04é1".encode())
+    assert codec.may_name(message, "é1".encode())
+    assert not codec.may_name(message, b"e1")
+
+
 any_text = st.text(st.characters(exclude_categories=()))
 any_type = st.sampled_from(sorted({kind.type for kind in KINDS}))
 
