@@ -3,6 +3,7 @@
 import json
 import runpy
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateColumn
 
+from projector.domain import connectivity
 from projector.domain import endpoint as domain
 from projector.domain.endpoint import FACETS, Endpoint, fold
 from projector.domain.messages import Message, Skipped
 from projector.storage import columns
-from projector.storage.columns import ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT
+from projector.storage.columns import ENDPOINT_COLUMNS, ENDPOINT_ID, FACET_COLUMNS, LAST_EVENT
 from projector.storage.tables import endpoint_state
 from projector.stream.codec import Codec
 
@@ -107,6 +109,34 @@ def test_every_column_has_the_type_and_the_default_that_queries_rely_on() -> Non
         "last_event_at": f"{time} NOT NULL",
     }
     assert [column.name for column in every if column.primary_key] == ["endpoint_id"]
+
+
+def test_columns_that_were_added_to_existing_tables_come_last_in_the_order_of_their_addition() -> None:
+    names = [column.name for column in ENDPOINT_COLUMNS]
+    assert names[:3] == ["endpoint_id", "connectivity_status", "connectivity_changed_at"]
+    assert names[-9:] == [
+        "metadata_registers",
+        "configuration_registers",
+        "registration_status",
+        "unregistered_at",
+        "registration_registers",
+        "config_failed_id",
+        "config_failed_at",
+        "config_failure_code",
+        "config_failure_reason",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a_column", "z_column"])
+def test_a_column_that_its_facet_does_not_name_is_an_error_at_import(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = FACETS
+    changed = replace(first, columns=(name, *first.columns[1:]))
+    monkeypatch.setattr(connectivity, "FACET", changed)
+    monkeypatch.setattr(domain, "FACETS", (changed, *others))
+    with pytest.raises(AssertionError, match="in the same order"):
+        runpy.run_path(str(columns.__file__))
 
 
 def test_columns_that_do_not_match_the_facets_in_their_order_are_an_error_at_import(
