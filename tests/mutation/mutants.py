@@ -143,7 +143,7 @@ def _outcome(mutation: dict[str, Any], result: dict[str, Any] | None) -> Outcome
 def _changed(diff: str, sign: str) -> str:
     """Return the lines of a diff that it takes away or puts there, as one."""
     lines = (line[1:].strip() for line in diff.splitlines() if line.startswith(sign) and not line.startswith(sign * 3))
-    return " ".join(lines)
+    return " ".join(line for line in lines if line)
 
 
 def _tool(name: str, *arguments: str) -> str:
