@@ -201,7 +201,8 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "checkpoint-incomplete",
         "error",
         _checkpoint_incomplete,
-        "restore the rows from a backup, or empty the table and run `projector rebuild`",
+        "restore them from a backup, or empty projector_checkpoint, endpoint_change and projector_feed "
+        "and run `projector rebuild`: the numbers of commits begin anew",
     ),
     Check(
         "shard-without-leader",

@@ -98,7 +98,8 @@ async def count_shards(connection: Connection) -> int:
     if rows not in (0, shards):
         raise DatabaseRefusedError(
             f"projector_checkpoint has {rows} rows for {shards} shards; rows were deleted or changed by hand: "
-            "restore them from a backup, or empty the table and run `projector rebuild`"
+            "restore them from a backup, or empty projector_checkpoint, endpoint_change and projector_feed "
+            "and run `projector rebuild`: the numbers of commits begin anew"
         )
     return int(shards)
 

@@ -1,5 +1,6 @@
 """The changes of several shards are published: each once, those of an endpoint in order."""
 
+import json
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -235,6 +236,23 @@ async def test_the_endpoints_stay_where_they_are_if_their_changes_cannot_be_publ
     await scene.query("DELETE FROM projector_feed")
     await divide(scene, 2, publish="off")
     assert await scene.query("SELECT FROM projector_feed") == []
+
+
+async def test_changes_are_published_again_after_the_tables_were_emptied_as_the_doctor_says(
+    scene: Scene, jetstream: JetStreamContext, event: Event
+) -> None:
+    await scene.publish(*some_life(event, 1))
+    await scene.fold(**ON)
+    await scene.query("TRUNCATE projector_checkpoint, endpoint_change, projector_feed")
+    assert (await Projector(scene.settings(**ON)).rebuild()).differences is not None
+    before = (await jetstream.stream_info(NAME)).state.last_seq
+    await scene.publish(*some_life(event, 2))
+    await scene.fold(**ON)
+    added = [message for message in await stored(jetstream) if (message.seq or 0) > before]
+    keys = [json.loads(message.data or b"") for message in added]
+    assert [(one["shard"], one["commit_no"], one["position"], one["endpoint_id"], one["facet"]) for one in keys] == (
+        await logged(scene)
+    )[0]
 
 
 async def test_an_endpoint_keeps_its_order_over_everything(
