@@ -184,10 +184,13 @@ async def damaged_and_rebuilt(trial: Trial) -> None:
 
 
 async def dead_letters_retried(trial: Trial) -> None:
-    """Retry dead letters that still cannot be folded, while the daemon folds."""
+    """Retry dead letters that every shard has passed and that still cannot be folded, while the daemon folds."""
     await trial.active()
     await trial.progress(50)
-    parked = await trial.ask("SELECT position FROM dead_letter ORDER BY random() LIMIT 5")
+    parked = await trial.ask(
+        "SELECT position FROM dead_letter WHERE position <= (SELECT min(position) FROM projector_checkpoint) "
+        "ORDER BY random() LIMIT 5"
+    )
     positions = [row["position"] for row in parked]
     if positions:
         await trial.projector("dead-letters", "retry", *map(str, positions), expect=1)
