@@ -4,7 +4,8 @@
     python examples/feed.py alerts
 
 The work of this reader is to write every connect and disconnect into a table of its own, `connectivity_seen`.
-The cursor moves in the transaction that does the work, so a crash at any point repeats nothing and skips nothing.
+Each shard has a log of its own, and so a cursor of its own.
+The cursors move in the transaction that does the work, so a crash at any point repeats nothing and skips nothing.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import os
 import sys
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import asyncpg
 
@@ -20,56 +22,98 @@ POLL_S = 5.0
 AGAIN_S = 1.0
 
 SETUP = """
-CREATE TABLE IF NOT EXISTS feed_cursor (reader text PRIMARY KEY, commit_no bigint NOT NULL, committed_at timestamptz);
+CREATE TABLE IF NOT EXISTS feed_cursor (
+    reader text, shard integer, commit_no bigint NOT NULL, committed_at timestamptz, PRIMARY KEY (reader, shard)
+);
 CREATE TABLE IF NOT EXISTS connectivity_seen (
-    commit_no bigint, position bigint, endpoint_id text, status text, event text, occurred_at timestamptz
+    shard integer, commit_no bigint, position bigint, endpoint_id text, status text, event text, occurred_at timestamptz
 );
 """
 BEGIN = """
 INSERT INTO feed_cursor
-SELECT $1, coalesce(max(commits), 0), coalesce(max(advanced_at), now()) FROM projector_checkpoint WHERE shard = 0
-ON CONFLICT (reader) DO NOTHING
+SELECT $1, coalesce(shard, 0), coalesce(commits, 0), coalesce(advanced_at, now())
+FROM (SELECT 'a row if nothing was ever folded') AS one LEFT JOIN projector_checkpoint ON true
+WHERE NOT EXISTS (SELECT FROM feed_cursor WHERE reader = $1)
 """
-CURSOR = "SELECT commit_no, committed_at FROM feed_cursor WHERE reader = $1 FOR UPDATE"
-# The rows of a commit become visible together, and no row appears later with a smaller commit_no.
+CURSORS = "SELECT shard, commit_no, committed_at FROM feed_cursor WHERE reader = $1 FOR UPDATE"
+# Also shards that came and went while the reader was off. One that is new begins after every commit that was read:
+# all commits since the number of shards changed have larger numbers.
+ENTER = """
+INSERT INTO feed_cursor
+SELECT $1, shard, known.commit_no, known.committed_at
+FROM (
+        SELECT max(commit_no) AS commit_no, min(committed_at) AS committed_at FROM feed_cursor WHERE reader = $1
+    ) AS known,
+    LATERAL (
+        SELECT shard FROM projector_checkpoint
+        UNION SELECT shard FROM endpoint_change WHERE committed_at >= known.committed_at
+    ) AS found
+ON CONFLICT (reader, shard) DO NOTHING
+"""
+COMMITS = "SELECT shard, commits FROM projector_checkpoint"
+# The rows of a commit become visible together, and no row of its shard appears later with a smaller commit_no.
 # So the next thousand rows, up to the end of a commit, are complete.
+# When the number of shards changes, new commits have larger numbers than those of all shards before:
+# in the order of the numbers, the changes of an endpoint stay in order.
 NEXT = """
-SELECT commit_no, committed_at, endpoint_id, facet, verdict, position, occurred_at, event,
+WITH unread AS (
+    SELECT endpoint_change.*
+    FROM endpoint_change JOIN unnest($1::integer[], $2::bigint[], $3::bigint[]) AS log (shard, after, through)
+        USING (shard)
+    WHERE commit_no > log.after AND commit_no <= log.through AND committed_at >= $4
+)
+SELECT shard, commit_no, committed_at, endpoint_id, facet, verdict, position, occurred_at, event,
        after ->> 'connectivity_status' AS status
-FROM endpoint_change
-WHERE shard = 0 AND commit_no > $1 AND committed_at >= $2
-  AND commit_no <= (
-      SELECT max(commit_no) FROM (
-          SELECT commit_no FROM endpoint_change WHERE shard = 0 AND commit_no > $1 AND committed_at >= $2
-          ORDER BY commit_no LIMIT 1000
-      ) AS next
-  )
-ORDER BY commit_no, position, endpoint_id, facet
+FROM unread
+WHERE commit_no <= (
+    SELECT max(commit_no) FROM (SELECT commit_no FROM unread ORDER BY commit_no LIMIT 1000) AS next
+)
+ORDER BY commit_no, shard, position, endpoint_id, facet
 """
-WORK = "INSERT INTO connectivity_seen VALUES ($1, $2, $3, $4, $5, $6)"
-SEEN = ("commit_no", "position", "endpoint_id", "status", "event", "occurred_at")
-MOVE = "UPDATE feed_cursor SET commit_no = $2, committed_at = $3 WHERE reader = $1"
+WORK = "INSERT INTO connectivity_seen VALUES ($1, $2, $3, $4, $5, $6, $7)"
+SEEN = ("shard", "commit_no", "position", "endpoint_id", "status", "event", "occurred_at")
+MOVE = "UPDATE feed_cursor SET commit_no = $3, committed_at = $4 WHERE reader = $1 AND shard = $2"
+LEAVE = "DELETE FROM feed_cursor WHERE reader = $1 AND shard <> ALL ($2::integer[])"
 LOST = "SELECT endpoint_change_since() > $1"
 
 
 async def read(connection: asyncpg.Connection, reader: str) -> int:
-    """Do the work for the next commits, and return how many rows they had."""
+    """Do the work for the next commits of all shards, and return how many rows they had."""
     async with connection.transaction():
-        ((commit_no, committed_at),) = await connection.fetch(CURSOR, reader)
-        rows = await connection.fetch(NEXT, commit_no, committed_at)
-        numbers = [commit_no, *(row["commit_no"] for row in rows)]
+        cursors = {shard: place for shard, *place in await connection.fetch(CURSORS, reader)}
+        commits = {row["shard"]: row["commits"] for row in await connection.fetch(COMMITS)}
+        began = min(committed_at for _, committed_at in cursors.values())
+        if commits.keys() - cursors.keys():
+            await connection.execute(ENTER, reader)
+            return await read(connection, reader)
+        # A shard that is gone has no commits after those of the others.
+        through = [commits.get(shard, max(commits.values(), default=0)) for shard in cursors]
+        after = [commit_no for commit_no, _ in cursors.values()]
+        rows = await connection.fetch(NEXT, list(cursors), after, through, began)
+        await warn_of_gaps(connection, cursors, rows)
+        for row in rows:
+            if row["facet"] == "connectivity" and row["verdict"] in ("applied", "corrected"):
+                await connection.execute(WORK, *(row[name] for name in SEEN))
+            cursors[row["shard"]] = [row["commit_no"], row["committed_at"]]
+        await connection.executemany(MOVE, [(reader, shard, *place) for shard, place in cursors.items()])
+        if not rows:
+            await connection.execute(LEAVE, reader, list(commits) or list(cursors))
+    return len(rows)
+
+
+async def warn_of_gaps(
+    connection: asyncpg.Connection, cursors: dict[int, list[Any]], rows: list[asyncpg.Record]
+) -> None:
+    """Say so if changes are missing between a cursor and the rows of its shard, or between two of these."""
+    for shard, (commit_no, committed_at) in cursors.items():
+        numbers = [commit_no, *(row["commit_no"] for row in rows if row["shard"] == shard)]
         has_gap = any(after > before + 1 for before, after in pairwise(numbers))
         if has_gap and await connection.fetchval(LOST, committed_at):
             print(
                 "changes were dropped or not recorded before they were read: keep them for longer (PROJECTOR_CHANGES)",
                 flush=True,
             )
-        for row in rows:
-            if row["facet"] == "connectivity" and row["verdict"] in ("applied", "corrected"):
-                await connection.execute(WORK, *(row[name] for name in SEEN))
-        if rows:
-            await connection.execute(MOVE, reader, rows[-1]["commit_no"], rows[-1]["committed_at"])
-    return len(rows)
+            return
 
 
 async def follow(url: str, reader: str) -> None:
@@ -79,6 +123,7 @@ async def follow(url: str, reader: str) -> None:
     try:
         await connection.execute(SETUP)
         await connection.execute(BEGIN, reader)
+        await connection.execute(ENTER, reader)
         await connection.add_listener("endpoint_change", lambda *_: news.set())
         connection.add_termination_listener(lambda _: news.set())
         print("reading", flush=True)

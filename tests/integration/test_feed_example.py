@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from projector.dev.fleet import Fleet
+from projector.runtime import Projector
 from projector.stream import subjects
 from projector.stream.codec import Codec
 from tests.support.fixtures import Event, Eventually
@@ -15,12 +16,14 @@ from tests.support.scene import Scene
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "feed.py"
 KILLS = 8
-SEEN = "SELECT commit_no, position, endpoint_id, status FROM connectivity_seen ORDER BY ctid"
+# In the order of writing: a short row may be stored in front of longer ones that were written earlier.
+SEEN = """
+SELECT commit_no, position, endpoint_id, status FROM connectivity_seen ORDER BY xmin::text::bigint, cmin::text::bigint
+"""
 LOGGED = """
 SELECT commit_no, position, endpoint_id, after ->> 'connectivity_status' FROM endpoint_change
 WHERE facet = 'connectivity' AND verdict = 'applied' ORDER BY commit_no, position, endpoint_id
 """
-
 
 LOST = b"changes were dropped or not recorded before they were read: keep them for longer (PROJECTOR_CHANGES)\n"
 
@@ -66,6 +69,36 @@ async def test_a_reader_that_is_killed_again_and_again_sees_each_change_once_and
     await kill(reader)
     assert await scene.query(SEEN) == await scene.query(LOGGED)
     await daemon.stop()
+
+
+async def test_a_reader_follows_every_shard_and_a_change_of_their_number(
+    scene: Scene, codec: Codec, eventually: Eventually
+) -> None:
+    fleet = Fleet(endpoints=40, seed=6, start_at=1_700_000_000_000, interval_ms=100).events()
+    await scene.fold(changes="7d")
+    await kill(await start(scene))
+    for shards in (1, 3, 1, 2):
+        await Projector(scene.settings(changes="7d")).init(shards=shards)
+        await scene.publish(
+            *(
+                (subjects.build(one.originator, one.event_type), codec.encode(one.event_type, one.record))
+                for one in islice(fleet, 200)
+            )
+        )
+        await scene.fold(changes="7d", batch_size=20)
+    reader = await start(scene)
+
+    async def everything_seen() -> bool:
+        return len(await scene.query(SEEN)) >= len(await scene.query(LOGGED))
+
+    await eventually(everything_seen)
+    await kill(reader)
+    seen = [tuple(row) for row in await scene.query(SEEN)]
+    assert sorted(seen) == sorted(map(tuple, await scene.query(LOGGED)))
+    positions: dict[str, list[int]] = {}
+    for _, position, endpoint_id, _ in seen:
+        positions.setdefault(endpoint_id, []).append(position)
+    assert all(each == sorted(each) for each in positions.values())
 
 
 async def test_a_reader_says_that_changes_are_missing_between_two_that_it_reads(scene: Scene, event: Event) -> None:
