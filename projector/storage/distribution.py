@@ -17,7 +17,8 @@ from projector.storage.failures import translated
 _KEY = "endpoint_id"
 _SETTINGS: Mapping[str, str] = {**version.READ_WRITE, "lock_timeout": "10s", "statement_timeout": "0"}
 _HAS_CITUS = "SELECT to_regproc('pg_catalog.citus_is_coordinator') IS NOT NULL"
-_IS_COORDINATOR = "SELECT citus_is_coordinator()"
+# Without nodes, citus_is_coordinator() is false on the coordinator as well.
+_IS_WORKER = "SELECT groupid <> 0 FROM pg_dist_local_group"
 _WORKERS = "SELECT count(*) FROM pg_dist_node WHERE isactive AND shouldhaveshards"
 _ASK_WORKERS = """
 SELECT nodename || ':' || nodeport, success, result
@@ -112,7 +113,7 @@ async def _check_server(connection: Connection) -> None:
             "create it here and on every worker with `CREATE EXTENSION citus`, and add the workers with "
             "citus_add_node; see docs/how-to/citus.md",
         )
-    if not await connection.fetchval(_IS_COORDINATOR):
+    if await connection.fetchval(_IS_WORKER):
         raise NotDistributableError(
             "this server is a worker of Citus", "name the coordinator in PROJECTOR_DATABASE_URL"
         )

@@ -425,6 +425,17 @@ async def test_a_worker_is_refused(coordinator: EmbeddedPostgres, undistributed_
         await distribution.check_server(url)
 
 
+async def test_a_coordinator_without_workers_is_told_to_add_them(
+    coordinator: EmbeddedPostgres, undistributed_url: str, query: Query
+) -> None:
+    name = f"alone_{secrets.token_hex(4)}"
+    await query(undistributed_url, f"CREATE DATABASE {name} TEMPLATE template0")
+    url = coordinator.url_of(name)
+    await query(url, "CREATE EXTENSION citus")
+    with pytest.raises(NotDistributableError, match="no node that may hold shards; add the workers"):
+        await distribution.check_server(url)
+
+
 @pytest.mark.parametrize(
     ("how", "named"),
     [
@@ -439,6 +450,23 @@ async def test_a_table_that_is_distributed_otherwise_is_refused(
     await query(undistributed_url, f"SELECT {how}")
     with pytest.raises(NotDistributableError, match=rf"endpoint_state is distributed {named}.*undistribute_table"):
         await distribution.distribute(undistributed_url)
+
+
+async def test_distributed_tables_go_back_to_one_machine(distributed: Scene, query: Query, fleet: list[Wire]) -> None:
+    await distributed.publish(*fleet[:200])
+    await distributed.fold(changes="7d")
+    for statement in (
+        "SELECT undistribute_table('endpoint_change')",
+        "SELECT undistribute_table('endpoint_state')",
+        "DROP TABLE endpoint_state_batch",
+    ):
+        await query(distributed.database_url, statement)
+    await distribution.keep_up(distributed.database_url)
+    await distributed.publish(*fleet[200:300])
+    await distributed.fold(changes="7d")
+    assert (await Projector(distributed.settings(changes="7d")).verify()).clean
+    await distribution.distribute(distributed.database_url)
+    assert (await Projector(distributed.settings(changes="7d")).verify()).clean
 
 
 async def test_nothing_is_distributed_while_a_daemon_or_a_rebuild_runs(distributed: Scene) -> None:
