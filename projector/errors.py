@@ -360,8 +360,8 @@ class ProjectorRunningError(FatalError):
 
     def __init__(self, who: str) -> None:
         super().__init__(
-            f"the endpoints cannot be divided anew or distributed while a projector runs: {who}; "
-            "stop every daemon of this database, and run `projector init` again"
+            f"the endpoints cannot be divided into shards or distributed while a projector runs: {who}; "
+            "stop every daemon of this database, also on other machines, and run the same command again"
         )
         self.who = who
 

@@ -102,7 +102,7 @@ class Projector:
 
         Raises:
             ProjectorRunningError: neither is possible while a projector runs.
-            SettingError: changes are left to be published before the endpoints are divided anew,
+            SettingError: changes are left to be published before the number of shards changes,
                 and the settings turn publishing off.
             EventsLostError: a shard has not folded events that have left the stream.
             NotDistributableError: Citus cannot distribute the tables as they are.

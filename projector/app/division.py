@@ -116,6 +116,6 @@ class Division:
         elif commits := await known.unpublished():
             raise SettingError(
                 f"PROJECTOR_PUBLISH is not set, but the changes of {commits} commits are not published yet, "
-                "and cannot be any more after the endpoints are divided anew; set it, and run `projector init` again, "
-                "or give these changes up by emptying the table projector_feed"
+                "and cannot be after the number of shards has changed; set it, and run the same command again, "
+                "or empty the table projector_feed to give these changes up"
             )

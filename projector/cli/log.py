@@ -144,7 +144,7 @@ class DaemonLog(Observer):
             case TooManyWorkers(workers=workers, shards=shards):
                 self._log.warning(
                     "too many workers",
-                    reason=f"{shards} of {workers} workers can lead, since there is no other shard",
+                    reason=f"{workers} workers for {shards} shard{'' if shards == 1 else 's'}: some only stand by",
                     then=f"stop every daemon, and run `projector init --shards {workers}`; or start fewer workers",
                 )
 

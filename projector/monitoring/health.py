@@ -87,7 +87,7 @@ class Health:
         free = [str(shard["shard"]) for shard in shards if shard["active"] is None]
         if len(shards) < 2 or not free:  # noqa: PLR2004 - several
             return None
-        which = f"Shard {free[0]} of {len(shards)} has" if len(free) == 1 else f"Shards {', '.join(free)} have"
+        which = f"Shard {free[0]} has" if len(free) == 1 else f"Shards {', '.join(free)} have"
         return f"{which} no leader"
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +21,11 @@ _DISCONNECT_TIMEOUT_S = 5.0
 _HOSTS = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
 _TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
 """Errors of a host that is down, starting, stopping, or not the primary."""
+
+
+def of_this_process(purpose: str) -> str:
+    """Return a purpose with the machine and the process, for a connection that others are told of."""
+    return f"{purpose} {socket.gethostname()[:30]}:{os.getpid()}"
 
 
 async def connect(

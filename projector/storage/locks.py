@@ -94,4 +94,5 @@ async def keep_projectors_out(connection: Connection, shards: int) -> None:
     held = WORKERS_LOCK if not alone else LEADER_LOCK
     found = [one for shard in range(shards) if (one := await holder(connection, held, 0 if not alone else shard))]
     who = found[0] if found else {"application": "unknown", "backend_pid": "?", "address": None}
-    raise ProjectorRunningError("{application}, backend process {backend_pid}".format_map(who))
+    whence = f" from {who['address']}" if who["address"] else ""
+    raise ProjectorRunningError("{application}, backend process {backend_pid}".format_map(who) + whence)

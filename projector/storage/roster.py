@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from projector.domain.shards import Muster
 from projector.storage import checkpoints, locks, version
-from projector.storage.connection import Connection, connect
+from projector.storage.connection import Connection, connect, of_this_process
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
 
@@ -25,7 +25,7 @@ class Roster:
         """Connect, or reconnect, and register this worker; raises ShardsChangedError."""
         await self.close()
         self._connection = connection = await connect(
-            self._url, purpose="worker", settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
+            self._url, purpose=of_this_process("worker"), settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
         self._opened.callback(connection.terminate)
         with translated():

@@ -1,8 +1,6 @@
 """The daemon's connections: one writes and holds the lead, one loads endpoints."""
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -15,7 +13,7 @@ from projector.domain.shards import WHOLE, Shard
 from projector.errors import DatabaseUnavailableError
 from projector.storage import change_log, checkpoints, dialect, feed, locks, version
 from projector.storage.checkpoints import Lag
-from projector.storage.connection import Connection, connect
+from projector.storage.connection import Connection, connect, of_this_process
 from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import load
@@ -98,10 +96,12 @@ class Store:
     async def open(self) -> None:
         """Connect, or reconnect."""
         await self.close()
-        purpose = f"writer {socket.gethostname()[:30]}:{os.getpid()}"
         try:
             self._connection = connection = await connect(
-                self._url, purpose=purpose, settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
+                self._url,
+                purpose=of_this_process("writer"),
+                settings=LEADER_SETTINGS,
+                command_timeout_s=_COMMAND_TIMEOUT_S,
             )
             self._opened.callback(connection.terminate)
             with translated():

@@ -173,7 +173,7 @@ async def test_more_workers_than_shards_are_named(eventually: Eventually, crews:
 
     await eventually(is_named)
     (line,) = crew.events("too many workers")
-    assert line["reason"] == "1 of 2 workers can lead, since there is no other shard"
+    assert line["reason"] == "2 workers for 1 shard: some only stand by"
     assert "projector init --shards 2" in line["then"]
 
 
