@@ -46,7 +46,7 @@ def init(
 def run(
     settings: Settings,
     workers: Annotated[
-        int, typer.Option(min=1, max=MOST_SHARDS, help="Processes that share the shards of the endpoints.")
+        int, typer.Option(min=1, max=MOST_SHARDS, help="Number of processes to start, which share the shards.")
     ] = 1,
     until_caught_up: Annotated[bool, typer.Option(help="Stop at the end of the stream.")] = False,
     accept_gap: Annotated[
