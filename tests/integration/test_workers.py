@@ -208,7 +208,7 @@ async def test_workers_that_stand_by_are_ready_again_after_an_outage(
         return bool(spare.answer("/status")["daemon"]["state"] == "standby")
 
     await eventually(stands_by)
-    await scene.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% worker'")
+    await scene.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% worker %'")
     await eventually(retried)
     await eventually(is_ready)
     assert not crew.events("worker died")
