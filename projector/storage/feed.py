@@ -8,10 +8,11 @@ import asyncpg
 
 from projector.domain.changes import ChangeId, FeedCursor, LoggedChange, Page, Place
 from projector.errors import FeedMovedError
-from projector.storage import version
+from projector.storage import dialect, version
 from projector.storage.change_log import CHANNEL
 from projector.storage.checkpoints import PROJECTION
 from projector.storage.connection import Connection, connect
+from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.wire import set_codecs
 
@@ -95,9 +96,10 @@ class ChangeLog:
     Every method raises DatabaseUnavailableError or DatabaseRefusedError if Postgres cannot do it.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        """Use a connection with the codecs of `wire`."""
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        """Use a connection with the codecs of `wire`, prepared for the dialect."""
         self._connection = connection
+        self._dialect = dialect
         self._news = asyncio.Event()
         self._rest_after: dict[int, Place] = {}
         """By shard whose large commit is being fetched: where the rest of that commit begins."""
@@ -161,6 +163,7 @@ class ChangeLog:
             if commits <= place.commit_no and place.change is None:
                 # Days that were dropped meanwhile had nothing to publish.
                 return Page((), place, max(cursor.committed_at, since or 0), complete=True)
+            await self._dialect.settle(self._connection)
             # Every commit up to that of the checkpoint is visible by now.
             changes = _changes(await self._connection.fetch(f"{_ROWS} LIMIT {_PAGE}", *_following(cursor, commits)))
             # Asked after the rows: a day may be dropped between two queries.
@@ -221,7 +224,8 @@ async def opened(url: str) -> AsyncIterator[ChangeLog]:
         with translated():
             await version.check(connection)
             await set_codecs(connection)
-        log = ChangeLog(connection)
+            chosen = await dialect.choose(connection)
+        log = ChangeLog(connection, chosen)
         await log.listen()
         yield log
     finally:

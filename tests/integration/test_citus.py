@@ -13,11 +13,12 @@ import pytest
 
 from projector.dev.embedded import EmbeddedPostgres
 from projector.dev.fleet import Fleet
+from projector.domain.changes import FeedCursor, Place
 from projector.domain.messages import Selection
 from projector.errors import DatabaseUnavailableError, NotDistributableError, ProjectorRunningError, RebuildRunningError
 from projector.queries.endpoints import EndpointReader
 from projector.runtime import Projector
-from projector.storage import distribution, statements
+from projector.storage import distribution, feed, statements
 from projector.storage.distributed import BATCH_TABLE
 from projector.storage.migrate import upgrade
 from projector.storage.staging import Staging
@@ -395,6 +396,21 @@ async def test_the_changes_are_published(distributed: Scene, fleet: list[Wire]) 
     assert status.publish is not None
     assert status.publish["lag_commits"] == 0
     assert applied
+
+
+async def test_no_change_is_passed_over_that_a_worker_has_not_committed_yet(
+    distributed: Scene, cluster: list[EmbeddedPostgres], event: Event
+) -> None:
+    await distributed.publish(event("connectivity.connected", "e1"))
+    await distributed.fold(changes="7d")
+    worker = cluster[1].url_of(distributed.database_url.partition("@/")[2].partition("?")[0])
+    begin = FeedCursor(0, Place(0), 0)
+    await servers.execute(worker, "BEGIN; CREATE TABLE unfinished (); PREPARE TRANSACTION 'citus_0_1_1_3'")
+    async with feed.opened(distributed.database_url) as log:
+        with pytest.raises(DatabaseUnavailableError, match="has not committed yet"):
+            await log.read(begin)
+        await servers.execute(worker, "ROLLBACK PREPARED 'citus_0_1_1_3'")
+        assert [change.endpoint_id for change in (await log.read(begin)).changes] == ["e1"]
 
 
 async def test_doctor_finds_nothing_in_a_distributed_database(distributed: Scene, fleet: list[Wire]) -> None:
