@@ -55,8 +55,10 @@ Supervise = Callable[[Shard, Observer], Leader]
 class _Led(Observer):
     """A shard that this worker leads or tries to lead."""
 
-    def __init__(self, shard: Shard, supervise: Supervise, observer: Observer) -> None:
+    def __init__(self, shard: Shard, supervise: Supervise, observer: Observer, *, is_final: bool) -> None:
         self.shard = shard
+        self.is_final = is_final
+        """Whether nothing is left to do for the shard once it is at the end of the stream."""
         self._observer = observer
         self._leader = supervise(shard, self)
         self.released = False
@@ -102,6 +104,8 @@ class Worker:
         self._led: dict[int, _Led] = {}
         self._done: set[int] = set()
         """Shards that this worker has folded to the end of the stream."""
+        self._early: set[int] = set()
+        """Those of them that have more to do once every other one is done."""
         self._stopping = asyncio.Event()
         self._idle = False
 
@@ -151,28 +155,30 @@ class Worker:
         """Take a free shard, or give one up; return whether one was taken."""
         share = -(-self._shards // max(muster.workers, 1))
         kept = [led for led in self._led.values() if not led.released]
-        free = [shard for shard in muster.free if shard not in self._led and shard not in self._done]
+        ended = self._done | {shard for shard in self._early if not self._is_final(shard)}
+        free = [shard for shard in muster.free if shard not in self._led and shard not in ended]
         if len(kept) > share:
             kept[-1].release()
         elif len(kept) < share and free:
             number = choice(free)  # noqa: S311 - so that workers that look at the same time take different ones
-            self._led[number] = _Led(Shard(number, self._shards), self._supervise, self._observer)
+            shard, is_final = Shard(number, self._shards), self._is_final(number)
+            self._led[number] = _Led(shard, self._supervise, self._observer, is_final=is_final)
             return True
         return False
 
     def _collect(self) -> None:
         """Forget the shards whose supervisors have ended; raises what one of them raised."""
-        caught_up = set()
         for number, led in list(self._led.items()):
             if led.task.done():
                 del self._led[number]
                 self._observer.notify(Released(shard=led.shard))
                 led.task.result()
                 if self._until_caught_up and not led.released:
-                    caught_up.add(number)
-        self._done |= caught_up
-        if self._last is not None and len(self._done) == self._shards and caught_up - {self._last}:
-            self._done.discard(self._last)
+                    (self._done if led.is_final else self._early).add(number)
+
+    def _is_final(self, number: int) -> bool:
+        """Return whether a shard that is led from now on has nothing left to do at the end of the stream."""
+        return number != self._last or len(self._done) == self._shards - 1
 
     def _say_whether_idle(self) -> None:
         idle = not self._led
