@@ -33,8 +33,9 @@ from projector.domain.explanation import (
     why_logged,
 )
 from projector.domain.stamps import Stamp
-from tests.support.strategies import stamp
-from tests.unit.test_explanation import (
+from tests.support.explained import (
+    T1,
+    T2,
     changes_of,
     columns_of,
     connected,
@@ -44,8 +45,8 @@ from tests.unit.test_explanation import (
     read_from_log,
     unregistered,
 )
+from tests.support.strategies import stamp
 
-T1, T2 = "1970-01-01T00:00:00.1+00:00", "1970-01-01T00:00:00.2+00:00"
 KINDS = {"connectivity.connected": (Connected,), "registered": (Registered,)}
 
 

@@ -11,10 +11,10 @@ from projector.domain.facets import Verdict
 from projector.domain.messages import Message
 from projector.stream import subjects
 from projector.stream.protocol import event_names
+from tests.support.explained import changes_of, reasons_of
 from tests.support.memory.database import MemoryDatabase
 from tests.support.memory.records import MemoryRecords
 from tests.support.strategies import histories
-from tests.unit.test_explanation import changes_of, reasons_of
 
 NAMES = event_names("kaa-2020-05")
 

@@ -13,12 +13,12 @@ from projector.domain.messages import Skipped
 from projector.errors import NoEndpointError, PoisonError
 from projector.stream.codec import Codec
 from projector.stream.protocol import event_names
+from tests.support.explained import changes_of
 from tests.support.fixtures import Event
 from tests.support.memory.database import MemoryDatabase
 from tests.support.memory.life import MALFORMED, UNKNOWN, life
 from tests.support.memory.records import MemoryRecords
 from tests.support.memory.stream import MemoryStream, T
-from tests.unit.test_explanation import changes_of
 
 REVISION = "kaa-2017-04"
 EVERYTHING = Scope(limit=None)
