@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -20,7 +20,6 @@ from projector.queries.endpoints import EndpointReader
 from projector.runtime import Projector
 from projector.storage import distribution, feed, statements
 from projector.storage.distributed import BATCH_TABLE
-from projector.storage.migrate import upgrade
 from projector.storage.staging import Staging
 from projector.storage.store import Store
 from projector.storage.tables import endpoint_state
@@ -49,6 +48,7 @@ WHERE verdict = 'corrected' ORDER BY endpoint_id, facet
 def cluster() -> Iterator[list[EmbeddedPostgres]]:
     """The coordinator, then the workers."""
     with servers.server_folder() as folder, citus.cluster_in(folder) as started:
+        asyncio.run(citus.create_template(started[0]))
         yield started
 
 
@@ -58,11 +58,10 @@ def coordinator(cluster: list[EmbeddedPostgres]) -> EmbeddedPostgres:
 
 
 @pytest.fixture
-async def undistributed_url(coordinator: EmbeddedPostgres) -> str:
+async def undistributed_url(coordinator: EmbeddedPostgres) -> AsyncIterator[str]:
     """A migrated database of the cluster."""
-    url = await citus.create_database(coordinator, f"test_{secrets.token_hex(4)}")
-    await upgrade(url)
-    return url
+    async with citus.database(coordinator) as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@
 """
 
 import os
+import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import asyncpg
 import pytest
 
 from projector.dev.embedded import EmbeddedPostgres
+from projector.storage.migrate import upgrade
 from tests.support import servers
 
 _NAMED = os.environ.get("PROJECTOR_TEST_CITUS_BIN")
@@ -80,6 +82,31 @@ async def create_database(coordinator: EmbeddedPostgres, name: str) -> str:
     for host in workers:
         await _execute(own, name, f"SELECT citus_add_node('{host}', 5432)")
     return coordinator.url_of(name)
+
+
+async def create_template(coordinator: EmbeddedPostgres) -> None:
+    """Create a migrated database on every node, of which `database` takes copies."""
+    await upgrade(await create_database(coordinator, servers.MIGRATED))
+    for host in sockets(coordinator):
+        await _execute(host, "postgres", f"ALTER DATABASE {servers.MIGRATED} ALLOW_CONNECTIONS false")
+        await _execute(
+            host,
+            "postgres",
+            f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '{servers.MIGRATED}'",
+        )
+
+
+@asynccontextmanager
+async def database(coordinator: EmbeddedPostgres) -> AsyncIterator[str]:
+    """Create a migrated database on every node, and drop it at the end; yields its URL at the coordinator."""
+    name = f"test_{secrets.token_hex(4)}"
+    for host in sockets(coordinator):
+        await _execute(host, "postgres", f"CREATE DATABASE {name} TEMPLATE {servers.MIGRATED} STRATEGY FILE_COPY")
+    try:
+        yield coordinator.url_of(name)
+    finally:
+        for host in sockets(coordinator):
+            await _execute(host, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def _execute(host: str, database: str, statement: str) -> None:
