@@ -1,6 +1,7 @@
 """Real servers: one Postgres for all tests with a database for each, and a NATS for each test."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ settings.load_profile("tests")
 def pytest_configure() -> None:
     """Stop the servers, too, when the tests are terminated."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Keep the cores busy: a test waits for servers and processes a third of its time."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 def pytest_report_header() -> str:
