@@ -9,7 +9,7 @@ from typing import Any
 from projector.domain.database_info import WorkerInfo
 from projector.errors import NotDistributableError
 from projector.storage import checkpoints, dialect, distributed_views, locks, version
-from projector.storage.connection import Connection, connect
+from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.distributed import BATCH_TABLE, SETTINGS
 from projector.storage.distributed import distribute as distribute_like_state
 from projector.storage.failures import translated
@@ -72,13 +72,17 @@ async def distribute(url: str) -> None:
         ProjectorRunningError: a projector runs.
         RebuildRunningError: a rebuild or verification is in progress.
     """
-    async with version.opened(url, purpose="distribute", settings=_SETTINGS) as connection:
+    connection = await connect(url, purpose="distribute", settings=_SETTINGS)
+    try:
         with translated():
+            await version.check(connection)
             await locks.keep_rebuilds_out(connection)
             await locks.keep_projectors_out(connection, await checkpoints.count_shards(connection))
             await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items()))
             async with connection.transaction():
                 await _distribute(connection)
+    finally:
+        await disconnect(connection)
 
 
 async def keep_up(url: str) -> None:
