@@ -58,9 +58,9 @@ def coordinator(cluster: list[EmbeddedPostgres]) -> EmbeddedPostgres:
 
 
 @pytest.fixture
-async def undistributed_url(coordinator: EmbeddedPostgres) -> AsyncIterator[str]:
+async def undistributed_url(cluster: list[EmbeddedPostgres]) -> AsyncIterator[str]:
     """A migrated database of the cluster."""
-    async with citus.database(coordinator) as url:
+    async with citus.database(cluster) as url:
         yield url
 
 
@@ -440,15 +440,11 @@ async def test_a_worker_is_refused(coordinator: EmbeddedPostgres, undistributed_
         await distribution.check_server(url)
 
 
-async def test_a_coordinator_without_workers_is_told_to_add_them(
-    coordinator: EmbeddedPostgres, undistributed_url: str, query: Query
-) -> None:
-    name = f"alone_{secrets.token_hex(4)}"
-    await query(undistributed_url, f"CREATE DATABASE {name} TEMPLATE template0")
-    url = coordinator.url_of(name)
-    await query(url, "CREATE EXTENSION citus")
-    with pytest.raises(NotDistributableError, match="no node that may hold shards; add the workers"):
-        await distribution.check_server(url)
+async def test_a_coordinator_without_workers_is_told_to_add_them(coordinator: EmbeddedPostgres) -> None:
+    async with servers.database(coordinator, template="template0") as url:
+        await servers.execute(url, "CREATE EXTENSION citus")
+        with pytest.raises(NotDistributableError, match="no node that may hold shards; add the workers"):
+            await distribution.check_server(url)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -97,16 +97,13 @@ async def create_template(coordinator: EmbeddedPostgres) -> None:
 
 
 @asynccontextmanager
-async def database(coordinator: EmbeddedPostgres) -> AsyncIterator[str]:
+async def database(nodes: list[EmbeddedPostgres]) -> AsyncIterator[str]:
     """Create a migrated database on every node, and drop it at the end; yields its URL at the coordinator."""
     name = f"test_{secrets.token_hex(4)}"
-    for host in sockets(coordinator):
-        await _execute(host, "postgres", f"CREATE DATABASE {name} TEMPLATE {servers.MIGRATED} STRATEGY FILE_COPY")
-    try:
-        yield coordinator.url_of(name)
-    finally:
-        for host in sockets(coordinator):
-            await _execute(host, "postgres", f"DROP DATABASE {name} WITH (FORCE)")
+    async with AsyncExitStack() as copies:
+        for node in nodes:
+            await copies.enter_async_context(servers.database(node, name=name))
+        yield nodes[0].url_of(name)
 
 
 async def _execute(host: str, database: str, statement: str) -> None:

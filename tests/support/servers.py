@@ -114,9 +114,11 @@ async def execute(url: str, statement: str) -> None:
 
 
 @asynccontextmanager
-async def database(server: EmbeddedPostgres, *, template: str = MIGRATED) -> AsyncIterator[str]:
+async def database(
+    server: EmbeddedPostgres, *, template: str = MIGRATED, name: str | None = None
+) -> AsyncIterator[str]:
     """Create a database, and drop it at the end if the server still runs; yields its URL."""
-    name = f"test_{secrets.token_hex(4)}"
+    name = name or f"test_{secrets.token_hex(4)}"
     await execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {_COPY_STRATEGY}")
     try:
         yield server.url_of(name)
