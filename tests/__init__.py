@@ -13,7 +13,7 @@
 
 `support` has what tests of several directories share.
 
-`make test` runs all of them on as many worker processes as there are cores (`make test WORKERS=4` sets their number).
+`make test` runs all of them in three worker processes for every two cores (`make test WORKERS=4` sets their number).
 A worker has one Postgres, of which each test gets a database, and each test has a NATS of its own.
 `support.servers` says how to run the tests on other versions of the servers,
 and `support.versions` marks a test that needs a certain version.

@@ -34,9 +34,11 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers() -> int | None:
     """Keep the cores busy: a test waits for servers and processes a third of its time."""
-    return (os.cpu_count() or 1) * 3 // 2
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return len(os.sched_getaffinity(0)) * 3 // 2
 
 
 def pytest_report_header() -> str:
