@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from tests.support.command_line import CommandLine, Ended
+from tests.support.command_line import CommandLine
+from tests.support.forked import Ended
 
 # Valid settings, for servers that do not exist.
 RIGHT = {

@@ -1,51 +1,37 @@
 """Runs the command line as a process.
 
-Most of what a short command takes is the import of its libraries.
-So the processes are forked from one that has imported everything, and nothing else:
-the start of the program itself is tested where it matters, in tests/unit/test_startup.py and tests/wheel.
+A command that a test follows or sends signals to is executed, as a shell would.
+One that a test only waits for is forked (see `forked`), which takes a quarter of the time.
 """
 
 import asyncio
 import json
-import multiprocessing
 import os
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from projector.cli.main import main
 from projector.runtime import Projector
 from projector.settings import load
+from tests.support.forked import Ended, run_forked
 from tests.support.patience import PATIENCE_S
 
 _SIGNAL_EVERY_S = 0.001
-
-_forked = multiprocessing.get_context("forkserver")
-_forked.set_forkserver_preload(["tests.support.preloaded"])
-
-
-class Ended(NamedTuple):
-    """The result of a process."""
-
-    code: int
-    out: str
-    err: str
 
 
 class Running:
     """A process, and what it has logged so far."""
 
-    def __init__(self, process: ForkServerProcess, out: Connection, err: Connection) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.logged: list[dict[str, Any]] = []
         self._process = process
         self._out: list[str] = []
         self._err: list[str] = []
         self._news = asyncio.Event()
-        self._reading = asyncio.gather(self._read(out, self._out), self._read(err, self._err))
+        self._reading = asyncio.gather(self._read(process.stdout, self._out), self._read(process.stderr, self._err))
         self._reading.add_done_callback(lambda _: self._news.set())
 
     async def logs(self, event: str) -> None:
@@ -58,8 +44,7 @@ class Running:
         return next(line for line in self._out if text in line)
 
     def send(self, number: int) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self._process.pid, number)  # Popen's own method may take the exit code away from asyncio
 
     async def insist(self, number: int) -> Ended:
         """Send a signal again and again until the end."""
@@ -73,13 +58,11 @@ class Running:
         """Wait for the end."""
         async with asyncio.timeout(PATIENCE_S):
             await self._reading
-            await asyncio.to_thread(self._process.join)
-        assert self._process.exitcode is not None
-        return Ended(self._process.exitcode, "".join(self._out), "".join(self._err))
+            return Ended(await self._process.wait(), "".join(self._out), "".join(self._err))
 
     async def kill(self) -> Ended:
         """Kill the process, as a power failure would."""
-        if self._process.is_alive():
+        if self._process.returncode is None:
             self._process.kill()
         return await self.end()
 
@@ -91,29 +74,13 @@ class Running:
                 self._news.clear()
                 await self._news.wait()
 
-    async def _read(self, pipe: Connection, lines: list[str]) -> None:
-        stream = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+    async def _read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
+        assert stream is not None
         async for line in stream:
             lines.append(line.decode())
             if line.startswith(b"{"):
                 self.logged.append(json.loads(line))
             self._news.set()
-
-
-def _run(
-    arguments: tuple[str, ...], environment: Mapping[str, str], folder: Path, out: Connection, err: Connection
-) -> None:
-    """Be the program, in a process that was forked for it."""
-    os.dup2(out.fileno(), sys.stdout.fileno())
-    os.dup2(err.fileno(), sys.stderr.fileno())
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    if "PYTHONPATH" in environment:
-        os.execve(sys.executable, (sys.executable, "-m", "projector", *arguments), os.environ)  # noqa: S606 - fixed
-    sys.argv = ["projector", *arguments]
-    main()
 
 
 class CommandLine:
@@ -123,29 +90,29 @@ class CommandLine:
         self.folder = folder
         nothing = folder / "nothing.toml"  # hides the settings that `projector dev` writes for this machine
         nothing.touch()
-        hidden = ("PROJECTOR_", "PYTHONPATH")
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJECTOR_")}
         self.environment["PROJECTOR_CONFIG"] = str(nothing)
         self.environment["PROJECTOR_HTTP"] = "off"  # the tests run in parallel and would share the port
         self.started: list[Running] = []
 
     async def start(self, *arguments: str, **settings: str | None) -> Running:
-        """Start a command; settings are environment variables, None to unset one.
-
-        With a PYTHONPATH among them, it is executed instead of forked.
-        """
-        environment = {name: value for name, value in (self.environment | settings).items() if value is not None}
-        out, child_out = _forked.Pipe(duplex=False)
-        err, child_err = _forked.Pipe(duplex=False)
-        with child_out, child_err:
-            process = _forked.Process(target=_run, args=(arguments, environment, self.folder, child_out, child_err))
-            process.start()
-        self.started.append(Running(process, out, err))
+        """Start a command; settings are environment variables, None to unset one."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "projector", *arguments),
+            cwd=self.folder,
+            env=self._with(settings),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        self.started.append(Running(process))
         return self.started[-1]
 
     async def __call__(self, *arguments: str, **settings: str | None) -> Ended:
         """Run a command to its end."""
-        return await (await self.start(*arguments, **settings)).end()
+        if "PYTHONPATH" in settings:  # it names other code than what a forked process has imported
+            return await (await self.start(*arguments, **settings)).end()
+        return await run_forked(arguments, self._with(settings), self.folder)
 
     async def fold(self) -> None:
         """Do what `run --until-caught-up` does, but in this process: a test starts no command that it is not about."""
@@ -161,3 +128,6 @@ class CommandLine:
         ended = await self(*arguments, **settings)
         assert ended.code == 0, ended
         return ended.out
+
+    def _with(self, settings: Mapping[str, str | None]) -> dict[str, str]:
+        return {name: value for name, value in {**self.environment, **settings}.items() if value is not None}

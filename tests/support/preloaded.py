@@ -1,4 +1,4 @@
-"""Imports the whole program and its libraries, for the processes that are forked from one that has."""
+"""Imports the whole program, so that processes forked from this one start fast."""
 
 import importlib
 import pkgutil
