@@ -38,6 +38,12 @@ class DatabaseUnderTest(Protocol):
 
     async def dead_letters(self) -> list[tuple[int, str, int]]: ...
 
+    async def logged_positions(self, endpoint_id: str) -> list[int]:
+        """Return the positions of the changes of an endpoint in the log."""
+        ...
+
+    async def written_lag(self) -> int | None: ...
+
     async def discard(self, position: int) -> None: ...
 
     async def refuse(self, endpoint_id: str) -> None: ...
@@ -112,6 +118,14 @@ class PostgresDatabase:
     async def dead_letters(self) -> list[tuple[int, str, int]]:
         rows = await self._query(self._url, "SELECT position, state, attempts FROM dead_letter ORDER BY 1")
         return [(position, state, attempts) for position, state, attempts in rows]
+
+    async def logged_positions(self, endpoint_id: str) -> list[int]:
+        sql = "SELECT position FROM endpoint_change WHERE endpoint_id = $1 ORDER BY 1"
+        return [position for (position,) in await self._query(self._url, sql, endpoint_id)]
+
+    async def written_lag(self) -> int | None:
+        rows = await self._query(self._url, "SELECT lag_messages FROM projector_checkpoint")
+        return rows[0][0] if rows else None
 
     async def discard(self, position: int) -> None:
         await self._query(self._url, "UPDATE dead_letter SET state = 'discarded' WHERE position = $1", position)

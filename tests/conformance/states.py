@@ -3,7 +3,7 @@
 from typing import Any
 
 from projector.domain.checkpoint import Anchor, Checkpoint
-from projector.domain.endpoint import FACETS, Endpoint, FacetSet, fold
+from projector.domain.endpoint import FACETS, Change, Endpoint, FacetSet, fold
 from projector.domain.events import ConfigAvailable, Connected, Event
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.rules import Rules
@@ -45,6 +45,14 @@ def after(*events: Event, on: Endpoint | None = None) -> Endpoint:
     endpoint = on or Endpoint.unseen()
     fold(events, {"e": endpoint})
     return endpoint
+
+
+def logged(event: Event) -> tuple[list[Change], dict[int, Message]]:
+    """Return the changes of an event to an unseen endpoint, and its message, as `UnitOfWork.log` takes them."""
+    changes: list[Change] = []
+    fold([event], {"e": Endpoint.unseen()}, changes)
+    position = event.stamp.position
+    return changes, {position: Message(position, T + position, "kaa.v1.events.kpc.endpoint.x", b"")}
 
 
 def facts(endpoint: Endpoint) -> tuple[Any, ...]:

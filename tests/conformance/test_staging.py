@@ -21,6 +21,7 @@ from tests.conformance.states import (
     connected,
     facts,
     letter,
+    logged,
 )
 from tests.support.fixtures import Eventually
 
@@ -63,10 +64,12 @@ async def test_new_staging_tables_are_empty_and_separate_from_the_live_ones(
     async with staging.transaction() as work:
         await work.hold(checkpoint(1))
         await work.save({"f": after(connected(2))})
+        await work.log(*logged(connected(2)))
         await work.park("S", [letter(2)])
         await work.advance(checkpoint(1), checkpoint(2))
     assert await everything(staging, "e", "f") == [facts(after()), facts(after(connected(2)))]
     assert (await database.endpoints(), await database.dead_letters()) == ({"e": 1}, [])
+    assert await database.logged_positions("e") == []
     assert await store.checkpoint() == checkpoint(5)
     assert await staging.checkpoints() == [checkpoint(5)]
 

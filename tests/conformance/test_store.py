@@ -62,8 +62,14 @@ async def test_the_lag_is_written_without_a_checkpoint_and_with_one(database: Da
     await store.write_lag()
     store.note_lag(3)
     await store.write_lag()
+    assert await database.written_lag() is None
     await store.begin(START)
     await store.write_lag()
+    assert await database.written_lag() == 3
+    store.note_lag(0)
+    assert await database.written_lag() == 3
+    await store.write_lag()
+    assert await database.written_lag() == 0
     assert await store.checkpoint() == START
 
 

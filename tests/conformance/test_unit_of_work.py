@@ -28,6 +28,7 @@ from tests.conformance.states import (
     connected,
     facts,
     letter,
+    logged,
 )
 
 Step: TypeAlias = Callable[[UnitOfWork], Awaitable[object]]
@@ -175,7 +176,22 @@ async def test_parking_keeps_a_dead_letter_discarded_unless_another_message_is_a
     assert await database.dead_letters() == [(1, "discarded", 2), (2, "parked", 2)]
 
 
-async def test_error_rolls_back_rows_dead_letters_and_checkpoint(database: DatabaseUnderTest, store: Store) -> None:
+async def test_logged_changes_are_kept_by_the_commit(database: DatabaseUnderTest, store: Store) -> None:
+    changes, messages = logged(connected(6))
+    await transact(
+        store,
+        lambda work: work.hold(checkpoint(5)),
+        lambda work: work.log(changes, messages),
+        lambda work: work.advance(checkpoint(5), checkpoint(6)),
+    )
+    assert await database.logged_positions("e") == [6, 6]
+
+
+async def test_error_rolls_back_rows_changes_dead_letters_and_checkpoint(
+    database: DatabaseUnderTest, store: Store
+) -> None:
+    changes, messages = logged(connected(6))
+
     async def fail(_: UnitOfWork) -> None:
         raise ZeroDivisionError
 
@@ -184,11 +200,13 @@ async def test_error_rolls_back_rows_dead_letters_and_checkpoint(database: Datab
             store,
             lambda work: work.hold(checkpoint(5)),
             lambda work: work.save({"e": after(connected(6))}),
+            lambda work: work.log(changes, messages),
             lambda work: work.park("S", [letter(6)]),
             lambda work: work.advance(checkpoint(5), checkpoint(6)),
             fail,
         )
     assert (await database.endpoints(), await database.dead_letters()) == ({}, [])
+    assert await database.logged_positions("e") == []
     assert await store.checkpoint() == checkpoint(5)
     await transact(store, lambda work: work.hold(checkpoint(5)))
 

@@ -67,6 +67,13 @@ class MemoryDatabase:
         stored = sorted(self.live.dead_letters.items())
         return [(position, parked.state, parked.attempts) for (_, position), parked in stored]
 
+    async def logged_positions(self, endpoint_id: str) -> list[int]:
+        """Return the positions of the changes of an endpoint in the log."""
+        return sorted(message.position for change, message in self.changes if change.endpoint_id == endpoint_id)
+
+    async def written_lag(self) -> int | None:
+        return self.lag
+
     async def discard(self, position: int) -> None:
         """Discard the dead letters at a position."""
         for key, parked in self.live.dead_letters.items():

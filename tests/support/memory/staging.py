@@ -8,7 +8,8 @@ from typing import Any
 
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.differences import DifferenceKind, Differences, RowDifference
-from projector.domain.endpoint import Endpoint, FacetSet
+from projector.domain.endpoint import Change, Endpoint, FacetSet
+from projector.domain.messages import Message
 from projector.domain.trimmed import Trimmed
 from projector.errors import DatabaseUnavailableError
 from projector.storage.columns import FACET_COLUMNS
@@ -31,6 +32,9 @@ class _StagingUnitOfWork(MemoryUnitOfWork):
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
         await super().save(endpoints)
         self._touched.update(endpoints)
+
+    async def log(self, changes: Sequence[Change], messages: Mapping[int, Message]) -> None:
+        """Do nothing."""
 
     async def advance(self, before: Checkpoint, after: Checkpoint) -> None:
         """Do nothing."""

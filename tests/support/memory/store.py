@@ -38,7 +38,8 @@ class MemoryStore:
 
     async def write_lag(self) -> None:
         await self._connection.turn()
-        self._database.lag = self._lag
+        if self._lag is not None and self._database.checkpoint is not None:
+            self._database.lag = self._lag
 
     @property
     def logs_changes(self) -> bool:
