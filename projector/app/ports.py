@@ -157,7 +157,7 @@ class Store(Rows, Protocol):
         ...
 
     async def close(self) -> None:
-        """Disconnect at once."""
+        """Disconnect at once; does nothing if not connected."""
         ...
 
     async def lead(self) -> bool:

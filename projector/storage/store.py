@@ -119,7 +119,7 @@ class Store:
             raise
 
     async def close(self) -> None:
-        """Disconnect at once; an open transaction is rolled back."""
+        """Disconnect at once, which rolls an open transaction back; does nothing if not connected."""
         self._opened.close()
 
     async def lead(self) -> bool:

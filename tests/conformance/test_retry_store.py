@@ -55,6 +55,10 @@ async def test_parked_message_is_returned_unchanged(retry: RetryStore) -> None:
         await retry.message(9)
 
 
+async def test_one_checkpoint_is_one_shard(retry: RetryStore) -> None:
+    assert await retry.count_shards() == 1
+
+
 async def test_a_retried_dead_letter_is_resolved_and_the_checkpoint_stays(
     database: DatabaseUnderTest, store: Store, retry: RetryStore
 ) -> None:

@@ -9,7 +9,7 @@ from projector.app.ports import Rows, Staging, Store, Transactions
 from projector.domain.differences import Differences
 from projector.domain.endpoint import Endpoint
 from projector.domain.trimmed import Trimmed
-from projector.errors import PoisonError, RowsChangedError
+from projector.errors import DatabaseUnavailableError, PoisonError, RowsChangedError
 from tests.conformance.databases import DatabaseUnderTest
 from tests.conformance.states import (
     EVERY_FACET,
@@ -286,6 +286,21 @@ async def apply_and_fail(staging: Staging) -> None:
         await final.differences(show=0, endpoint_id=None)
         await final.apply([checkpoint(7, generation=1)], [])
         raise ZeroDivisionError
+
+
+async def test_lost_connection_fails_the_final_transaction_and_ends_the_rebuild(
+    database: DatabaseUnderTest, staging: Staging, eventually: Eventually
+) -> None:
+    async def disconnected() -> bool:
+        return not staging.connected
+
+    await staging.compare()
+    assert staging.connected
+    await database.lose_connections()
+    with pytest.raises(DatabaseUnavailableError):
+        async with staging.finish() as final:
+            await final.hold()
+    await eventually(disconnected)
 
 
 async def test_failed_savepoint_rolls_back_only_itself(staging: Staging) -> None:

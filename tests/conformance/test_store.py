@@ -48,6 +48,21 @@ async def test_lost_connection_loses_the_lead_and_is_reported(
     assert not await leader.lead()
 
 
+async def test_a_closed_store_can_be_closed_and_opened_again(database: DatabaseUnderTest) -> None:
+    store = await database.open_store()
+    await store.begin(START)
+    await store.close()
+    await store.close()
+    with pytest.raises(DatabaseUnavailableError):
+        await store.checkpoint()
+    await store.open()
+    assert await store.checkpoint() == START
+
+
+async def test_a_store_that_keeps_the_log_says_so(database: DatabaseUnderTest) -> None:
+    assert (await database.open_store()).logs_changes
+
+
 async def test_store_waits_while_a_transaction_is_open(database: DatabaseUnderTest) -> None:
     store = await database.open_store()
     seen = [store.waiting]

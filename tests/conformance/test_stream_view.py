@@ -41,6 +41,22 @@ async def test_state_has_the_first_and_last_position(stream: StreamUnderTest) ->
     assert await bounds(stream) == (7, 7)
 
 
+async def test_deleted_positions_are_those_after_the_first_message(stream: StreamUnderTest) -> None:
+    await stream.publish(*numbered(1, 6))
+    await stream.trim(3)
+    await stream.delete(3, 5)
+    async with stream.open() as source:
+        state = await source.view.state()
+        assert (state.began, state.first, state.last, state.deleted) == (1, 4, 6, 1)
+        assert await source.view.deleted() == {5}
+        await stream.delete(6)
+        assert (await source.view.state()).deleted == 2
+        assert await source.view.deleted() == {5, 6}
+        await stream.delete(4)
+        assert (await source.view.state()).deleted == 0
+        assert await source.view.deleted() == frozenset()
+
+
 async def test_recreated_stream_restarts_with_another_creation_time(stream: StreamUnderTest) -> None:
     await stream.publish(*numbered(1, 3))
     before = await state_of(stream)
@@ -86,7 +102,14 @@ async def test_a_lost_connection_makes_the_broker_unavailable(stream: StreamUnde
     async with stream.open() as source:
         await source.consumer.seek(3)
         await stream.lose_connections()
-        for question in (source.view.state(), source.view.message(1), source.consumer.next(0)):
+        view = source.view
+        for question in (
+            view.state(),
+            view.deleted(),
+            view.message(1),
+            view.first_after(0),
+            source.consumer.next(0),
+        ):
             with pytest.raises(BrokerUnavailableError):
                 await question
 
