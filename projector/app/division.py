@@ -20,7 +20,10 @@ from projector.errors import EventsLostError, OtherStreamError, SettingError
 
 
 class Shards(Protocol):
-    """The shards of a database from which every projector is kept out; see `storage.division.Shards`."""
+    """The shards of a database from which every projector is kept out; see `storage.division.Shards`.
+
+    This has no implementation in memory: `tests.integration.test_shards` tests the real one.
+    """
 
     async def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints, in the order of the shards; none if nothing was ever folded."""

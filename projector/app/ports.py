@@ -1,7 +1,7 @@
 """The application's interfaces to the stream and the database, free of drivers.
 
-Each port has two implementations: the real one, named in its docstring,
-and one in memory, in `tests.support.memory`.
+Each port but `Decoder` has two implementations: the real one, named in its docstring,
+and one in memory, in `tests.support.memory`. `tests.conformance` holds both to the same cases.
 """
 
 from collections.abc import Collection, Mapping, Sequence

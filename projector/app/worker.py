@@ -21,7 +21,10 @@ _LOOK_AGAIN_S = 0.1
 
 
 class Roster(Protocol):
-    """The workers of a projection; see `storage.roster.Roster`."""
+    """The workers of a projection; see `storage.roster.Roster`.
+
+    It is tested by way of the worker: `tests.integration.test_workers`, and in memory `tests.unit.test_worker`.
+    """
 
     async def open(self) -> None:
         """Connect, or reconnect, and register this worker; raises ShardsChangedError."""

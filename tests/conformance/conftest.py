@@ -39,7 +39,7 @@ async def stream(implementation: StreamUnderTest) -> StreamUnderTest:
     return implementation
 
 
-@pytest.fixture(params=["memory", real("postgres")])
+@pytest.fixture(params=["memory", real("servers")])
 def database_implementation(request: pytest.FixtureRequest) -> DatabaseUnderTest:
     if request.param == "memory":
         return MemoryDatabaseUnderTest()
@@ -56,7 +56,7 @@ async def database(database_implementation: DatabaseUnderTest) -> AsyncIterator[
     await database_implementation.close()
 
 
-@pytest.fixture(params=["memory", real("real")])
+@pytest.fixture(params=["memory", real("servers")])
 def feed_implementation(request: pytest.FixtureRequest) -> FeedUnderTest:
     if request.param == "memory":
         return MemoryFeedUnderTest()

@@ -1,4 +1,4 @@
-"""What a database knows of one endpoint: its row, and the changes that led to it."""
+"""The port Records."""
 
 import pytest
 
