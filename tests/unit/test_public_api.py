@@ -4,11 +4,20 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import projector
 from projector import errors
+
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
+
+
+def is_error(name: str) -> bool:
+    value = getattr(projector, name)
+    return inspect.isclass(value) and issubclass(value, Exception)
 
 
 def typed_names() -> set[str]:
@@ -24,10 +33,21 @@ def test_every_public_name_can_be_imported_and_is_typed() -> None:
     assert {*projector.__all__} - {"__version__"} == typed_names() == {*projector._MODULE_OF}
 
 
+def documented_names(text: str) -> list[str]:
+    """The public names that a part of the reference documents, in its order."""
+    return re.findall(r"^::: projector\.(\w+)$", text, flags=re.MULTILINE)
+
+
 def test_every_public_name_is_in_the_reference() -> None:
-    page = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
-    documented = re.findall(r"^::: projector\.(\w+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert sorted([*documented, "__version__"]) == projector.__all__
+    assert sorted([*documented_names(REFERENCE.read_text(encoding="utf-8")), "__version__"]) == projector.__all__
+
+
+def test_the_reference_lists_notifications_and_errors_under_their_headings() -> None:
+    _, *parts = re.split(r"^## (.+)$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    sections = {heading: documented_names(text) for heading, text in zip(parts[::2], parts[1::2], strict=True)}
+    kinds = [kind.__name__ for kind in get_args(projector.Notification)]
+    assert sorted(sections["Notifications"]) == sorted(["Notification", *kinds])
+    assert sections["Errors"] == sorted(name for name in projector.__all__ if is_error(name))
 
 
 def test_every_error_is_public() -> None:
