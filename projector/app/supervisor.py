@@ -74,7 +74,7 @@ class Supervisor:
         """
         if self._stopping:
             return
-        self._work = asyncio.create_task(self._hold_sessions())
+        self._work = asyncio.create_task(self._retry_until_complete())
         heartbeat = asyncio.create_task(self._beat_while_waiting())
         try:
             await self._work
@@ -86,17 +86,17 @@ class Supervisor:
             heartbeat.cancel()
             await self._store.close()
 
-    async def _hold_sessions(self) -> None:
+    async def _retry_until_complete(self) -> None:
         """Run sessions until one completes."""
         pauses_s = _pauses_s()
-        while not await self._hold_session():
+        while not await self._try_session():
             if self._progressed:
                 pauses_s = _pauses_s()
                 await asyncio.sleep(_PAUSE_AFTER_PROGRESS_S)  # a failure after every batch must not cause a busy loop
             else:
                 await asyncio.sleep(next(pauses_s))
 
-    async def _hold_session(self) -> bool:
+    async def _try_session(self) -> bool:
         """Run one session; return whether it completed."""
         self._session = None
         try:
