@@ -43,7 +43,7 @@ _REGISTERS_HELD = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildOptions:
-    """What to do."""
+    """What to replay, what to accept, and what to show."""
 
     rules: Rules
     stream: str
@@ -131,7 +131,7 @@ class Rebuild:
         self._progress = progress
 
     async def run(self) -> Report:
-        """Do it.
+        """Replay the stream, compare, and for a rebuild correct the live table; return what was found.
 
         Raises:
             StreamTrimmedError: the beginning of the stream is gone, and the options do not accept that.

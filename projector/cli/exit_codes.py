@@ -5,5 +5,6 @@ EXIT_DIFFERENCE = 1
 EXIT_USAGE = 2
 """The command line or a setting is wrong."""
 EXIT_FATAL = 3
+"""An error ended the command: a `ProjectorError` other than a wrong setting, or an unexpected one."""
 EXIT_INTERRUPTED = 130
 """SIGINT or SIGTERM ended a command before it finished."""

@@ -59,7 +59,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0 success, 1 difference or error found, 2 usage or setting, 3 fatal."""
+    """Run the command line; `exit_codes` lists the codes that it ends with."""
     try:
         app()
     except ProjectorError as error:
