@@ -11,7 +11,7 @@ from projector.version import __version__
 
 if TYPE_CHECKING:
     from projector.app.dead_letters import Retried
-    from projector.app.explanation import ExplainedColumn, ExplainedEvent, Explanation
+    from projector.app.explanation import ExplainedColumn, ExplainedEvent, ExplainedKey, Explanation, Replayed
     from projector.app.notifications import (
         Active,
         CaughtUp,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from projector.app.observers import Observer
     from projector.app.projection import Outcome
     from projector.app.rebuild import Mention, Report
+    from projector.app.replay import Progress
     from projector.app.status import Status
     from projector.app.waiting import Waited
     from projector.doctor.examination import Examination
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from projector.domain.checkpoint import Checkpoint
     from projector.domain.dead_letters import ListedDeadLetter, StoredDeadLetter
     from projector.domain.differences import Differences, RowDifference
+    from projector.domain.facets import Verdict
     from projector.domain.messages import DeadLetter, Message, Selection
     from projector.domain.rules import Rules
     from projector.domain.shards import Shard
@@ -116,6 +118,7 @@ __all__ = [
     "Examination",
     "ExplainedColumn",
     "ExplainedEvent",
+    "ExplainedKey",
     "Explanation",
     "FatalError",
     "FeedMovedError",
@@ -142,6 +145,7 @@ __all__ = [
     "OtherStreamError",
     "Outcome",
     "PoisonError",
+    "Progress",
     "Projector",
     "ProjectorError",
     "ProjectorRunningError",
@@ -152,6 +156,7 @@ __all__ = [
     "RebuildRunningError",
     "Received",
     "Released",
+    "Replayed",
     "Report",
     "Retried",
     "RetryTooEarlyError",
@@ -174,6 +179,7 @@ __all__ = [
     "StreamTrimmedError",
     "TooManyWorkers",
     "TransientError",
+    "Verdict",
     "Waited",
     "WorkerDied",
     "WorkerFailedError",
@@ -182,7 +188,7 @@ __all__ = [
 
 _MODULES = {
     "projector.app.dead_letters": ("Retried",),
-    "projector.app.explanation": ("ExplainedColumn", "ExplainedEvent", "Explanation"),
+    "projector.app.explanation": ("ExplainedColumn", "ExplainedEvent", "ExplainedKey", "Explanation", "Replayed"),
     "projector.doctor.examination": ("Examination",),
     "projector.doctor.findings": ("Finding",),
     "projector.app.notifications": (
@@ -208,11 +214,13 @@ _MODULES = {
     "projector.app.observers": ("Observer",),
     "projector.app.projection": ("Outcome",),
     "projector.app.rebuild": ("Mention", "Report"),
+    "projector.app.replay": ("Progress",),
     "projector.app.status": ("Status",),
     "projector.app.waiting": ("Waited",),
     "projector.domain.checkpoint": ("Checkpoint",),
     "projector.domain.dead_letters": ("ListedDeadLetter", "StoredDeadLetter"),
     "projector.domain.differences": ("Differences", "RowDifference"),
+    "projector.domain.facets": ("Verdict",),
     "projector.domain.messages": ("DeadLetter", "Message", "Selection"),
     "projector.domain.rules": ("Rules",),
     "projector.domain.shards": ("Shard",),

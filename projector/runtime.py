@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from projector.app.crew import Crew
     from projector.app.dead_letters import Retried
     from projector.app.explanation import Explanation
-    from projector.app.rebuild import Progress, Report
+    from projector.app.rebuild import Report
+    from projector.app.replay import Progress
     from projector.app.status import Status
     from projector.app.supervisor import Supervisor
     from projector.app.waiting import Waited
@@ -154,7 +155,7 @@ class Projector:
         await self._run(partial(self._follow, accept_gap=accept_gap, until_caught_up=until_caught_up))
 
     async def run_crew(self, crew: Crew) -> None:
-        """Keep worker processes running, and monitor them, until `stop` is called or they end.
+        """For the command line; not public. Keep worker processes running, and monitor them, until `stop` or their end.
 
         Raises:
             WorkerFailedError: one ended with an error, or dies each time soon after its start.

@@ -13,7 +13,7 @@ Until the last phase the live table stays as it is: readers read, and the daemon
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +21,7 @@ from projector.app.backoff import growing_pauses_s
 from projector.app.pipeline import run_pipeline
 from projector.app.ports import Decoder, OpenSource, Rows, Source, Staging
 from projector.app.projection import Batch, Projection
-from projector.app.replay import Replay
+from projector.app.replay import Progress, Replay
 from projector.app.trust import is_same_stream
 from projector.app.write_behind import WriteBehindCache
 from projector.domain.checkpoint import Checkpoint
@@ -80,10 +80,6 @@ class Report:
     def clean(self) -> bool:
         """Whether the table is what the stream implies."""
         return self.differences.clean
-
-
-Progress = Callable[[int, int], None]
-"""Called with the position reached and the one to reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Replaying a stream from its beginning through positions that are named one after the other."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TypeAlias
 
 from projector.app.ports import Source
 from projector.app.reader import Gap, Idle, Reader
@@ -8,6 +9,9 @@ from projector.domain.messages import Delivery, Message
 from projector.errors import DeliveryInterruptedError
 
 _LINGER_S = 0.05
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the position reached and the one to reach."""
 
 
 class Replay:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from projector.app.explain import Scope
@@ -17,16 +17,13 @@ from projector.app.explanation import (
     settle_keys,
 )
 from projector.app.ports import Decoder, Source
-from projector.app.replay import Replay
+from projector.app.replay import Progress, Replay
 from projector.domain.endpoint import FACETS, Change, Endpoint, fold
 from projector.domain.events import Event
 from projector.domain.explanation import attributed, difference, parts_of, shown_by, why_rejected
 from projector.domain.facets import Verdict
 from projector.domain.messages import Message, Skipped
 from projector.errors import NoEndpointError, PoisonError
-
-Progress = Callable[[int, int], None]
-"""Called with the position reached and the one to reach."""
 
 
 class Retrace:

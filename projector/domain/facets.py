@@ -35,8 +35,11 @@ class Verdict(Enum):
     """What came of an event."""
 
     APPLIED = "applied"
+    """It changed the state."""
     LATE = "late"
+    """It does not supersede what is known."""
     FENCED = "fenced"
+    """It comes from a replica that no longer holds the session."""
 
     __hash__ = object.__hash__  # the default hashes the name anew each time, and verdicts are counted per event
 
@@ -44,9 +47,7 @@ class Verdict(Enum):
 Rejection: TypeAlias = Literal[Verdict.LATE, Verdict.FENCED]
 
 LATE: Rejection = Verdict.LATE
-"""The event does not supersede what is known."""
 FENCED: Rejection = Verdict.FENCED
-"""The event comes from a replica that no longer holds the session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
