@@ -4,45 +4,61 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_never, assert_type
 
 from projector import (
     Active,
     Answer,
     CaughtUp,
     Census,
+    ChangesLost,
     Checkpoint,
     Committed,
     DeadLetter,
     Differences,
+    EventsLostError,
     Examination,
     ExplainedColumn,
     ExplainedEvent,
+    ExplainedKey,
     Explanation,
     FatalError,
     Finding,
     Heartbeat,
     ListedDeadLetter,
     Listening,
+    Mention,
     Message,
     Notification,
     NotListening,
     Observer,
     Outcome,
+    Progress,
     Projector,
+    Published,
+    PublishingFailed,
+    PublishingResumed,
     Received,
+    Released,
+    Replayed,
     Report,
     Retried,
     Retrying,
+    RowDifference,
     Rules,
     Selection,
     SettingError,
     Settings,
+    Shard,
     StandingBy,
     Status,
+    StoredDeadLetter,
     StreamRecognized,
+    TooManyWorkers,
     TransientError,
+    Verdict,
     Waited,
+    WorkerDied,
     __version__,
 )
 
@@ -82,7 +98,7 @@ class Subclass(Observer):
     def __init__(self) -> None:
         self.last: Checkpoint | None = None
 
-    def notify(self, notification: Notification) -> None:
+    def notify(self, notification: Notification) -> None:  # noqa: C901, PLR0912 - a case for each kind
         match notification:
             case Active(checkpoint=checkpoint) | CaughtUp(checkpoint=checkpoint):
                 assert_type(checkpoint, Checkpoint)
@@ -90,17 +106,40 @@ class Subclass(Observer):
                 assert_type(messages, Sequence[Message])
             case Committed(checkpoint=checkpoint, outcome=outcome, pending=pending):
                 assert_type(outcome, Outcome)
+                for (kind, verdict), count in outcome.verdicts.items():
+                    assert_type(kind, type[Any])
+                    assert_type(verdict, Verdict)
+                    assert_type(count, int)
                 assert_type(outcome.dead_letters, Sequence[DeadLetter])
                 assert_type(pending, int)
                 self.last = checkpoint
-            case Retrying(error=error):
+            case Retrying(error=error, shard=shard):
                 assert_type(error, TransientError)
+                assert_type(shard, Shard)
+            case Released(shard=shard):
+                assert_type(shard, Shard)
+            case StandingBy(shards=shards):
+                assert_type(shards, int | None)
+            case WorkerDied(worker=number, reason=text):
+                assert_type(number, int)
+                assert_type(text, str)
+            case TooManyWorkers(workers=workers, shards=number):
+                assert_type(workers, int)
+                assert_type(number, int)
+            case Published(changes=number) | ChangesLost(commits=number):
+                assert_type(number, int)
+            case PublishingFailed(error=failure):
+                assert_type(failure, Exception)
             case Listening(url=text) | NotListening(reason=text):
                 assert_type(text, str)
-            case StreamRecognized(checkpoint=checkpoint):
+            case StreamRecognized(checkpoint=checkpoint, created_before=number):
                 assert_type(checkpoint, Checkpoint)
-            case Heartbeat() | StandingBy():
+                assert_type(number, int)
+            case Heartbeat() | PublishingResumed():
                 pass
+            case _:
+                # Only this file does that, so that it forgets no kind: programs must ignore the kinds they do not know.
+                assert_never(notification)
 
 
 class Silent(Observer):
@@ -124,8 +163,11 @@ Projector(settings, observers=[Wrong()])  # type: ignore[list-item]
 # The projector.
 
 
-def progress(position: int, target: int) -> None:
+def show(position: int, target: int) -> None:
     del position, target
+
+
+progress: Progress = show
 
 
 async def use() -> None:
@@ -133,6 +175,8 @@ async def use() -> None:
         assert_type(projector, Projector)
         assert_type(projector.rules, Rules)
         assert_type(await projector.init(), bool)
+        assert_type(await projector.init(shards=4, distribute=True), bool)
+        assert_type(projector.changes_stream, str | None)
         await projector.run()
         await projector.run(until_caught_up=True, accept_gap=True)
         projector.stop()
@@ -140,8 +184,12 @@ async def use() -> None:
         report = await projector.rebuild(accept_trimmed=True, progress=progress)
         assert_type(report, Report)
         assert_type(report.differences, Differences)
+        assert_type(report.differences.shown, Sequence[RowDifference])
+        assert_type(report.mentions, Sequence[Mention])
+        assert_type(report.mentions[0].message, Message)
         assert_type((await projector.verify(show=10)).clean, bool)
         assert_type(await projector.verify(endpoint_id="kettle-1"), Report)
+        assert_type(await projector.verify(accept_trimmed=True, progress=progress), Report)
 
         assert_type(await projector.status(), Status)
         assert_type(await projector.census(), Census)
@@ -149,7 +197,10 @@ async def use() -> None:
         assert_type(explanation, Explanation)
         assert_type(explanation.columns, Mapping[str, ExplainedColumn])
         assert_type(explanation.events, Sequence[ExplainedEvent])
+        assert_type(explanation.keys, Mapping[str, ExplainedKey])
+        assert_type(explanation.replayed, Replayed | None)
         assert_type(await projector.explain("kettle-1", at=datetime.now(UTC), events=None), Explanation)
+        assert_type(await projector.explain("kettle-1", replay=True, progress=progress), Explanation)
         assert_type(await projector.wait(7), Waited)
         assert_type((await projector.wait(7, timeout_s=1.5)).reached, bool)
         examination = await projector.doctor(nats_monitoring="http://nats:8222")
@@ -158,6 +209,7 @@ async def use() -> None:
         assert_type(await projector.sql("select 1"), Answer)
 
         assert_type(await projector.dead_letters(), list[ListedDeadLetter])
+        assert_type(await projector.dead_letter(7), tuple[StoredDeadLetter, dict[str, Any]])
         async for retried in projector.retry_dead_letters(Selection((7,))):
             assert_type(retried, Retried)
         assert_type(await projector.discard_dead_letters(Selection(), "not ours"), int)
@@ -169,3 +221,6 @@ try:
     Settings()
 except SettingError as error:
     fatal: FatalError = error
+except EventsLostError as lost:
+    assert_type(lost.stream, str)
+    assert_type((lost.checkpoint, lost.first, lost.lost), tuple[int, int, int])

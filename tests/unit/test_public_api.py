@@ -11,7 +11,6 @@ import pytest
 import projector
 from projector import errors
 
-
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 
 
@@ -48,6 +47,13 @@ def test_the_reference_lists_notifications_and_errors_under_their_headings() -> 
     kinds = [kind.__name__ for kind in get_args(projector.Notification)]
     assert sorted(sections["Notifications"]) == sorted(["Notification", *kinds])
     assert sections["Errors"] == sorted(name for name in projector.__all__ if is_error(name))
+
+
+def test_every_public_name_but_errors_is_used_by_the_types_of_the_api() -> None:
+    tree = ast.parse((Path(__file__).parents[1] / "typing" / "api.py").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "projector"]
+    imported = {alias.name for node in imports for alias in node.names}
+    assert {name for name in projector.__all__ if not is_error(name)} <= imported
 
 
 def test_every_error_is_public() -> None:
