@@ -13,6 +13,7 @@ class Observer(Protocol):
         """Handle a notification.
 
         Called on the daemon's event loop, a few times per batch: return quickly, and raise nothing.
+        What it raises is not caught: as a rule it ends the daemon, and later observers miss the notification.
         """
         del notification
 

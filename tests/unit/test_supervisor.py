@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from projector.app import supervisor as supervisor_module
-from projector.app.observers import Observers
+from projector.app.notifications import Committed, Notification
+from projector.app.observers import Observer, Observers
 from projector.domain.checkpoint import Anchor
 from projector.errors import (
     BrokerLoginError,
@@ -323,6 +324,31 @@ async def test_stopping_during_a_failing_commit_returns_without_a_retry(scene: M
     assert scene.position == (0 if fault is CommitFault.ROLLED_BACK else 2)
     assert (await scene.fold()).heard["caught up at 2"] == 1
     assert await scene.database.endpoints() == {"e1": 1, "e2": 2}
+
+
+class Faulty(Observer):
+    """Raises on one kind of notification."""
+
+    def __init__(self, kind: type[Notification]) -> None:
+        self._kind = kind
+
+    def notify(self, notification: Notification) -> None:
+        if isinstance(notification, self._kind):
+            raise ZeroDivisionError
+
+
+async def test_what_an_observer_raises_ends_the_run_and_no_commit_is_lost_or_repeated(scene: MemoryScene) -> None:
+    scene.batch_size = 1
+    await scene.stream.publish(*scene.connects(1, 3))
+    with pytest.raises(ZeroDivisionError):
+        await scene.supervisor(Faulty(Committed)).run()
+    committed = scene.position
+    assert committed >= 1
+    assert scene.database.leader is not None
+    assert scene.database.leader.lost.is_set()
+    recorder = await scene.fold()
+    assert recorder.heard[f"active from {committed}"] == 1
+    assert await scene.database.endpoints() == {"e1": 1, "e2": 2, "e3": 3}
 
 
 async def test_cancelling_the_run_ends_the_session_and_closes_the_store(scene: MemoryScene) -> None:
