@@ -15,6 +15,9 @@ from projector.stream.headers import parse_headers, parse_status
 from tests.fuzz.mutator import CODECS, TYPES, Mutator, check, varint
 
 LARGE = 256 * 1024
+LIMIT_S = 20
+"""Of processor time. A decoder that is linear in the length takes about 1 s at most, a quadratic one minutes."""
+
 ANY_TEXT = st.text(st.characters(codec=None) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))
 HEAD = varint(0) + varint(1_700_000_000_000) + varint(-1)
 """Correlation id, timestamp and timeout, with which every record begins."""
@@ -152,7 +155,7 @@ def test_a_payload_made_to_exhaust_the_decoder_takes_little_time_and_memory(bomb
     subject = subjects.build("kpc", event_type)
     began = time.process_time()
     check(revision, message(subject, payload))
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < LIMIT_S
     tracemalloc.start()
     try:
         check(revision, message(subject, payload))
