@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -58,10 +58,9 @@ def coordinator(cluster: list[EmbeddedPostgres]) -> EmbeddedPostgres:
 
 
 @pytest.fixture
-async def undistributed_url(cluster: list[EmbeddedPostgres]) -> AsyncIterator[str]:
+async def undistributed_url(coordinator: EmbeddedPostgres) -> str:
     """A migrated database of the cluster."""
-    async with citus.database(cluster) as url:
-        yield url
+    return await citus.copy_template(coordinator)
 
 
 @pytest.fixture
@@ -441,10 +440,12 @@ async def test_a_worker_is_refused(coordinator: EmbeddedPostgres, undistributed_
 
 
 async def test_a_coordinator_without_workers_is_told_to_add_them(coordinator: EmbeddedPostgres) -> None:
-    async with servers.database(coordinator, template="template0") as url:
-        await servers.execute(url, "CREATE EXTENSION citus")
-        with pytest.raises(NotDistributableError, match="no node that may hold shards; add the workers"):
-            await distribution.check_server(url)
+    name = f"alone_{secrets.token_hex(4)}"
+    await servers.execute(coordinator.url, f"CREATE DATABASE {name} TEMPLATE template0")
+    url = coordinator.url_of(name)
+    await servers.execute(url, "CREATE EXTENSION citus")
+    with pytest.raises(NotDistributableError, match="no node that may hold shards; add the workers"):
+        await distribution.check_server(url)
 
 
 @pytest.mark.parametrize(

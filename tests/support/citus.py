@@ -6,8 +6,8 @@
 import os
 import secrets
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -85,7 +85,7 @@ async def create_database(coordinator: EmbeddedPostgres, name: str) -> str:
 
 
 async def create_template(coordinator: EmbeddedPostgres) -> None:
-    """Create a migrated database on every node, of which `database` takes copies."""
+    """Create a migrated database on every node, for `copy_template`."""
     await upgrade(await create_database(coordinator, servers.MIGRATED))
     for host in sockets(coordinator):
         await _execute(host, "postgres", f"ALTER DATABASE {servers.MIGRATED} ALLOW_CONNECTIONS false")
@@ -96,14 +96,15 @@ async def create_template(coordinator: EmbeddedPostgres) -> None:
         )
 
 
-@asynccontextmanager
-async def database(nodes: list[EmbeddedPostgres]) -> AsyncIterator[str]:
-    """Create a migrated database on every node, and drop it at the end; yields its URL at the coordinator."""
+async def copy_template(coordinator: EmbeddedPostgres) -> str:
+    """Create a migrated database on every node, and return its URL at the coordinator.
+
+    It stays until the cluster ends: its maintenance daemon may start again while it is dropped.
+    """
     name = f"test_{secrets.token_hex(4)}"
-    async with AsyncExitStack() as copies:
-        for node in nodes:
-            await copies.enter_async_context(servers.database(node, name=name))
-        yield nodes[0].url_of(name)
+    for host in sockets(coordinator):
+        await _execute(host, "postgres", f"CREATE DATABASE {name} TEMPLATE {servers.MIGRATED} {servers.COPY_STRATEGY}")
+    return coordinator.url_of(name)
 
 
 async def _execute(host: str, database: str, statement: str) -> None:

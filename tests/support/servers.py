@@ -40,7 +40,7 @@ NATS_SERVER = Path(_OTHER_NATS) if _OTHER_NATS else _nats_executable()
 _PROGRAMS = Path(_OTHER_POSTGRES) if _OTHER_POSTGRES else None
 _EXECUTABLE = Path(_OTHER_NATS) if _OTHER_NATS else None
 
-_COPY_STRATEGY = "FILE_COPY" if _IN_MEMORY else "WAL_LOG"
+COPY_STRATEGY = f"STRATEGY {'FILE_COPY' if _IN_MEMORY else 'WAL_LOG'}"
 """How a database is copied fastest."""
 
 SETTINGS = {
@@ -114,12 +114,10 @@ async def execute(url: str, statement: str) -> None:
 
 
 @asynccontextmanager
-async def database(
-    server: EmbeddedPostgres, *, template: str = MIGRATED, name: str | None = None
-) -> AsyncIterator[str]:
+async def database(server: EmbeddedPostgres, *, template: str = MIGRATED) -> AsyncIterator[str]:
     """Create a database, and drop it at the end if the server still runs; yields its URL."""
-    name = name or f"test_{secrets.token_hex(4)}"
-    await execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {_COPY_STRATEGY}")
+    name = f"test_{secrets.token_hex(4)}"
+    await execute(server.url, f"CREATE DATABASE {name} TEMPLATE {template} {COPY_STRATEGY}")
     try:
         yield server.url_of(name)
     finally:
