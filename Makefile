@@ -29,7 +29,7 @@ WORKERS ?= auto
 PYTEST = -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: test
-test: $(INSTALLED) ## Run every test on real servers; COVERAGE=1 takes a quarter longer, and fails below the floor
+test: $(INSTALLED) ## Run every test on real servers; COVERAGE=1 takes a third longer, and fails below the floor
 ifdef COVERAGE
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST)
