@@ -22,7 +22,7 @@ from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import load, read_row
-from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
+from projector.storage.store import WRITER_SETTINGS, lift_transaction_timeout, now_ms, open_reader
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
@@ -35,10 +35,6 @@ _RESTORE = (
     "and run `projector rebuild --accept-trimmed`"
 )
 
-_NO_TRANSACTION_TIMEOUT = """
-SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
-"""
-"""Servers before 17 do not know this parameter, and reject a connection that sets it."""
 _COMMIT_FAST = "SET synchronous_commit = off"
 _COMMIT_SAFELY = "SET LOCAL synchronous_commit TO DEFAULT"
 _CREATE_DEAD_LETTERS = f"""
@@ -105,6 +101,7 @@ class Staging:
         )
         self._opened.push_async_callback(disconnect, connection)
         with translated():
+            await lift_transaction_timeout(connection)
             await version.check(connection)
             await locks.keep_rebuilds_out(connection)
             await checkpoints.count_shards(connection)  # a missing row would change which shard an endpoint is in
@@ -115,7 +112,6 @@ class Staging:
             await connection.execute(_COMMIT_FAST)
             await connection.execute(drop + self._dialect.create_staging(TABLE) + _CREATE_DEAD_LETTERS)
             await self._dialect.prepare_saving(connection)
-            await connection.execute(_NO_TRANSACTION_TIMEOUT)
         self._reader = await open_reader(self._url, self._dialect)
         self._opened.callback(self._end_reader)
 

@@ -59,6 +59,7 @@ _PING_TIMEOUT_S = 4.0
 _SEEN_AGAIN_MS = 5000
 """An unchanged lag is written again after this time."""
 _PREPARE_EVERY_S = 600.0
+_NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
 
 
 class Store:
@@ -105,6 +106,7 @@ class Store:
             )
             self._opened.callback(connection.terminate)
             with translated():
+                await lift_transaction_timeout(connection)
                 await version.check(connection)
                 await checkpoints.check_shards(connection, self._shard.of)
                 await set_codecs(connection)
@@ -230,11 +232,20 @@ class Store:
             self._running -= 1
 
 
+async def lift_transaction_timeout(connection: Connection) -> None:
+    """Disable the role's `transaction_timeout`, before any transaction that it could end.
+
+    The settings of a connection cannot: servers before 17 do not know it, and reject a connection that sets it.
+    """
+    await connection.execute(_NO_TRANSACTION_TIMEOUT)
+
+
 async def open_reader(url: str, dialect: Dialect) -> Connection:
     """Open a connection that loads endpoints outside the transactions of another."""
     reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
     try:
         with translated():
+            await lift_transaction_timeout(reader)
             await set_codecs(reader)
             await dialect.configure(reader)
     except BaseException:

@@ -16,6 +16,7 @@ from projector.storage import staging as staging_module
 from projector.storage.store import WRITER_SETTINGS
 from tests.support.fixtures import Event, Eventually
 from tests.support.scene import Scene
+from tests.support.versions import needs_postgres
 
 ENDPOINTS = 100
 
@@ -98,26 +99,50 @@ async def test_locked_staging_tables_do_not_fail_a_finished_rebuild(wrong: Scene
     assert (await projector.verify()).clean
 
 
-async def test_settings_of_a_role_do_not_end_a_replay(wrong: Scene) -> None:
+@asynccontextmanager
+async def role_with(scene: Scene, *settings: str) -> AsyncIterator[Projector]:
+    """A projector whose role has these settings."""
     role = f"strict_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(wrong.database_url)
+    connection = await asyncpg.connect(scene.database_url)
     try:
         await connection.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
-        for setting in (
-            "statement_timeout = '1ms'",
-            "idle_session_timeout = '1ms'",
-            "default_transaction_isolation = 'serializable'",
-            "default_transaction_read_only = on",
-        ):
+        for setting in settings:
             await connection.execute(f"ALTER ROLE {role} SET {setting}")
-        if connection.get_server_version().major >= 17:
-            await connection.execute(f"ALTER ROLE {role} SET transaction_timeout = '50ms'")
-        projector = Projector(wrong.settings(wrong.database_url.replace("postgres@", f"{role}@")))
-        assert (await projector.rebuild()).differences.missing == 1
-        assert (await projector.verify()).clean
+        yield Projector(scene.settings(scene.database_url.replace("postgres@", f"{role}@")))
     finally:
         await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
         await connection.close()
+
+
+async def test_settings_of_a_role_do_not_end_a_replay(wrong: Scene) -> None:
+    async with role_with(
+        wrong,
+        "statement_timeout = '1ms'",
+        "idle_session_timeout = '1ms'",
+        "default_transaction_isolation = 'serializable'",
+        "default_transaction_read_only = on",
+    ) as projector:
+        assert (await projector.rebuild()).differences.missing == 1
+        assert (await projector.verify()).clean
+
+
+@needs_postgres(17)
+async def test_transaction_timeout_of_a_role_does_not_end_a_transaction(wrong: Scene, eventually: Eventually) -> None:
+    async def waits_for_longer() -> bool:
+        return bool(
+            await wrong.query(
+                "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'projector rebuild%'"
+                " AND wait_event_type = 'Lock' AND now() - xact_start > '2 s'"
+            )
+        )
+
+    # Long enough for the statement that lifts it, on a busy machine too.
+    async with role_with(wrong, "transaction_timeout = '2s'") as projector:
+        async with locked(wrong, "endpoint_state", "SHARE"):
+            rebuild = asyncio.create_task(projector.rebuild())
+            await eventually(waits_for_longer)
+        assert (await rebuild).differences.missing == 1
+        assert (await projector.verify()).clean
 
 
 async def test_idle_connection_closed_by_a_proxy_is_reopened(wrong: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
