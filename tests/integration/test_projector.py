@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from projector import CaughtUp, Notification, Observer, Projector, Settings
-from tests.support.fixtures import Event
+from tests.support.fixtures import Event, Eventually
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Recorder, Scene
 
@@ -52,15 +52,20 @@ async def test_several_projectors_run_in_one_event_loop(scene: Scene, event: Eve
     assert await scene.table() == await scene.table(other_database_url)
 
 
-async def test_leaving_the_block_stops_run_and_waits_for_its_end(scene: Scene) -> None:
+async def test_leaving_the_block_stops_run_and_waits_for_its_end(scene: Scene, eventually: Eventually) -> None:
+    connected = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^projector'"
     recorder = Recorder()
+
+    async def none_is_connected() -> bool:
+        return await scene.query(connected) == []
+
     async with Projector(scene.settings(http="127.0.0.1:0"), observers=(recorder,)) as projector:
         running = asyncio.create_task(projector.run())
         await until(recorder, "active")
         await until(recorder, "listening")
-    await asyncio.wait_for(running, PATIENCE_S)
-    connected = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^projector'"
-    assert await scene.query(connected) == []
+    assert running.done()
+    await running
+    await eventually(none_is_connected)  # the server notices a moment later
 
 
 async def test_leaving_the_block_by_an_error_raises_that_error(scene: Scene) -> None:
