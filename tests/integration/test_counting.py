@@ -9,6 +9,7 @@ from projector.monitoring.counting import Counting
 from projector.queries import probe as probe_module
 from projector.queries.probe import COUNT, Probe
 from tests.support.fixtures import Query
+from tests.support.patience import PATIENCE_S
 
 FILL = """
 INSERT INTO endpoint_state (endpoint_id, connectivity_status, app_version, config_status, last_event_seq, last_event_at)
@@ -30,6 +31,10 @@ async def probe(database_url: str) -> AsyncIterator[Probe]:
 @pytest.fixture(autouse=True)
 def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting_module, "_REST_S", 0)
+    patience = f"{PATIENCE_S:.0f}s"  # a busy machine must not cancel a query
+    monkeypatch.setattr(probe_module, "_COUNT_TIMEOUT", f"SET LOCAL statement_timeout = '{patience}'")
+    monkeypatch.setattr(probe_module, "_SETTINGS", {**probe_module._SETTINGS, "statement_timeout": patience})
+    monkeypatch.setattr(probe_module, "_COMMAND_TIMEOUT_S", PATIENCE_S)
 
 
 async def steps(counting: Counting) -> int:

@@ -65,9 +65,9 @@ async def test_large_batches_lead_to_the_same_tables(
 async def test_faults_in_a_deep_backlog_lose_nothing(
     scene: Scene, backlog: list[Wire], other_database_url: str, nats_server: EmbeddedNats
 ) -> None:
-    await scene.publish(*backlog)
+    last = await scene.publish(*backlog)
     await scene.fold(url=other_database_url, consumer="small-batches", batch_size=DELIVERED_AT_ONCE)
-    daemon = scene.follow(batch_size=LARGEST, until_caught_up=True)
+    daemon = scene.follow(batch_size=LARGEST)
     for commits in (8, 16, 24):
         await daemon.hears("committed", commits)
         failed = daemon.recorder.heard["retrying"]
@@ -79,5 +79,6 @@ async def test_faults_in_a_deep_backlog_lose_nothing(
         nats_server.kill()
         await daemon.hears("retrying", failed + 2)
         nats_server.start()
-    await daemon.end()
+    await daemon.hears(f"caught up at {last}")
+    await daemon.stop()
     assert await everything(scene, scene.database_url) == await everything(scene, other_database_url)

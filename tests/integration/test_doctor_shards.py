@@ -33,8 +33,9 @@ async def findings(scene: Scene, **settings: Any) -> dict[str, str]:
 
 
 @pytest.fixture
-async def divided(scene: Scene, event: Event) -> Scene:
-    """A projection with three shards that has folded some events."""
+async def divided(scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A projection with three shards that has folded some events; a shard may be without a leader for long."""
+    monkeypatch.setattr(database_inspection, "_TAKEOVER_S", PATIENCE_S)
     await Projector(scene.settings()).init(shards=3)
     await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(9)))
     await scene.fold()

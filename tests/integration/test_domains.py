@@ -17,6 +17,7 @@ from projector.settings import Settings
 from projector.stream import inspection, subjects
 from tests.support import servers
 from tests.support.fixtures import Eventually
+from tests.support.patience import PATIENCE_S
 from tests.support.ports import free_ports
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS
@@ -77,9 +78,10 @@ async def test_leaf_node_uses_the_configured_jetstream_domain(
 
     async def is_created() -> bool:
         try:
-            return await projector.init()
+            await projector.init()
         except BrokerUnavailableError:
             return False  # the leaf node is not connected yet
+        return True
 
     await eventually(is_created)
     assert (await streams(topology.hub), await streams(topology.leaf)) == ([STREAM], [])
@@ -166,7 +168,9 @@ async def test_a_mirror_can_be_followed_and_replayed_and_the_doctor_finds_nothin
     jetstream = nats_client.jetstream()
     await jetstream.publish(subjects.build("kpc", "config.updated"), b"")
     await nats_client.request(
-        "$JS.API.STREAM.CREATE.COPY", b'{"name": "COPY", "mirror": {"name": "%b"}}' % STREAM.encode()
+        "$JS.API.STREAM.CREATE.COPY",
+        b'{"name": "COPY", "mirror": {"name": "%b"}}' % STREAM.encode(),
+        timeout=PATIENCE_S,
     )
 
     async def is_copied() -> bool:

@@ -102,9 +102,8 @@ async def test_daemon_waits_for_a_locked_table(
 ) -> None:
     impatient = {**store_module.LEADER_SETTINGS, "lock_timeout": "50ms"}
     monkeypatch.setattr(store_module, "LEADER_SETTINGS", impatient)
-    daemon = scene.follow(batch_size=20, until_caught_up=True)
-    await daemon.hears("committed", 5)
     async with locked(scene.database_url):
+        daemon = scene.follow(batch_size=20, until_caught_up=True)
         await daemon.hears("retrying", 3)
     await daemon.end()
     assert {type(error) for error in daemon.recorder.errors} == {DatabaseUnavailableError}

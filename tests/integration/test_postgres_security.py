@@ -90,7 +90,7 @@ async def test_postgres_without_tls_is_refused_before_anything_is_sent() -> None
 async def test_unresponsive_host_leaves_time_for_the_next_one(
     postgres_server: EmbeddedPostgres, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "_CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(connection_module, "_CONNECT_TIMEOUT_S", 20.0)
     asked = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

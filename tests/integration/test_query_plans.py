@@ -34,6 +34,7 @@ async def connection(database_url: str) -> AsyncIterator[Any]:
     """The writer's own connection."""
     store = Store(database_url)
     await store.open()
+    await store._connection.execute("SET idle_session_timeout = 0")  # it is idle while servers start
     yield store._connection
     await store.close()
 

@@ -1,5 +1,6 @@
 """A refused login is fatal at the first start, and retried once the daemon has been accepted."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from projector.errors import BrokerLoginError, DatabaseLoginError, LoginRefusedA
 from projector.stream.connection import Broker
 from projector.stream.provision import create_stream
 from tests.support.fixtures import Event
+from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 
 ACCEPTING = "authorization { user: projector, password: right }"
@@ -64,8 +66,9 @@ def name(scene: Scene) -> str:
 
 
 async def has_left(admin: asyncpg.Connection, column: str, value: str) -> None:
-    while await admin.fetchval(f"SELECT 1 FROM pg_stat_activity WHERE {column} = $1", value):
-        pass
+    async with asyncio.timeout(PATIENCE_S):
+        while await admin.fetchval(f"SELECT 1 FROM pg_stat_activity WHERE {column} = $1", value):
+            pass
 
 
 async def rename(admin: asyncpg.Connection, before: str, after: str) -> None:

@@ -16,8 +16,8 @@ from tests.support.monitored import Watched, watched
 from tests.support.scene import Scene
 from tests.support.standby import needs_base_backup, standby_of
 
-HEARTBEAT_PERIOD_S = 1.5
-BEATS = 5
+HEARTBEAT_PERIOD_S = 5.0
+BEATS = 11
 """Heartbeats of the supervisor that last longer than the two periods without one that make a daemon unhealthy."""
 COMPARED = "SELECT * FROM endpoint_state ORDER BY endpoint_id", "SELECT position, attempts FROM dead_letter ORDER BY 1"
 
