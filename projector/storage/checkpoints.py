@@ -51,13 +51,13 @@ WHERE projection = $1 AND shard = $2 AND stream = $6 AND position = $7
 _COUNT = f"""
 UPDATE projector_checkpoint SET {_COUNT_COMMIT}, generation = generation + $6 WHERE projection = $1 AND shard = $2
 """
-# Skip if locked: informational only.
+# Informational only: skip if locked, and do not wait for a synchronous standby.
 _WRITE_ACTIVITY = """
 UPDATE projector_checkpoint
 SET active_since = $3, lag_messages = coalesce($4, lag_messages), lag_seen_at = coalesce($5, lag_seen_at)
 WHERE (projection, shard) IN (
     SELECT projection, shard FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE SKIP LOCKED
-)
+) AND set_config('synchronous_commit', 'off', true) = 'off'
 """
 
 
