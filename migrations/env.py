@@ -16,10 +16,11 @@ ADVISORY_LOCK = 4_150_913_071
 
 def run(connection: Connection) -> None:
     """Migrate under the advisory lock."""
+    connection.execute(text("SET statement_timeout = '10min'"))
+    connection.execute(text("SET lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": ADVISORY_LOCK})
     # A migration that waits for a lock makes later queries wait behind it.
     connection.execute(text("SET lock_timeout = '10s'"))
-    connection.execute(text("SET statement_timeout = '10min'"))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": ADVISORY_LOCK})
     connection.commit()
     context.configure(
         connection=connection,
