@@ -1,5 +1,6 @@
 import json
 import signal
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from nats.aio.client import Client
 from projector.dev.embedded import EmbeddedPostgres
 from tests.support import servers
 from tests.support.command_line import CommandLine
+from tests.support.fixtures import Eventually, Query
 from tests.support.versions import FAULTS
 
 
@@ -19,11 +21,18 @@ def careful_postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-async def test_doctor_finds_nothing_in_the_demo(anywhere: CommandLine, server_folder: Path) -> None:
+async def test_doctor_finds_nothing_in_the_demo(
+    anywhere: CommandLine, server_folder: Path, query: Query, eventually: Eventually
+) -> None:
+    async def folds() -> bool:
+        settings = tomllib.loads((server_folder / "projector.toml").read_text())
+        return bool(await query(settings["database_url"], "SELECT FROM endpoint_state LIMIT 1"))
+
     demonstration = await anywhere.start("dev", "--data", str(server_folder), "--endpoints", "50", "--rate", "200")
     await demonstration.prints("query it from another terminal")
     config = ("--config", str(server_folder / "projector.toml"))
     try:
+        await eventually(folds)
         examination = json.loads(await anywhere.succeeds("doctor", "--json", *config))
         assert examination["findings"] == []
         assert (await anywhere.succeeds("doctor", *config)).splitlines()[-1] == "errors: 0, warnings: 0"

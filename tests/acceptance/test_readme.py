@@ -204,7 +204,7 @@ async def test_documented_privileges_suffice_for_everything_but_init(
 
 
 async def test_stream_of_the_kaa_guide_stores_endpoint_events_and_no_time_series(
-    server_folder: Path, database_url: str
+    server_folder: Path, database_url: str, eventually: Eventually
 ) -> None:
     (config,) = blocks(KAA, "json")
     single = json.dumps(json.loads(config) | {"num_replicas": 1}).encode()
@@ -221,6 +221,12 @@ async def test_stream_of_the_kaa_guide_stores_endpoint_events_and_no_time_series
                 await client.publish(subjects.build(event.originator, event.event_type), payload)
                 await client.publish(subjects.build("dcx", "data-collection.data-points-received.t"), b"21.5")
             await client.flush()
+
+            async def all_are_stored() -> bool:
+                state = (await client.jetstream().stream_info("KAA_ENDPOINT_EVENTS")).state
+                return state.messages == 500
+
+            await eventually(all_are_stored)  # the server stores after it has answered the flush
         await fold(projector)
         status = await projector.status()
         assert (status.checkpoint_seq, status.dead_letters, status.skipped) == (500, 0, {})

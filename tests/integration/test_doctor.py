@@ -62,7 +62,7 @@ async def test_doctor_finds_only_the_test_settings_of_postgres(scene: Scene, eve
     assert await named(scene.nats_url, scene.database_url) == set()
 
 
-async def test_doctor_changes_nothing(scene: Scene, nats_client: Client, event: Event) -> None:
+async def test_doctor_changes_nothing(scene: Scene, nats_client: Client, event: Event, eventually: Eventually) -> None:
     await scene.publish(event("connectivity.connected", "e"))
     await scene.fold()
     await scene.publish(event("connectivity.connected", "e"))
@@ -79,6 +79,11 @@ async def test_doctor_changes_nothing(scene: Scene, nats_client: Client, event: 
             consumer.num_waiting,
         ]
 
+    async def is_settled() -> bool:
+        consumer = await jetstream.consumer_info(STREAM, CONSUMER)
+        return bool(consumer.num_ack_pending == 0 and consumer.num_waiting == 0)
+
+    await eventually(is_settled)  # the server takes acknowledgements in later
     before = await everything()
     await named(scene.nats_url, scene.database_url)
     assert await everything() == before
@@ -377,7 +382,18 @@ async def test_doctor_finds_a_single_replica_in_a_cluster(
 
         await eventually(is_created)
         assert await named(nodes[0].url, database_url) == {"one-replica"}
-        await jetstream.update_stream(name=STREAM, subjects=list(subjects.filters()), num_replicas=2)
+
+        async def is_replicated() -> bool:
+            try:
+                await jetstream.update_stream(name=STREAM, subjects=list(subjects.filters()), num_replicas=2)
+                cluster = (await jetstream.stream_info(STREAM)).cluster
+            except (APIError, nats.errors.TimeoutError):
+                return False
+            return bool(
+                cluster and cluster.leader and cluster.replicas and all(one.current for one in cluster.replicas)
+            )
+
+        await eventually(is_replicated)
         assert await named(nodes[0].url, database_url) == set()
 
 

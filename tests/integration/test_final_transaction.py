@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -78,24 +78,26 @@ async def test_rebuild_waits_for_a_locked_table_without_another_replay(
         rebuild = asyncio.create_task(projector.rebuild(progress=lambda position, _: replayed.append(position)))
         await eventually(failed_twice)
     report = await rebuild
-    assert (report.differences.missing, report.replayed, replayed) == (1, ENDPOINTS, [ENDPOINTS])
+    assert (report.differences.missing, report.replayed, replayed[-1]) == (1, ENDPOINTS, ENDPOINTS)
+    assert replayed == sorted(set(replayed))  # in however many batches, nothing twice
     assert (await projector.verify()).clean
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_locked_staging_tables_do_not_fail_a_finished_rebuild(wrong: Scene) -> None:
+async def test_locked_staging_tables_do_not_fail_a_finished_rebuild(
+    wrong: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     projector = Projector(wrong.settings())
-    holders: list[asyncio.Task[None]] = []
-    release = asyncio.Event()
+    finish = rebuild_module._Attempt._try_to_finish
+    async with AsyncExitStack() as held:
 
-    async def hold() -> None:
-        async with locked(wrong, "endpoint_state_rebuild", "ACCESS SHARE"):
-            await release.wait()
+        async def finish_while_locked(attempt: rebuild_module._Attempt, *phases: Any) -> rebuild_module.Report:
+            await held.enter_async_context(locked(wrong, "endpoint_state_rebuild", "ACCESS SHARE"))
+            return await finish(attempt, *phases)
 
-    report = await projector.rebuild(progress=lambda *_: holders.append(asyncio.create_task(hold())))
-    assert report.differences.missing == 1
-    release.set()
-    await asyncio.gather(*holders)
+        with monkeypatch.context() as during:
+            during.setattr(rebuild_module._Attempt, "_try_to_finish", finish_while_locked)
+            assert (await projector.rebuild()).differences.missing == 1
     assert (await projector.verify()).clean
 
 
@@ -132,12 +134,12 @@ async def test_transaction_timeout_of_a_role_does_not_end_a_transaction(wrong: S
         return bool(
             await wrong.query(
                 "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'projector rebuild%'"
-                " AND wait_event_type = 'Lock' AND now() - xact_start > '2 s'"
+                " AND wait_event_type = 'Lock' AND now() - xact_start > '5 s'"
             )
         )
 
     # Long enough for the statement that lifts it, on a busy machine too.
-    async with role_with(wrong, "transaction_timeout = '2s'") as projector:
+    async with role_with(wrong, "transaction_timeout = '5s'") as projector:
         async with locked(wrong, "endpoint_state", "SHARE"):
             rebuild = asyncio.create_task(projector.rebuild())
             await eventually(waits_for_longer)

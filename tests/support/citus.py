@@ -31,6 +31,8 @@ _SETTINGS = {
     **servers.SETTINGS,
     **NEEDED,
     "citus.shard_count": str(SHARDS),
+    # Tests prepare transactions of their own, which a late recovery would take for lost ones.
+    "citus.recover_2pc_interval": "-1",
     # Those of the workers are not those of a daemon's connection.
     "timezone": "Asia/Tokyo",
     "intervalstyle": "postgres_verbose",

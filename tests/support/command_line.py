@@ -34,6 +34,10 @@ class Running:
         self._reading = asyncio.gather(self._read(process.stdout, self._out), self._read(process.stderr, self._err))
         self._reading.add_done_callback(lambda _: self._news.set())
 
+    @property
+    def has_ended(self) -> bool:
+        return self._reading.done()
+
     async def logs(self, event: str) -> None:
         """Return once an event is in the log."""
         await self._until(lambda: any(entry["event"] == event for entry in self.logged), event)

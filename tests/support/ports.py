@@ -15,5 +15,6 @@ def free_ports(count: int) -> list[int]:
         port = SystemRandom().choice(_BELOW_EPHEMERAL)
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
-            ports.append(port)
+            if port not in ports:
+                ports.append(port)
     return ports

@@ -14,6 +14,7 @@ from projector.app.worker import Worker
 from projector.domain.shards import Muster, Shard
 from projector.errors import DatabaseUnavailableError, FatalError, ShardsChangedError
 from tests.support.memory.turns import until
+from tests.support.patience import PATIENCE_S
 
 
 class Projection:
@@ -211,7 +212,7 @@ async def test_an_error_of_a_shard_ends_a_worker_that_cannot_look(start: Start) 
     projection.down = True
     projection.leaders[1].fail(FatalError("wrong"))
     with pytest.raises(FatalError):
-        await asyncio.wait_for(worker.task, 5)
+        await asyncio.wait_for(worker.task, PATIENCE_S)
 
 
 async def test_workers_end_when_every_shard_was_at_the_end_of_the_stream(start: Start) -> None:
