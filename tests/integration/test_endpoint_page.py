@@ -230,16 +230,16 @@ async def test_unknown_endpoint_is_shown_with_its_dead_letters(scene: Scene, eve
 
 
 async def test_failure_to_read_changes_is_not_shown_any_longer_than_it_lasts(scene: Scene, look: Look) -> None:
-    async def refuse_once(route: Route) -> None:
+    async def refuse(route: Route) -> None:
         await route.fulfill(status=503, json={"detail": "too busy"})
-        await page.unroute(CHANGES)
 
     await scene.fold()
     page = await look()
-    await page.route(CHANGES, refuse_once)
+    await page.route(CHANGES, refuse)
     await page.goto(page.url + page_of("e1").removeprefix("/"))
     await expect(page.locator("#word")).to_have_text("No such endpoint")
     await expect(page.locator("#changes-note")).to_have_text("The changes cannot be read: too busy")
+    await page.unroute(CHANGES)
     await expect(page.locator("#changes")).to_be_hidden()
 
 

@@ -78,6 +78,7 @@ async def test_a_reader_follows_every_shard_and_a_change_of_their_number(
     await scene.fold(changes="7d")
     await kill(await start(scene))
     for shards in (1, 3, 1, 2):
+        await scene.nobody_leads()
         await Projector(scene.settings(changes="7d")).init(shards=shards)
         await scene.publish(
             *(

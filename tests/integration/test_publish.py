@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -245,16 +246,15 @@ async def test_publishing_waits_while_the_stream_is_full(
 
 @pytest.mark.usefixtures("changes_stream")
 async def test_publishing_catches_up_after_nats_was_away(
-    scene: Scene, nats_server: EmbeddedNats, fleet: list[Wire], all_published: Any
+    scene: Scene, nats_server: EmbeddedNats, fleet: list[Wire], all_published: Any, eventually: Eventually
 ) -> None:
     daemon = scene.follow(**ON)
     for start in (0, 100, 200):
-        await scene.publish(*fleet[start : start + 100])
-        await daemon.hears(f"caught up at {start + 100}")
+        last = await scene.publish(*fleet[start : start + 100])
+        await eventually(partial(scene.query, "SELECT 1 FROM projector_checkpoint WHERE position >= $1", last))
         await asyncio.to_thread(nats_server.kill)
         await daemon.hears("retrying", start // 100 + 1)
         await asyncio.to_thread(nats_server.start)
-    await daemon.hears("caught up at 300", 2)
     await all_published(300)
     await daemon.stop()
 

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.usefixtures("divided")
 
 
 async def divide(scene: Scene, shards: int, **settings: Any) -> None:
+    await scene.nobody_leads()
     await Projector(scene.settings(**{**ON, **settings})).init(shards=shards)
 
 
@@ -244,6 +245,7 @@ async def test_changes_are_published_again_after_the_tables_were_emptied_as_the_
     await scene.publish(*some_life(event, 1))
     await scene.fold(**ON)
     await scene.query("TRUNCATE projector_checkpoint, endpoint_change, projector_feed")
+    await scene.nobody_leads()
     assert (await Projector(scene.settings(**ON)).rebuild()).differences is not None
     before = (await jetstream.stream_info(NAME)).state.last_seq
     await scene.publish(*some_life(event, 2))

@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import nats
 import pytest
@@ -24,6 +22,7 @@ from projector.stream.connection import Broker, connected
 from projector.stream.consumers import DurableConsumer
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Publish, Wire
+from tests.support.monitored import fetch
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS, needs_nats
@@ -55,7 +54,8 @@ def serve(server_folder: Path) -> Iterator[Serve]:
 
 async def ask(client: Client, what: str, request: dict[str, Any]) -> dict[str, Any]:
     """Create an object with fields that the client library does not know."""
-    answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{what}", json.dumps(request).encode())).data)
+    payload = json.dumps(request).encode()
+    answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{what}", payload, timeout=PATIENCE_S)).data)
     assert "error" not in answer, answer
     return answer
 
@@ -97,14 +97,14 @@ async def test_no_request_is_larger_than_the_server_allows(
     ids=lambda config: next(iter(config)),
 )
 async def test_consumer_delivers_after_its_request_limits_change(
-    config: dict[str, Any], scene: Scene, event: Event, nats_client: Client
+    config: dict[str, Any], scene: Scene, event: Event, nats_client: Client, eventually: Eventually
 ) -> None:
-    daemon = scene.follow()
     await scene.publish(event(CONNECTED, "e"))
+    daemon = scene.follow()
     await daemon.hears("caught up at 1")
     await edit(nats_client, **config)
     await scene.publish(*[event(CONNECTED, "e")] * 300)
-    await daemon.hears("caught up at 301")
+    await eventually(lambda: scene.query("SELECT 1 FROM projector_checkpoint WHERE position = 301"))
     await daemon.stop()
     await scene.publish(*[event(CONNECTED, "e")] * 300)
     await scene.fold()
@@ -154,17 +154,10 @@ async def test_consumer_limit_is_named_with_its_remedy(
     assert await findings(scene) == set()
 
 
-def unready(url: str) -> str:
-    """Return why a daemon is not ready."""
-    with pytest.raises(HTTPError) as refused:
-        urlopen(f"{url}/readyz", timeout=5)  # noqa: S310 - the daemon's own address
-    return refused.value.read().decode()
-
-
 @needs_nats(2, 11)
 @pytest.mark.parametrize("when", ["before the daemon starts", "while it is idle", "while it folds"])
 async def test_daemon_waits_for_a_paused_consumer_and_names_it(
-    when: str, scene: Scene, event: Event, nats_client: Client, publish: Publish
+    when: str, scene: Scene, event: Event, nats_client: Client, eventually: Eventually
 ) -> None:
     """Deleting the consumer would end the pause that an operator chose."""
     await scene.publish(event(CONNECTED, "e"))
@@ -173,7 +166,7 @@ async def test_daemon_waits_for_a_paused_consumer_and_names_it(
     if when == "before the daemon starts":
         await daemon.stop()
     if when == "while it folds":
-        await publish(*[event(CONNECTED, "e")] * 5000)
+        await scene.publish(*[event(CONNECTED, "e")] * 5000)
     pause = {"pause_until": "2200-01-01T00:00:00Z"}
     await ask(nats_client, f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", pause)
     last = await scene.publish(event(CONNECTED, "e"))
@@ -186,11 +179,17 @@ async def test_daemon_waits_for_a_paused_consumer_and_names_it(
         resume = f"nats consumer resume {STREAM} {CONSUMER}"
         assert "paused until 2200-01-01T00:00:00Z" in str(error)
         assert resume in str(error)
-        assert "is paused until" in await asyncio.to_thread(unready, daemon.recorder.url)
+        await daemon.hears("listening")
+
+        async def is_named() -> bool:
+            answer = await asyncio.to_thread(fetch, f"{daemon.recorder.url}/readyz")
+            return answer.code == 503 and "is paused until" in answer.body
+
+        await eventually(is_named)
         assert "consumer-paused" in await findings(scene)
         assert await scene.position() == 1
     await ask(nats_client, f"CONSUMER.PAUSE.{STREAM}.{CONSUMER}", {"pause_until": "1970-01-01T00:00:00Z"})
-    await daemon.hears(f"caught up at {last}")
+    await eventually(lambda: scene.query("SELECT 1 FROM projector_checkpoint WHERE position = $1", last))
     await daemon.stop()
     assert {type(error) for error in daemon.recorder.errors} <= {ConsumerPausedError}
 

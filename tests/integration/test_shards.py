@@ -29,6 +29,7 @@ def some_life(event: Event, seed: int, count: int = 600) -> list[Wire]:
 
 
 async def divide(scene: Scene, shards: int) -> None:
+    await scene.nobody_leads()
     await Projector(scene.settings()).init(shards=shards)
 
 
@@ -141,13 +142,13 @@ async def test_the_number_of_shards_does_not_change_while_a_projector_runs(scene
     one = scene.follow()
     await one.hears("active")
     with pytest.raises(ProjectorRunningError, match=r"projector writer .+:\d+, backend process \d+"):
-        await divide(scene, 2)
+        await Projector(scene.settings()).init(shards=2)
     await one.stop()
     await divide(scene, 2)
     many = scene.follow()
     await many.hears("active", 2)
     with pytest.raises(ProjectorRunningError, match=r"projector worker .+:\d+, backend process \d+"):
-        await divide(scene, 3)
+        await Projector(scene.settings()).init(shards=3)
 
 
 async def test_rebuild_beside_workers_repairs_every_shard(scene: Scene, event: Event, eventually: Eventually) -> None:

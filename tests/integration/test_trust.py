@@ -25,6 +25,7 @@ from projector.errors import (
     StreamMissingError,
     StreamReplacedError,
 )
+from projector.storage import store as store_module
 from projector.storage.locks import LEADER_LOCK
 from projector.storage.store import Store
 from projector.stream import pull as pull_module
@@ -326,6 +327,8 @@ async def test_events_removed_by_retention_while_the_daemon_runs_are_fatal(
 def overtaken(folded: Scene, connects: Connects, eventually: Eventually, monkeypatch: pytest.MonkeyPatch) -> Overtaken:
     """A daemon with a hundred messages to fold, held up while a test changes the last ones."""
     monkeypatch.setattr(pull_module, "_IDLE_S", 0.05)
+    # The test holds its lock for as long as it takes.
+    monkeypatch.setattr(store_module, "LEADER_SETTINGS", {**store_module.LEADER_SETTINGS, "lock_timeout": "0"})
 
     @asynccontextmanager
     async def overtaken(**options: Any) -> AsyncIterator[Daemon]:
@@ -373,8 +376,8 @@ async def test_daemon_does_not_wait_for_deleted_messages(
     folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, eventually: Eventually, until_caught_up: bool
 ) -> None:
     async with overtaken(until_caught_up=until_caught_up) as daemon:
-        for position in range(11, 111):  # except those that have been sent by now
-            await jetstream.delete_msg(folded.stream, position)
+        # Except those that have been sent by now.
+        await asyncio.gather(*(jetstream.delete_msg(folded.stream, position) for position in range(11, 111)))
     if until_caught_up:
         await daemon.end()
     else:

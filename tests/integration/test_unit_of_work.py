@@ -17,6 +17,7 @@ from projector.domain.registration import Registration
 from projector.domain.rules import Rules
 from projector.domain.stamps import Register, Stamp
 from projector.errors import CheckpointMovedError, PoisonError
+from projector.storage import store as store_module
 from projector.storage.columns import FACET_COLUMNS
 from projector.storage.store import Store
 from projector.storage.unit_of_work import UnitOfWork
@@ -96,7 +97,10 @@ async def columns(query: Query, url: str, endpoint_id: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def open_store(database_url: str) -> AsyncIterator[OpenStore]:
+async def open_store(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenStore]:
+    """Opens stores that nobody watches, and that a busy machine may leave idle."""
+    patient = dict.fromkeys(("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout"), "0")
+    monkeypatch.setattr(store_module, "LEADER_SETTINGS", {**store_module.LEADER_SETTINGS, **patient})
     opened = []
 
     async def open_store() -> Store:

@@ -90,6 +90,16 @@ async def lead_every_shard(scene: Scene, eventually: Eventually, shards: int) ->
     await eventually(led)
 
 
+async def balance(scene: Scene, eventually: Eventually, crew: Crew, shards: int) -> None:
+    """Wait until every worker of a crew leads its share."""
+
+    async def is_balanced() -> bool:
+        leading = await leaders(scene)
+        return len(leading) == shards and set(leading) == crew.workers()
+
+    await eventually(is_balanced)
+
+
 async def leaders(scene: Scene) -> list[int]:
     """The processes that lead, by shard; a shard that changes hands has none for a moment."""
     status = await Projector(scene.settings()).status()
@@ -111,16 +121,16 @@ async def test_workers_fold_together_and_end_with_their_parent(
 ) -> None:
     await Projector(scene.settings()).init(shards=4)
     crew = crews("--workers", "2")
-    await lead_every_shard(scene, eventually, 4)
-
-    async def is_balanced() -> bool:
-        leading = await leaders(scene)
-        return len(leading) == 4 and set(leading) == crew.workers()
-
-    await eventually(is_balanced)
+    await balance(scene, eventually, crew, 4)
     await connect(scene, event, eventually)
-    assert crew.answer("/status")["daemon"]["state"] == "active"
-    assert len(crew.answer("/status")["shards"]) == 4
+
+    async def says_so() -> bool:
+        if not crew.events("listening"):
+            return False
+        status = await asyncio.to_thread(crew.answer, "/status")
+        return status["daemon"]["state"] == "active" and len(status["shards"] or ()) == 4
+
+    await eventually(says_so)
     crew.process.terminate()
     assert await crew.end() == 0
     assert (await Projector(scene.settings()).verify()).clean
@@ -196,7 +206,7 @@ async def test_workers_that_stand_by_are_ready_again_after_an_outage(
 ) -> None:
     await Projector(scene.settings()).init(shards=2)
     crew = crews("--workers", "2")
-    await lead_every_shard(scene, eventually, 2)
+    await balance(scene, eventually, crew, 2)
     spare = crews("--workers", "2")
 
     async def stands_by() -> bool:

@@ -196,6 +196,13 @@ class Scene:
         """Run a statement in the database."""
         return await self.ask(self.database_url, sql, *arguments)
 
+    async def nobody_leads(self) -> None:
+        """Return once the server has noticed that every daemon has ended: until then it keeps their locks."""
+        locks = "SELECT FROM pg_locks JOIN pg_database ON oid = database WHERE locktype = 'advisory'"
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.query(f"{locks} AND datname = current_database()"):  # noqa: ASYNC110 - nothing notifies
+                await asyncio.sleep(0.01)
+
     async def table(self, url: str | None = None) -> Rows:
         """All rows of the table, registers included."""
         return await self.ask(url or self.database_url, "SELECT * FROM endpoint_state ORDER BY endpoint_id")
