@@ -127,7 +127,10 @@ class PullConsumer(ABC):
             except TimeoutError:
                 if self._buffer:
                     break
-                if monotonic() < self._heard_at + _OVERDUE_S:
+                now = monotonic()
+                if now > idle_until + _IDLE_S:
+                    self._heard_at = now  # this process was paused: what has arrived is not read yet
+                if now < self._heard_at + _OVERDUE_S:
                     return None
                 self._interrupt(f"nothing was heard of consumer {self._name!r} for {_OVERDUE_S} s")
         await self._confirm()
