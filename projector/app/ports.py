@@ -160,6 +160,10 @@ class Store(Rows, Protocol):
         """Disconnect at once; does nothing if not connected."""
         ...
 
+    async def leave(self) -> None:
+        """Disconnect, and wait until another store can lead; does nothing if not connected."""
+        ...
+
     async def lead(self) -> bool:
         """Try to become the leader; the lead lasts as long as the connection."""
         ...

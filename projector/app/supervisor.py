@@ -84,7 +84,7 @@ class Supervisor:
                 raise
         finally:
             heartbeat.cancel()
-            await self._store.close()
+            await self._store.leave()
 
     async def _retry_until_complete(self) -> None:
         """Run sessions until one completes."""

@@ -30,8 +30,8 @@ class Roster(Protocol):
         """Connect, or reconnect, and register this worker; raises ShardsChangedError."""
         ...
 
-    async def close(self) -> None:
-        """Leave."""
+    async def leave(self) -> None:
+        """Disconnect, and wait until the registration has ended."""
         ...
 
     async def look(self) -> Muster:
@@ -140,7 +140,7 @@ class Worker:
                     await self._pause(next(pauses_s))
         finally:
             await self._end()
-            await self._roster.close()
+            await self._roster.leave()
 
     @property
     def _complete(self) -> bool:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
@@ -19,6 +19,7 @@ Connection: TypeAlias = asyncpg.Connection
 _CONNECT_TIMEOUT_S = 10.0  # for all hosts
 _DISCONNECT_TIMEOUT_S = 5.0
 _HOSTS = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
+_NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
 _TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.TargetServerAttributeNotMatched)
 """Errors of a host that is down, starting, stopping, or not the primary."""
 
@@ -38,17 +39,28 @@ async def connect(
 ) -> Connection:
     """Open a connection; `purpose` shows in `pg_stat_activity.application_name`.
 
+    With `settings`, no `transaction_timeout` of the role ends a transaction.
     `command_timeout_s` detects a server that has vanished, so it must exceed the server's own timeouts.
     Without `keep_statements`, no prepared statement outlives its transaction.
     Of several hosts the primary is chosen, unless the URL says otherwise.
     """
+    connection = await _connect(
+        url,
+        command_timeout=command_timeout_s,
+        statement_cache_size=100 if keep_statements else 0,
+        server_settings={"application_name": f"projector {purpose}", **(settings or {})},
+    )
+    if settings:
+        await _lift_transaction_timeout(connection)
+    return connection
+
+
+async def _connect(url: str, **options: Any) -> Connection:
     *others, last = _split_hosts(url)
     connect_to = partial(
         asyncpg.connect,
         timeout=_CONNECT_TIMEOUT_S / (len(others) + 1),
-        command_timeout=command_timeout_s,
-        statement_cache_size=100 if keep_statements else 0,
-        server_settings={"application_name": f"projector {purpose}", **(settings or {})},
+        **options,
         target_session_attrs=_target(url),
     )
     with translated(), _parameters_explained():
@@ -56,6 +68,19 @@ async def connect(
             with suppress(*_TRY_NEXT_HOST):
                 return await connect_to(host_url)
         return await connect_to(last)
+
+
+async def _lift_transaction_timeout(connection: Connection) -> None:
+    """Disable the role's `transaction_timeout`, before any transaction that it could end.
+
+    The settings of a connection cannot: servers before 17 do not know it, and reject a connection that sets it.
+    """
+    try:
+        with translated():
+            await connection.execute(_NO_TRANSACTION_TIMEOUT)
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """The workers of a projection with several shards, and the shards that none of them leads."""
 
-from contextlib import ExitStack
-
 from projector.domain.shards import Muster
 from projector.storage import checkpoints, locks, version
-from projector.storage.connection import Connection, connect, of_this_process
+from projector.storage.connection import Connection, connect, disconnect, of_this_process
 from projector.storage.failures import translated
 from projector.storage.store import LEADER_SETTINGS
 
@@ -19,7 +17,7 @@ class Roster:
         self._url = url
         self._shards = shards
         self._connection: Connection
-        self._opened = ExitStack()
+        self._opened: list[Connection] = []
 
     async def open(self) -> None:
         """Connect, or reconnect, and register this worker; raises ShardsChangedError."""
@@ -27,7 +25,7 @@ class Roster:
         self._connection = connection = await connect(
             self._url, purpose=of_this_process("worker"), settings=LEADER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S
         )
-        self._opened.callback(connection.terminate)
+        self._opened.append(connection)
         with translated():
             await version.check(connection)
             await locks.register_worker(connection)
@@ -35,7 +33,14 @@ class Roster:
 
     async def close(self) -> None:
         """Disconnect at once, which ends the registration."""
-        self._opened.close()
+        while self._opened:
+            self._opened.pop().terminate()
+
+    async def leave(self) -> None:
+        """Disconnect, and wait until the server has ended the registration; does nothing if not connected."""
+        if self._opened:
+            await disconnect(self._connection)
+        await self.close()
 
     async def look(self) -> Muster:
         """Return how many workers there are, and which shards have no leader."""

@@ -22,7 +22,7 @@ from projector.storage.connection import Connection, connect, disconnect
 from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import load, read_row
-from projector.storage.store import WRITER_SETTINGS, lift_transaction_timeout, now_ms, open_reader
+from projector.storage.store import WRITER_SETTINGS, now_ms, open_reader
 from projector.storage.unit_of_work import UnitOfWork, transaction
 from projector.storage.wire import set_codecs
 
@@ -101,7 +101,6 @@ class Staging:
         )
         self._opened.push_async_callback(disconnect, connection)
         with translated():
-            await lift_transaction_timeout(connection)
             await version.check(connection)
             await locks.keep_rebuilds_out(connection)
             await checkpoints.count_shards(connection)  # a missing row would change which shard an endpoint is in

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
@@ -13,7 +13,7 @@ from projector.domain.shards import WHOLE, Shard
 from projector.errors import DatabaseUnavailableError
 from projector.storage import change_log, checkpoints, dialect, feed, locks, version
 from projector.storage.checkpoints import Lag
-from projector.storage.connection import Connection, connect, of_this_process
+from projector.storage.connection import Connection, connect, disconnect, of_this_process
 from projector.storage.dialect import Dialect
 from projector.storage.failures import translated
 from projector.storage.loading import load
@@ -59,7 +59,6 @@ _PING_TIMEOUT_S = 4.0
 _SEEN_AGAIN_MS = 5000
 """An unchanged lag is written again after this time."""
 _PREPARE_EVERY_S = 600.0
-_NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
 
 
 class Store:
@@ -86,7 +85,7 @@ class Store:
         self._connection: Connection
         self._reader: Connection
         self._dialect: Dialect
-        self._opened = ExitStack()
+        self._opened: list[Connection] = []
         self._turn = asyncio.Lock()
         self._running = 0
         self._active_since = 0
@@ -104,9 +103,8 @@ class Store:
                 settings=LEADER_SETTINGS,
                 command_timeout_s=_COMMAND_TIMEOUT_S,
             )
-            self._opened.callback(connection.terminate)
+            self._opened.append(connection)
             with translated():
-                await lift_transaction_timeout(connection)
                 await version.check(connection)
                 await checkpoints.check_shards(connection, self._shard.of)
                 await set_codecs(connection)
@@ -115,14 +113,21 @@ class Store:
                 if self._retention is not None:
                     await change_log.prepare(connection, self._retention)
             self._reader = await open_reader(self._url, self._dialect)
-            self._opened.callback(self._reader.terminate)
+            self._opened.append(self._reader)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Disconnect at once, which rolls an open transaction back; does nothing if not connected."""
-        self._opened.close()
+        while self._opened:
+            self._opened.pop().terminate()
+
+    async def leave(self) -> None:
+        """Disconnect, and wait until the server has released the lead; does nothing if not connected."""
+        if self._opened:
+            await disconnect(self._connection)
+        await self.close()
 
     async def lead(self) -> bool:
         """Try to become the leader; see `locks.lead`."""
@@ -232,20 +237,11 @@ class Store:
             self._running -= 1
 
 
-async def lift_transaction_timeout(connection: Connection) -> None:
-    """Disable the role's `transaction_timeout`, before any transaction that it could end.
-
-    The settings of a connection cannot: servers before 17 do not know it, and reject a connection that sets it.
-    """
-    await connection.execute(_NO_TRANSACTION_TIMEOUT)
-
-
 async def open_reader(url: str, dialect: Dialect) -> Connection:
     """Open a connection that loads endpoints outside the transactions of another."""
     reader = await connect(url, purpose="reader", settings=WRITER_SETTINGS, command_timeout_s=_COMMAND_TIMEOUT_S)
     try:
         with translated():
-            await lift_transaction_timeout(reader)
             await set_codecs(reader)
             await dialect.configure(reader)
     except BaseException:

@@ -22,6 +22,16 @@ async def test_one_store_leads_at_a_time(database: DatabaseUnderTest, eventually
     assert not await leader.lead()
 
 
+async def test_another_store_can_lead_at_once_after_the_leader_has_left(database: DatabaseUnderTest) -> None:
+    leader, standby = await database.open_store(), await database.open_store()
+    assert await leader.lead()
+    await leader.leave()
+    await leader.leave()
+    assert await standby.lead()
+    with pytest.raises(DatabaseUnavailableError):
+        await leader.checkpoint()
+
+
 async def test_reopened_store_has_lost_the_lead(database: DatabaseUnderTest, eventually: Eventually) -> None:
     first, second = await database.open_store(), await database.open_store()
     assert await first.lead()

@@ -45,7 +45,7 @@ class Roster:
         await asyncio.sleep(0)
         self._projection.workers.add(self)
 
-    async def close(self) -> None:
+    async def leave(self) -> None:
         self._projection.workers.discard(self)
 
     async def look(self) -> Muster:

@@ -29,6 +29,9 @@ class MemoryStore:
     async def close(self) -> None:
         self._database.connections.disconnect(self._connection)
 
+    async def leave(self) -> None:
+        await self.close()
+
     async def lead(self) -> bool:
         await self._connection.turn()
         return self._database.lead(self._connection)
