@@ -18,12 +18,16 @@ from projector.app.feed import ChangeLog, ChangeStream, Connections
 from projector.app.notifications import ChangesLost, Published, PublishingFailed, PublishingResumed
 from projector.app.observers import Observer
 from projector.domain.changes import ChangeId, FeedCursor, LoggedChange
-from projector.errors import FeedMovedError, ProjectorError, one_line
+from projector.errors import BrokerUnavailableError, DatabaseUnavailableError, FeedMovedError, ProjectorError, one_line
 
 _SAVE_EVERY_S = 0.2
 """The cursor is written at most this often."""
 _POLL_S = 1.0
 """How often the log is read if no notification arrives."""
+_FINAL_ATTEMPTS = 3
+"""At the end of the stream, where a server may be slow for a moment, but no command waits long for one that is down."""
+_PASSING = (BrokerUnavailableError, DatabaseUnavailableError)
+"""Errors that may be over in a moment."""
 _SHARED_AFTER = 3
 """Refused appends in a row after which other programs are assumed to publish to the stream as well."""
 _REFUSED_TIMES = 20
@@ -48,15 +52,18 @@ class Publishing:
         self._finishing = False
 
     async def run(self, folding_is_behind: Callable[[], bool]) -> None:
-        """Publish until cancelled, or after `finish` until everything is published or an error prevents it."""
+        """Publish until cancelled, or after `finish` until everything is published or errors prevent it."""
+        self._finishing = False
         pauses_s = _pauses_s()
+        final_attempts = 0
         while True:
             self._succeeded = False
             try:
                 await self._attempt(folding_is_behind)
             except Exception as error:  # noqa: BLE001 - the daemon goes on folding
                 self._fail(error)
-                if self._finishing:
+                final_attempts += self._finishing
+                if self._finishing and (final_attempts == _FINAL_ATTEMPTS or not isinstance(error, _PASSING)):
                     return
             else:
                 return
@@ -70,7 +77,7 @@ class Publishing:
         await self._attempt(lambda: False)
 
     def finish(self) -> None:
-        """Make `run` return at the end of the logs."""
+        """Make `run`, which has begun, return at the end of the logs."""
         self._finishing = True
         if self._log is not None:
             self._log.wake()

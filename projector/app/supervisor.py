@@ -150,6 +150,8 @@ class Supervisor:
             if self._publishing is not None and not self._stopping:
                 self._publishing.finish()
                 await asyncio.wait((publishing, watch), return_when=asyncio.FIRST_COMPLETED)
+                if not publishing.done():
+                    await watch
         finally:
             for task in tasks:
                 task.cancel()

@@ -10,6 +10,7 @@ from projector.app import publish as publish_module
 from projector.app.publish import Publishing
 from projector.domain.changes import FeedCursor, LoggedChange, Place
 from projector.errors import BrokerUnavailableError, FeedMovedError, FeedStreamMissingError
+from tests.support.memory.connections import Connection
 from tests.support.memory.feed import MemoryFeed
 from tests.support.memory.turns import until
 from tests.support.scene import Recorder
@@ -42,9 +43,10 @@ class Trial:
         return all(self.feed.stored_of(shard)[-1:] == self.feed.log_of(shard)[-1:] for shard in shards)
 
     async def finish(self) -> None:
-        self.publishing.finish()
         if self._task is None:
             self.start()
+            await asyncio.sleep(0)
+        self.publishing.finish()
         assert self._task is not None
         await self._task
         self._task = None
@@ -268,11 +270,36 @@ async def test_days_without_changes_are_not_lost(trial: Trial) -> None:
     assert len(trial.feed.stored) == 6
 
 
-async def test_a_failure_ends_a_publisher_that_is_to_finish(trial: Trial) -> None:
+async def test_a_failure_ends_a_publisher_that_is_to_finish(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = failing(trial, monkeypatch, times=0)
     trial.feed.stream_exists = False
     trial.commit(1)
     await trial.finish()
     assert trial.recorder.heard["publishing failed"] == 1
+    assert next(attempts) == 1
+
+
+@pytest.mark.parametrize(("failures", "made", "published"), [(2, 3, 2), (9, 3, 0)])
+async def test_a_publisher_that_is_to_finish_tries_an_unavailable_server_three_times(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, failures: int, made: int, published: int
+) -> None:
+    attempts = failing(trial, monkeypatch, times=failures)
+    trial.commit(1)
+    await trial.finish()
+    assert (next(attempts), len(trial.feed.stored)) == (made, published)
+
+
+def failing(trial: Trial, monkeypatch: pytest.MonkeyPatch, *, times: int) -> Iterator[int]:
+    """Make the first connections to NATS fail; the iterator returned yields how many were attempted."""
+    attempts = count()
+    connect = trial.feed.broker.connect
+
+    async def counted() -> Connection:
+        trial.feed.broker.reachable = next(attempts) >= times
+        return await connect()
+
+    monkeypatch.setattr(trial.feed.broker, "connect", counted)
+    return attempts
 
 
 async def test_publishing_rests_while_the_folding_is_behind(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,10 +450,11 @@ async def test_a_publisher_that_slept_while_a_shard_began_repeats_nothing(three:
 async def test_two_publishers_double_and_reorder_nothing(three: Trial) -> None:
     three.commit_everywhere(9)
     other = Publishing(three.feed, Recorder(), shards=3)
+    three.start()
+    running = asyncio.create_task(other.run(lambda: False))
+    await asyncio.sleep(0)
     other.finish()
-    three.publishing.finish()
-    await asyncio.gather(other.run(lambda: False), three.publishing.run(lambda: False))
-    await three.finish()
+    await asyncio.gather(running, three.finish())
     three.assert_complete()
 
 

@@ -1,12 +1,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 from projector.app import supervisor as supervisor_module
 from projector.app.notifications import Committed, Notification
 from projector.app.observers import Observer, Observers
+from projector.app.publish import Publishing
 from projector.domain.checkpoint import Anchor
 from projector.errors import (
     BrokerLoginError,
@@ -18,9 +20,12 @@ from projector.errors import (
     LoginRefusedAgainError,
     StreamMissingError,
 )
+from tests.support.memory.connections import Connection
 from tests.support.memory.database import CommitFault
+from tests.support.memory.feed import MemoryFeed
 from tests.support.memory.scene import MemoryScene
 from tests.support.memory.turns import until
+from tests.support.scene import Recorder
 
 Fault = Callable[[MemoryScene], Awaitable[None]]
 
@@ -361,6 +366,29 @@ async def test_cancelling_the_run_ends_the_session_and_closes_the_store(scene: M
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
     assert scene.database.leader is not None
     assert scene.database.leader.lost.is_set()
+
+
+async def test_loss_of_the_lead_while_the_last_changes_are_published_starts_a_new_session(
+    scene: MemoryScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, published, attempts = MemoryFeed(), Recorder(), count(1)
+    connect = feed.broker.connect
+
+    async def never_the_first_time() -> Connection:
+        if next(attempts) == 1:
+            await asyncio.Event().wait()
+        return await connect()
+
+    monkeypatch.setattr(feed.broker, "connect", never_the_first_time)
+    scene.publishing = publishing = Publishing(feed, published)
+    await scene.stream.publish(*scene.connects(1, 2))
+    daemon = scene.follow(until_caught_up=True)
+    await until(lambda: publishing._finishing)
+    await scene.database.lose_connections()
+    await scene.stream.publish(*scene.connects(3, 4))
+    recorder = await daemon.end()
+    assert (len(recorder.errors), recorder.heard["active"], recorder.heard["caught up at 4"]) == (1, 2, 1)
+    assert (published.failures, next(attempts)) == ([], 3)
 
 
 async def test_heartbeats_continue_while_a_query_runs(scene: MemoryScene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from projector.app.observers import Observer
+from projector.app.publish import Publishing
 from projector.app.session import LiveOptions
 from projector.app.supervisor import Supervisor
 from projector.domain.rules import Rules
@@ -30,6 +31,7 @@ class MemoryScene:
     stream: MemoryStream = field(default_factory=MemoryStream)
     database: MemoryDatabase = field(default_factory=MemoryDatabase)
     batch_size: int = 100
+    publishing: Publishing | None = None
     daemons: list[Daemon] = field(default_factory=list)
 
     def connects(self, first: int, last: int) -> list[Wire]:
@@ -43,6 +45,7 @@ class MemoryScene:
             MemoryStore(self.database),
             observer,
             live_options(**options),
+            publishing=self.publishing,
         )
 
     def follow(self, **options: Any) -> Daemon:
