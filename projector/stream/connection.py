@@ -170,9 +170,7 @@ class RawClient(Client):
         """What the server reported about itself when the client connected."""
         return self._server_info
 
-    async def ask(
-        self, what: str, request: Mapping[str, Any] | None = None, *, timeout_s: float = _ANSWERED_S
-    ) -> dict[str, Any]:
+    async def ask(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send a request to the JetStream API, and return the whole answer: the client library drops fields.
 
         Raises:
@@ -180,7 +178,7 @@ class RawClient(Client):
         """
         payload = b"" if request is None else json.dumps(request).encode()
         try:
-            reply = await self.request(f"{self.api_prefix}.{what}", payload, timeout=timeout_s)
+            reply = await self.request(f"{self.api_prefix}.{what}", payload, timeout=_ANSWERED_S)
         except nats.errors.NoRespondersError as error:
             raise nats.js.errors.ServiceUnavailableError from error
         answer: dict[str, Any] = json.loads(reply.data)

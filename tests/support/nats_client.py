@@ -3,11 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-import nats
 from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from tests.support.patience import PATIENCE_S
 
 _WAIT_S = 0.05
+
+
+class _PatientClient(Client):
+    """A client whose requests to JetStream fail only if no answer comes."""
+
+    def jetstream(self, **options: Any) -> JetStreamContext:
+        return super().jetstream(**{"timeout": PATIENCE_S, **options})
 
 
 @asynccontextmanager
@@ -17,7 +27,9 @@ async def lasting_client(url: str) -> AsyncIterator[Client]:
     async def expect(error: Exception) -> None:
         del error
 
-    client = await nats.connect(url.split(","), error_cb=expect, reconnect_time_wait=_WAIT_S, max_reconnect_attempts=-1)
+    client = _PatientClient()
+    options: dict[str, Any] = {"reconnect_time_wait": _WAIT_S, "max_reconnect_attempts": -1}
+    await client.connect(url.split(","), error_cb=expect, **options)
     try:
         yield client
     finally:
