@@ -12,8 +12,11 @@ import atexit
 import os
 import secrets
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
@@ -67,8 +70,23 @@ def server_folder() -> Iterator[Path]:
 
 
 def nats_in(folder: Path, *, config: str = "") -> EmbeddedNats:
-    """Return a NATS server, not started."""
-    return EmbeddedNats(folder, config=config, executable=_EXECUTABLE)
+    """Return a NATS server, not started; its port stays its own while it is stopped."""
+    held = _held_port()
+    port = held.getsockname()[1] if held else None
+    server = EmbeddedNats(folder, port=port, config=config, executable=_EXECUTABLE)
+    if held:
+        weakref.finalize(server, held.close)
+    return server
+
+
+def _held_port() -> socket.socket | None:
+    """Reserve a port for a server: Linux gives it to no other program, but lets a server that asks for it listen."""
+    if sys.platform != "linux":
+        return None
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def postgres_in(folder: Path, settings: Mapping[str, str] = SETTINGS) -> EmbeddedPostgres:
