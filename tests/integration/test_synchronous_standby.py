@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from projector import Projector
@@ -25,14 +26,31 @@ COMPARED = "SELECT * FROM endpoint_state ORDER BY endpoint_id", "SELECT position
 class Cluster:
     """A database whose commits can wait for a standby."""
 
-    def __init__(self, scene: Scene, primary: EmbeddedPostgres) -> None:
+    def __init__(self, scene: Scene, primary: EmbeddedPostgres, eventually: Eventually) -> None:
         self.scene = scene
         self.primary = primary
+        self._eventually = eventually
 
     async def require(self, name: str) -> None:
-        """Let commits wait for a standby; an empty name ends all waits."""
+        """Let commits wait for a standby, and return once they do; an empty name ends all waits."""
         await self.scene.ask(self.primary.url, f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
         await self.scene.ask(self.primary.url, "SELECT pg_reload_conf()")
+        if name:
+            await self._eventually(self._next_commit_waits)  # the checkpointer applies the setting when it gets to it
+
+    async def _next_commit_waits(self) -> bool:
+        """Commit something, and end its wait if it waits for the standby."""
+        connection = await asyncpg.connect(self.primary.url)
+        try:
+            commit = asyncio.create_task(connection.execute("SELECT pg_logical_emit_message(true, '', '')"))
+            end = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'"
+            ended: Rows = []
+            while not ended and not commit.done():
+                ended = await self.scene.ask(self.primary.url, end, connection.get_server_pid())
+            await commit
+            return bool(ended)
+        finally:
+            await connection.close()
 
     async def commit_waits(self) -> bool:
         """Whether a commit waits for the standby."""
@@ -45,9 +63,9 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(scene: Scene, own_postgres: EmbeddedPostgres) -> AsyncIterator[Cluster]:
+async def cluster(scene: Scene, own_postgres: EmbeddedPostgres, eventually: Eventually) -> AsyncIterator[Cluster]:
     async with servers.database(own_postgres) as scene.database_url:
-        cluster = Cluster(scene, own_postgres)
+        cluster = Cluster(scene, own_postgres, eventually)
         yield cluster
         await cluster.require("")
         for daemon in scene.daemons:
