@@ -88,10 +88,10 @@ async def raw_publish(nats_url: str) -> AsyncIterator[RawPublish]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timeouts of requests and heartbeats of a fraction of a second."""
+    """Requests and heartbeats that last a fraction of a second."""
     monkeypatch.setattr(pull_module, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(pull_module, "PULL_EXPIRES_S", 0.3)
-    monkeypatch.setattr(pull_module, "_OVERDUE_S", 2.0)
+    monkeypatch.setattr(pull_module, "_OVERDUE_S", PATIENCE_S)
 
 
 def numbered(first: int, last: int) -> list[Wire]:
@@ -244,7 +244,7 @@ async def test_unacknowledged_messages_before_the_checkpoint_are_not_redelivered
     await publish(*numbered(1, 50))
     first = await open_source()
     await first.consumer.seek(0)
-    await first.consumer.next(0.1)
+    await delivered(first, 0.1)
     await first.client.close()
     source = await open_source()
     assert await source.consumer.seek(50) == 0
@@ -442,7 +442,7 @@ async def test_a_redelivery_interrupts_delivery(open_source: OpenSource, publish
     delivery = await delivered(source, 60)
     await nats_client.publish(delivery.acknowledge_to, b"-NAK")
     with pytest.raises(DeliveryInterruptedError, match="delivery 2"):
-        await source.consumer.next(0)
+        await delivered(source, 0)
 
 
 async def test_source_notices_a_killed_broker_and_continues_after_its_restart(
@@ -452,7 +452,7 @@ async def test_source_notices_a_killed_broker_and_continues_after_its_restart(
     source = await open_source(batch_size=5)
     await source.consumer.seek(0)
     await take(source, 10)
-    waiting = asyncio.create_task(source.consumer.next(0))
+    waiting = asyncio.create_task(delivered(source, 0))
     nats_server.kill()
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(BrokerUnavailableError):
@@ -476,7 +476,7 @@ async def test_missing_heartbeats_reveal_a_hanging_broker(
     await source.consumer.seek(0)
     nats_server.pause()
     with pytest.raises(DeliveryInterruptedError, match="nothing was heard"):
-        await source.consumer.next(0)
+        await delivered(source, 0)
     nats_server.resume()
 
 
@@ -497,8 +497,9 @@ async def test_connecting_to_unresponsive_servers_times_out(monkeypatch: pytest.
 
 
 async def test_pending_request_fails_when_the_connection_is_lost(
-    open_source: OpenSource, nats_server: EmbeddedNats
+    open_source: OpenSource, nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection_module, "_ANSWERED_S", PATIENCE_S)  # the server may take long to end
     source = await open_source()
     nats_server.pause()
     asking = asyncio.create_task(source.view.state())
