@@ -114,7 +114,8 @@ async def test_consumer_delivers_after_its_request_limits_change(
 async def test_stream_with_an_inactivity_limit_can_be_counted_and_replayed(
     scene: Scene, event: Event, nats_client: Client
 ) -> None:
-    limits = {"inactive_threshold": 2 * 10**9, "max_ack_pending": 10}
+    # Less than a replay asks for, and longer than a busy machine keeps it from pulling.
+    limits = {"inactive_threshold": 20 * 10**9, "max_ack_pending": 10}
     config = {"name": STREAM, "subjects": list(FILTERS), "consumer_limits": limits}
     await ask(nats_client, f"STREAM.UPDATE.{STREAM}", config)
     await scene.publish(*[event(CONNECTED, "e")] * 300)
