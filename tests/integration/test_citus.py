@@ -26,7 +26,7 @@ from projector.storage.tables import endpoint_state
 from projector.stream import subjects
 from projector.stream.codec import Codec, encode_text
 from tests.support import citus, servers
-from tests.support.fixtures import Event, Query, Wire
+from tests.support.fixtures import Event, Eventually, Query, Wire
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS
 
@@ -306,21 +306,25 @@ async def test_a_session_ends_when_a_worker_could_not_commit(distributed: Scene)
 
 
 async def test_a_rebuild_beside_a_daemon_and_a_worker_that_is_killed_change_nothing(
-    distributed: Scene, cluster: list[EmbeddedPostgres], database_url: str, fleet: list[Wire]
+    distributed: Scene, cluster: list[EmbeddedPostgres], database_url: str, fleet: list[Wire], eventually: Eventually
 ) -> None:
+    async def has_folded(position: int) -> bool:
+        return await distributed.position() == position
+
     daemon = distributed.follow(batch_size=20)
+    await daemon.hears("active")
     projector = Projector(distributed.settings())
     await distributed.publish(*fleet[:400])
-    await daemon.hears("caught up at 400")
+    await eventually(lambda: has_folded(400))
     rebuilding = asyncio.create_task(projector.rebuild())
     await distributed.publish(*fleet[400:800])
     assert (await rebuilding).clean
-    await daemon.hears("caught up at 800")
+    await eventually(lambda: has_folded(800))
     cluster[1].kill()
     await distributed.publish(*fleet[800:])
     await daemon.hears("retrying")
     cluster[1].start()
-    await daemon.hears(f"caught up at {len(fleet)}")
+    await eventually(lambda: has_folded(len(fleet)))
     await daemon.stop()
     await distributed.fold(url=database_url)
     assert await distributed.table() == await distributed.table(database_url)
