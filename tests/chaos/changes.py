@@ -61,9 +61,9 @@ class Snapshots:
         self._taken: list[Snapshot] = []
 
     @property
-    def first(self) -> Snapshot | None:
-        """The first snapshot; None: none is taken yet."""
-        return self._taken[0] if self._taken else None
+    def last(self) -> Snapshot | None:
+        """The latest snapshot; None: none is taken yet."""
+        return self._taken[-1] if self._taken else None
 
     async def take(self, away: tuple[type[Exception], ...]) -> None:
         """Take snapshots until cancelled; while the server is away, try again."""
@@ -100,7 +100,7 @@ class Snapshots:
             await connection.close()
 
     def _some(self) -> list[Snapshot]:
-        return self._taken[:: max(1, len(self._taken) // _COMPARED)]
+        return self._taken[:: -max(1, len(self._taken) // _COMPARED)]  # the latest one is among them
 
 
 async def _rows(connection: asyncpg.Connection, table: str, *arguments: object) -> Rows:
