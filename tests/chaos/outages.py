@@ -106,7 +106,7 @@ async def leader_is_killed(trial: Trial, scale: Scale) -> Found:
     resumed_s = []
     for _ in range(scale.moves):
         await trial.progress(_STEP)
-        killed = await _stream_leader(trial)
+        killed = await _led(trial, _stream_leader)
         await asyncio.to_thread(cluster.servers[killed].kill)
         for leader in (_stream_leader, _consumer_leader):
             await _is_led_again(trial, leader, killed)
@@ -202,9 +202,22 @@ async def _consumer_leader(trial: Trial) -> str:
     return (info.cluster and info.cluster.leader) or ""
 
 
+async def _led(trial: Trial, leader: Callable[[Trial], Awaitable[str]]) -> str:
+    """Return who leads, once the servers have elected one: on a busy machine they elect at any time."""
+    found = ""
+
+    async def is_led() -> bool:
+        nonlocal found
+        found = await leader(trial)
+        return bool(found)
+
+    await trial.until(is_led, "a server leads")
+    return found
+
+
 async def _steps_down(trial: Trial, leader: Callable[[Trial], Awaitable[str]], subject: str) -> None:
     """Make a leader step down, repeatedly if it is elected again, until another one leads."""
-    before = await leader(trial)
+    before = await _led(trial, leader)
 
     async def is_another() -> bool:
         now = await leader(trial)
