@@ -50,7 +50,8 @@ async def ended_while_a_commit_fails(trial: Trial) -> None:
 
     async def end(link: Link) -> None:
         daemon.signal(signal.SIGTERM)
-        await trial.logs(daemon, "stopping")
+        # It may have ended already: Postgres ends the session if this takes long.
+        await trial.until(lambda: daemon.has_logged("stopping"), "a daemon that is asked to end says so")
         daemon.postgres.away = True
         link.cut()
 
