@@ -57,7 +57,7 @@ async def test_idle_daemon_folds_an_event_and_stops_on_signal(
     assert idle_daemon.logged[-1]["reason"] == "SIGTERM"
 
 
-async def test_daemon_announces_its_address_and_answers(prepared: CommandLine) -> None:
+async def test_daemon_announces_its_address_and_answers(prepared: CommandLine, eventually: Eventually) -> None:
     daemon = await prepared.start("run", "--http", "127.0.0.1:0")
     await daemon.logs("listening")
     await daemon.logs("caught up")
@@ -69,9 +69,12 @@ async def test_daemon_announces_its_address_and_answers(prepared: CommandLine) -
 
     assert json.loads(await asyncio.to_thread(fetch, "/healthz"))["healthy"] is True
     status = json.loads(await prepared.succeeds("status", "--json"))
-    answered = json.loads(await asyncio.to_thread(fetch, "/status"))
-    assert status.keys() <= answered.keys()
-    assert answered["daemon"]["state"] == "active"
+    assert status.keys() <= json.loads(await asyncio.to_thread(fetch, "/status")).keys()
+
+    async def is_active() -> bool:
+        return bool(json.loads(await asyncio.to_thread(fetch, "/status"))["daemon"]["state"] == "active")
+
+    await eventually(is_active)  # it retries for a moment if a server stalls
     daemon.send(signal.SIGTERM)
     assert (await daemon.end()).code == 0
 
