@@ -69,6 +69,11 @@ class World:
         """Return once the server has noticed that a killed rebuild is gone."""
         await self.holds(f"SELECT WHERE NOT EXISTS ({REBUILDING})")
 
+    async def nobody_leads(self) -> None:
+        """Return once the server has noticed that every daemon has ended: until then it keeps their locks."""
+        locks = "SELECT FROM pg_locks JOIN pg_database ON oid = database WHERE locktype = 'advisory'"
+        await self.holds(f"SELECT WHERE NOT EXISTS ({locks} AND datname = current_database())")
+
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await asyncpg.connect(self._url)
@@ -244,6 +249,7 @@ async def test_a_recreated_stream_is_refused_until_a_rebuild_accepts_it(
     refused = await world.command("run", "--until-caught-up")
     assert refused.code == 3
     assert "is not the one that was folded" in refused.err
+    await world.nobody_leads()  # else the rebuild leaves the position as it is
     accepted = await world.command("rebuild")
     assert accepted.code == 0
     assert "5 differences: 2 rows inserted, 2 deleted, 1 updated" in accepted.out
@@ -347,6 +353,14 @@ async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[in
         over.set()
 
 
+def is_stall(entry: dict[str, Any]) -> bool:
+    """Tell whether a server has not answered for seconds; a rebuild would hold a lock, or move a checkpoint."""
+    of_the_broker = {"BrokerUnavailableError", "DeliveryInterruptedError"}
+    return entry["event"] == "retrying" and (
+        entry["error"] in of_the_broker or entry["reason"] == "Postgres did not answer in time"
+    )
+
+
 async def test_rebuild_does_not_disturb_a_loaded_daemon_and_readers(world: World, undisturbed: Any) -> None:
     await simulate(world.settings(), Simulation(endpoints=500, seed=1, events=3000), asyncio.Event())
     daemon = await world.command.start("run")
@@ -364,7 +378,9 @@ async def test_rebuild_does_not_disturb_a_loaded_daemon_and_readers(world: World
     ended = await daemon.end()
     assert ended.code == 0
     events = [entry["event"] for entry in daemon.logged]
-    # On a busy machine it may be behind for long enough to say again that it has caught up.
-    assert [event for event in events if event != "caught up"] == ["starting", "active", "stopping", "stopped"]
+    assert (events[0], events[-2:]) == ("starting", ["stopping", "stopped"])
+    # On a busy machine it may be behind for long enough to say again that it has caught up, and a server may stall.
+    quiet = {"starting", "active", "caught up", "stopping", "stopped"}
+    assert [entry for entry in daemon.logged if entry["event"] not in quiet and not is_stall(entry)] == []
     assert all(before <= after for before, after in pairwise(counts))
     assert await world.sql(TABLE) == await undisturbed()
