@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
@@ -15,6 +14,7 @@ from projector.stream import subjects
 from projector.stream.consumers import durable_name
 from tests.support import servers
 from tests.support.fixtures import Event, Eventually, Query
+from tests.support.nats_client import lasting_client
 from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 from tests.support.versions import FAULTS, NATS_VERSION
@@ -39,6 +39,7 @@ async def divided(scene: Scene, event: Event, monkeypatch: pytest.MonkeyPatch) -
     await Projector(scene.settings()).init(shards=3)
     await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(9)))
     await scene.fold()
+    await scene.nobody_leads()  # what the doctor says depends on it
     return scene
 
 
@@ -152,7 +153,7 @@ async def test_doctor_names_the_missing_permissions_for_the_consumer_of_each_sha
         def url(name: str) -> str:
             return server.url.replace("//", f"//{name}:p@")
 
-        async with await nats.connect(url("admin")) as admin:
+        async with lasting_client(url("admin")) as admin:
             jetstream = admin.jetstream()
             await jetstream.add_stream(name=STREAM, subjects=list(subjects.filters()))
 
