@@ -138,7 +138,7 @@ async def test_time_line_can_be_read_with_the_keyboard_and_the_pointer(
     await expect(page.locator("#timeline rect.session")).to_have_count(2)
     await page.focus("#timeline")
     await page.keyboard.press("ArrowLeft")
-    await expect(page.locator("#spoken")).to_have_text(re.compile(r"to now: 20 min.*, over kpc / kpc-1, open$"))
+    await expect(page.locator("#spoken")).to_have_text(re.compile(r"to now: \d+ min.*, over kpc / kpc-1, open$"))
     await page.keyboard.press("ArrowLeft")
     closed = re.compile(r": 5 min, over kpc / kpc-0, ended by a disconnect$")
     await expect(page.locator("#spoken")).to_have_text(closed)
@@ -155,7 +155,7 @@ async def test_time_line_can_be_read_with_the_keyboard_and_the_pointer(
 async def test_older_rows_stay_and_nothing_jumps_when_newer_ones_come(
     scene: Scene, event: Event, look: Look, eventually: Eventually
 ) -> None:
-    at = int(time.time() * 1000) - 3_600_000
+    at = int(time.time() * 1000) - 30 * 86_400_000 - 3_600_000  # so long ago that no row shows another age meanwhile
 
     def updated(number: int) -> Wire:
         return event("metadata.updated", "e1", added=[f"key-{number:02}"], timestamp=at + number * 1000)
@@ -184,7 +184,11 @@ async def test_older_rows_stay_and_nothing_jumps_when_newer_ones_come(
     await expect(rows).to_have_count(62)
     await expect(rows.first).to_contain_text("metadata key-60")
     assert await page.evaluate("document.querySelectorAll('#change-rows tbody tr')[41].marked")
-    assert abs(await place(page, 41) - before) < 2
+
+    async def is_where_it_was() -> bool:  # the browser corrects the place when it draws the next frame
+        return abs(await place(page, 41) - before) < 2
+
+    await eventually(is_where_it_was)
 
 
 async def place(page: Page, row: int) -> float:

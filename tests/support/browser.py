@@ -31,6 +31,8 @@ _QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+# The page gives up an answer after a few seconds, and shows that until its next poll.
+_PATIENT = f"AbortSignal.timeout = AbortSignal.timeout.bind(AbortSignal, {1000 * PATIENCE_S})"
 # The browser itself reports a server that is gone, and every answer of the API that is an error.
 _BY_THE_BROWSER = ("ERR_CONNECTION_REFUSED", "status of 400", "status of 404", "status of 503")
 
@@ -46,6 +48,8 @@ async def browsing(scene: Scene) -> AsyncIterator[Look]:
         async def look(path: str = "/", *, moves_clock: bool = True, **settings: Any) -> Page:
             url = (await daemons.enter_async_context(watched(scene, **settings))).url
             page = await browser.new_page()
+            page.set_default_timeout(1000 * PATIENCE_S)
+            await page.add_init_script(_PATIENT)
             page.on("console", lambda message: complaints.append(f"console: {message.text}"))
             page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
             page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
@@ -70,9 +74,3 @@ async def shows(page: Page, word: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while await page.inner_text("#word") != word:
             await page.clock.fast_forward(POLL_MS)
-
-
-async def polled(page: Page, path: str, later_ms: int = POLL_MS) -> None:
-    """Let time pass, and return when the page was answered."""
-    async with page.expect_response(path):
-        await page.clock.fast_forward(later_ms)
