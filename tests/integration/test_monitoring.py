@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,11 @@ from projector.app import supervisor as supervisor_module
 from projector.app.projection import FoldedBatch, Projection
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 from projector.monitoring import counting as counting_module
+from projector.monitoring import monitor as monitor_module
 from projector.monitoring import sampler as sampler_module
 from projector.monitoring import server as server_module
+from projector.queries import probe as probe_module
+from projector.storage import store as store_module
 from projector.stream import pull as pull_module
 from projector.stream import subjects
 from tests.support.fixtures import Event
@@ -40,6 +43,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler_module, "_COUNT_EVERY_S", 0.05)
     monkeypatch.setattr(counting_module, "_REST_S", 0.05)
     monkeypatch.setattr(server_module, "BIND_AGAIN_S", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no busy machine make a sample, a lock or the end of a monitor fail."""
+    monkeypatch.setattr(monitor_module, "_END_S", PATIENCE_S)
+    monkeypatch.setattr(sampler_module, "_ANSWER_S", PATIENCE_S)
+    monkeypatch.setattr(probe_module, "_COMMAND_TIMEOUT_S", PATIENCE_S)
+    patient = dict.fromkeys(("statement_timeout", "lock_timeout"), f"{PATIENCE_S:.0f}s")
+    monkeypatch.setattr(probe_module, "_SETTINGS", {**probe_module._SETTINGS, **patient})
+    monkeypatch.setattr(store_module, "LEADER_SETTINGS", {**store_module.LEADER_SETTINGS, **patient})
 
 
 @pytest.fixture
@@ -143,11 +157,11 @@ async def test_stopped_database_is_named_until_it_is_back(
         status = await daemon.says("/status", lambda answer: away in (answer.json["sample_error"] or ""))
         assert away in status.json["problems"][0]
         assert status.json["checkpoint_seq"] == 0
-        assert await value(daemon, "projector_lag_messages") == "NaN"
+        await daemon.says("/metrics", shows("projector_lag_messages NaN"))  # set once the connections are closed
         spare_postgres.start()
         await daemon.says("/readyz", is_green)
         await daemon.says("/status", lambda answer: answer.json["problems"] == [])
-        assert await value(daemon, "projector_reconnects_total") == 1
+        await daemon.says("/metrics", shows("projector_reconnects_total 1.0"))
 
 
 async def test_killed_broker_is_named_until_it_is_back(idle: Watched, nats_server: EmbeddedNats) -> None:
@@ -229,6 +243,8 @@ async def eventful(scene: Scene, event: Event) -> AsyncIterator[Watched]:
         await daemon.says(
             "/status", lambda answer: answer.json["checkpoint_seq"] == 9 and answer.json["by_status"] == counted
         )
+        # The daemon notifies of a commit when it has acknowledged the messages.
+        await daemon.says("/metrics", shows('projector_events_total{type="unknown",verdict="skipped"} 1.0'))
         yield daemon
 
 
@@ -262,11 +278,13 @@ async def test_status_answer_is_complete(eventful: Watched) -> None:
 
 
 async def test_the_history_has_a_point_for_each_sample(eventful: Watched) -> None:
-    history = await eventful.says("/history", lambda answer: len(answer.json["points"]) > 3)
-    points = history.json["points"]
+    def has_folding(answer: Answer) -> bool:
+        points = answer.json["points"]
+        return len(points) > 3 and any(rate > 0 for _, rate, *_ in points)
+
+    points = (await eventful.says("/history", has_folding)).json["points"]
     assert [len(point) for point in points] == [4] * len(points)
     assert [at for at, *_ in points] == sorted(at for at, *_ in points)
-    assert max(rate for _, rate, *_ in points) > 0
     assert points[-1][2:] == [0, 0.0]
 
 
@@ -312,14 +330,19 @@ async def samples(daemon: Watched) -> dict[str, list[Any]]:
 
 async def value(daemon: Watched, name: str, **labels: str) -> Any:
     (sample,) = [sample for sample in (await samples(daemon))[name] if labels.items() <= sample.labels.items()]
-    return "NaN" if sample.value != sample.value else sample.value
+    return sample.value
+
+
+def shows(sample: str) -> Callable[[Answer], bool]:
+    """Return the condition that a scrape has a sample; a metric may follow a state of the daemon by a moment."""
+    return lambda answer: f"\n{sample}\n" in answer.body
 
 
 async def test_metrics_count_folded_skipped_and_parked_messages(eventful: Watched, nats_server: EmbeddedNats) -> None:
     nats_server.kill()
     await eventful.daemon.hears("retrying")
     nats_server.start()
-    await eventful.says("/readyz", is_green)
+    await eventful.says("/metrics", shows("projector_reconnects_total 1.0"))
     found = await samples(eventful)
     events = {
         (sample.labels["type"], sample.labels["verdict"]) for sample in found["projector_events_total"] if sample.value
@@ -336,11 +359,10 @@ async def test_metrics_count_folded_skipped_and_parked_messages(eventful: Watche
     assert await value(eventful, "projector_sessions_total", result="begun") == 2
     assert await value(eventful, "projector_sessions_total", result="failed") >= 1
     assert await value(eventful, "projector_transient_errors_total", kind="BrokerUnavailableError") >= 1
-    assert await value(eventful, "projector_reconnects_total") == 1
     assert await value(eventful, "projector_endpoints", status="connected") == 1
     assert await value(eventful, "projector_dead_letters", reason="malformed-payload") == 1
     assert await value(eventful, "projector_info", revision="kaa-2017-04") == 1
-    await eventful.says("/metrics", lambda answer: "\nprojector_ready 1.0\n" in answer.body)
+    await eventful.says("/metrics", shows("projector_ready 1.0"))
 
 
 async def test_every_metric_of_the_documents_has_a_sample_after_a_run(eventful: Watched) -> None:
@@ -366,7 +388,6 @@ async def test_no_answer_shows_a_secret(scene: Scene, event: Event) -> None:
 
 @contextmanager
 def threads_that_were_there() -> Iterator[None]:
-
     before = set(threading.enumerate())
     yield
     assert not {thread.name for thread in set(threading.enumerate()) - before} & {"monitoring"}
