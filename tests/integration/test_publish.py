@@ -24,21 +24,11 @@ from projector.runtime import Projector
 from projector.storage import feed as feed_module
 from projector.stream import subjects
 from projector.stream.codec import Codec
-from projector.stream.connection import RawClient
 from tests.support.fixtures import Event, Eventually, Wire
-from tests.support.patience import PATIENCE_S
 from tests.support.published import NAME, ON, PREFIX, published, stored
 from tests.support.scene import Daemon, Recorder, Scene
 
 Outage: TypeAlias = Callable[[Daemon], Awaitable[None]]
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no slow answer of NATS be another reason why nothing is published."""
-    defaults = RawClient.ask.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "timeout_s", PATIENCE_S)
 
 
 @pytest.fixture
@@ -393,8 +383,10 @@ async def test_two_publishers_double_and_reorder_nothing(
     async def copy() -> list[Exception]:
         recorder = Recorder()
         publishing = Publishing(Composition(settings), recorder)
+        running = asyncio.create_task(publishing.run(lambda: False))
+        await asyncio.sleep(0)
         publishing.finish()
-        await publishing.run(lambda: False)
+        await running
         return recorder.failures
 
     failures = await asyncio.gather(copy(), copy())
