@@ -21,7 +21,7 @@ from projector.stream.provision import create_stream
 from tests.support import servers
 from tests.support.fixtures import Rows, Wire
 from tests.support.nats_client import lasting_client
-from tests.support.patience import LIMITS, PATIENCE_S
+from tests.support.patience import PATIENCE_S, be_patient
 from tests.support.versions import NATS_VERSION, POSTGRES_VERSION
 
 settings.register_profile("tests", deadline=None)  # a slow machine must not fail a test
@@ -48,10 +48,9 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _patience() -> Iterator[None]:
-    """Raise the limits of the projector that a busy machine exceeds; tests of a limit set their own."""
+    """Let no busy machine exceed the limits of the projector; tests of a limit set their own."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, limit in LIMITS:
-            patch.setattr(module, limit, PATIENCE_S)
+        be_patient(patch)
         yield
 
 

@@ -16,8 +16,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from projector.cli.main import main
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, be_patient
 
 _PRELOADED = "tests.support.preloaded"
 _context = multiprocessing.get_context("forkserver")
@@ -62,6 +64,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["projector", *arguments]
+    be_patient(pytest.MonkeyPatch())
     main()
 
 

@@ -1,5 +1,7 @@
 """Timeouts of tests."""
 
+import pytest
+
 from projector.queries import inspection as database_inspection
 from projector.storage import store
 from projector.stream import change_stream, connection, inspection, pull
@@ -7,7 +9,7 @@ from projector.stream import change_stream, connection, inspection, pull
 PATIENCE_S = 60.0
 """For what has to come: only a broken program lets a test wait for so long, however busy the machine is."""
 
-LIMITS = (
+_LIMITS = (
     (change_stream, "_ANSWERED_S"),
     (connection, "_ANSWERED_S"),
     (connection, "_CONNECT_TIMEOUT_S"),
@@ -18,3 +20,15 @@ LIMITS = (
     (store, "_PING_TIMEOUT_S"),
 )
 """After which the projector takes a server for lost: each a module and a name."""
+_SETTINGS = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
+"""After which Postgres takes the projector for lost, or a lock."""
+
+
+def be_patient(patch: pytest.MonkeyPatch) -> None:
+    """Raise the limits that a busy machine exceeds, for the projector in this process."""
+    for module, limit in _LIMITS:
+        patch.setattr(module, limit, PATIENCE_S)
+    for settings in (store.WRITER_SETTINGS, store.LEADER_SETTINGS):
+        for name in _SETTINGS:
+            if settings.get(name, "0") != "0":
+                patch.setitem(settings, name, f"{PATIENCE_S / 60:g}min")  # as Postgres shows it
