@@ -84,6 +84,10 @@ class Snapshots:
             if commits:
                 self._taken.append(Snapshot(commits, await _rows(connection, "endpoint_state")))
 
+    def forget_after(self, commits: int) -> None:
+        """Forget the snapshots after so many commits: the database was restored, and will use their numbers again."""
+        self._taken = [snapshot for snapshot in self._taken if snapshot.commits <= commits]
+
     async def verdict(self, damaged: Container[str]) -> list[str]:
         """Say where the log does not give the table: now, or at one of the snapshots.
 

@@ -130,6 +130,9 @@ async def database_is_restored(trial: Trial, scale: Scale) -> Found:
         await trial.world.ask(f"DROP DATABASE {trial.database} WITH (FORCE)")
         await trial.world.ask(f"CREATE DATABASE {trial.database} TEMPLATE template0")
         await asyncio.to_thread(_run, "pg_restore", "--exit-on-error", f"--dbname={url}", dump.name)
+    if trial.snapshots is not None:
+        ((commits,),) = await trial.ask("SELECT commits FROM projector_checkpoint")
+        trial.snapshots.forget_after(commits)
     older = reached - await trial.position()
     assert older >= scale.events, f"the dump is older by {older} events only"
     daemon.start()

@@ -11,13 +11,15 @@ from nats.js import JetStreamContext
 from tests.support.patience import PATIENCE_S
 
 _WAIT_S = 0.05
+_ANSWERED_S = PATIENCE_S / 4
+"""A request can be lost with the server that it was sent to: tests that wait for a condition send it again."""
 
 
 class _PatientClient(Client):
-    """A client whose requests to JetStream fail only if no answer comes."""
+    """A client whose requests to JetStream outlast the stalls of a busy machine."""
 
     def jetstream(self, **options: Any) -> JetStreamContext:
-        return super().jetstream(**{"timeout": PATIENCE_S, **options})
+        return super().jetstream(**{"timeout": _ANSWERED_S, **options})
 
 
 @asynccontextmanager
