@@ -5,7 +5,8 @@ The reader tells such a gap from the holes that messages of other subjects leave
 
 A server can also skip messages that are still in the stream (nats-server issue 8571: after a purge of one filter's
 subjects, a consumer with several filters jumps over those of the others), and then say that nothing is pending.
-So the reader asks the stream itself, not the consumer, what comes next: when it begins, when it is idle,
+In a cluster, the replica that leads the consumer can be behind the stream, and say so as well.
+So the reader asks the stream itself, not the consumer, what comes next: when it begins, when it is idle, at the end,
 and at each hole that a deletion may have made the consumer jump over.
 """
 
@@ -60,6 +61,8 @@ class Reader:
         """How many messages were deleted between the first and the last, when that was looked at."""
         self._suspect_through = 0
         """Holes up to here may be messages that the consumer skipped when others were deleted."""
+        self._end: int | None = None
+        """The end of the stream when nothing was pending for the first time."""
         self.position = 0
         """Everything up to here was read."""
         self.pending = 0
@@ -89,6 +92,15 @@ class Reader:
             return self._skip_to(reading.first)
         self._advance(reading)
         return await self._join(reading, joined) if joined > len(reading.messages) else reading
+
+    async def is_at_end(self) -> bool:
+        """Return whether nothing is left of what the stream had when nothing was pending for the first time."""
+        if self.pending:
+            return False
+        if self._end is None:
+            self._end = (await self._source.view.state()).last
+        following = await self._source.view.first_after(self.position) if self.position < self._end else None
+        return following is None or following.position > self._end
 
     async def recount(self) -> int:
         """Ask how many matching messages follow, and return it."""

@@ -155,7 +155,7 @@ class Session:
         self._note_lag(checkpoint)
 
     async def _batches(self, projection: Projection) -> AsyncGenerator[Batch, None]:
-        while self._reader.pending or not self._options.until_caught_up:
+        while not (self._options.until_caught_up and await self._reader.is_at_end()):
             seconds = Seconds()
             with timed(seconds, "fetch"):
                 reading = await self._reader.next(joined=self._batch_size.limit(self._reader.pending))

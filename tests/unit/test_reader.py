@@ -277,3 +277,35 @@ async def test_interruption_and_lost_connection_are_raised_by_the_reader(
     await stream.lose_connections()
     with pytest.raises(BrokerUnavailableError):
         await reader.next()
+
+
+async def test_the_end_is_that_of_the_stream_and_not_of_a_consumer_that_is_behind(
+    stream: MemoryStream, open_reader: Open
+) -> None:
+    await stream.publish(WANTED, WANTED, WANTED, OTHER)
+    stream.replicated = 2
+    reader = await open_reader(batch_size=1)
+    await reader.seek(0)
+    seen = []
+    for _ in range(2):
+        seen.append((await reader.is_at_end(), reader.pending))
+        await reader.next()
+    seen.append((await reader.is_at_end(), reader.pending))
+    stream.replicated = 9
+    await reader.next()
+    assert [*seen, (await reader.is_at_end(), reader.position)] == [(False, 2), (False, 1), (False, 0), (True, 3)]
+
+
+async def test_what_is_published_at_the_end_does_not_move_it(stream: MemoryStream, open_reader: Open) -> None:
+    await stream.publish(OTHER, WANTED)
+    reader = await open_reader()
+    await reader.seek(2)
+    assert await reader.is_at_end()
+    await stream.publish(OTHER, WANTED, OTHER)
+    assert (reader.pending, await reader.is_at_end()) == (0, True)
+
+
+async def test_an_empty_stream_is_at_its_end(open_reader: Open) -> None:
+    reader = await open_reader()
+    await reader.seek(0)
+    assert await reader.is_at_end()

@@ -368,6 +368,18 @@ async def test_cancelling_the_run_ends_the_session_and_closes_the_store(scene: M
     assert scene.database.leader.lost.is_set()
 
 
+async def test_the_end_is_that_of_the_stream_if_the_consumer_is_behind(scene: MemoryScene) -> None:
+    await scene.stream.publish(*scene.connects(1, 3))
+    scene.stream.replicated = 2
+    daemon = scene.follow(until_caught_up=True)
+    await until(lambda: scene.position == 2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    scene.stream.replicated = 3
+    await daemon.end()
+    assert scene.position == 3
+
+
 async def test_loss_of_the_lead_while_the_last_changes_are_published_starts_a_new_session(
     scene: MemoryScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

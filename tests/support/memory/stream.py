@@ -1,5 +1,6 @@
 """A stream in memory, with the ports `StreamView` and `Consumer`."""
 
+import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,8 @@ class MemoryStream:
         self.interruptions = 0
         self.jump = 0
         """Consumers that were sought before skip what is up to here, as a faulty server makes them."""
+        self.replicated = sys.maxsize
+        """Consumers know of nothing after this position, as if their leader were a replica that is behind."""
         self.discarded = 0
         """How many consumers were given up."""
         self.began = 1
@@ -182,7 +185,7 @@ class MemoryConsumer:
 
     async def count_pending(self) -> int:
         await self._turn()
-        return len(self._buffer) + len(self._stream.after(self._sent))
+        return len(self._buffer) + len(self._following())
 
     async def acknowledge(self, delivery: Delivery) -> None:
         await self._connection.turn()
@@ -197,12 +200,15 @@ class MemoryConsumer:
         if self._jumped != self._stream.jump:
             self._jumped = self._stream.jump
             self._sent = max(self._sent, self._jumped)
-        following = self._stream.after(self._sent)
+        following = self._following()
         sent = following[: self._batch_size - len(self._buffer)]
         if sent:
             self._buffer += sent
             self._sent = sent[-1].position
             self._pending = len(following) - len(sent)
+
+    def _following(self) -> list[Message]:
+        return [message for message in self._stream.after(self._sent) if message.position <= self._stream.replicated]
 
     async def _turn(self) -> None:
         await self._connection.turn()
