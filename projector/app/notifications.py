@@ -74,7 +74,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp:
-    """Every message in the stream is folded, as far as it concerns the shard of the checkpoint."""
+    """Every message that the consumer knows of is folded, as far as it concerns the shard of the checkpoint."""
 
     checkpoint: Checkpoint
 

@@ -25,9 +25,9 @@ _SAVE_EVERY_S = 0.2
 _POLL_S = 1.0
 """How often the log is read if no notification arrives."""
 _FINAL_ATTEMPTS = 3
-"""At the end of the stream, where a server may be slow for a moment, but no command waits long for one that is down."""
+"""Failed attempts in a row after which a publisher that is to finish gives up."""
 _PASSING = (BrokerUnavailableError, DatabaseUnavailableError)
-"""Errors that may be over in a moment."""
+"""Errors that may pass within seconds."""
 _SHARED_AFTER = 3
 """Refused appends in a row after which other programs are assumed to publish to the stream as well."""
 _REFUSED_TIMES = 20
@@ -62,7 +62,7 @@ class Publishing:
                 await self._attempt(folding_is_behind)
             except Exception as error:  # noqa: BLE001 - the daemon goes on folding
                 self._fail(error)
-                final_attempts += self._finishing
+                final_attempts = self._finishing + (0 if self._succeeded else final_attempts)
                 if self._finishing and (final_attempts == _FINAL_ATTEMPTS or not isinstance(error, _PASSING)):
                     return
             else:
@@ -77,7 +77,7 @@ class Publishing:
         await self._attempt(lambda: False)
 
     def finish(self) -> None:
-        """Make `run`, which has begun, return at the end of the logs."""
+        """Make `run` return at the end of the logs; call it after `run` has begun."""
         self._finishing = True
         if self._log is not None:
             self._log.wake()

@@ -5,7 +5,7 @@ The reader tells such a gap from the holes that messages of other subjects leave
 
 A server can also skip messages that are still in the stream (nats-server issue 8571: after a purge of one filter's
 subjects, a consumer with several filters jumps over those of the others), and then say that nothing is pending.
-In a cluster, the replica that leads the consumer can be behind the stream, and say so as well.
+In a cluster, the leader of the consumer can lag behind the stream, and then reports that nothing is pending as well.
 So the reader asks the stream itself, not the consumer, what comes next: when it begins, when it is idle, at the end,
 and at each hole that a deletion may have made the consumer jump over.
 """
@@ -94,7 +94,7 @@ class Reader:
         return await self._join(reading, joined) if joined > len(reading.messages) else reading
 
     async def is_at_end(self) -> bool:
-        """Return whether nothing is left of what the stream had when nothing was pending for the first time."""
+        """Return whether everything was read that the stream held when the consumer first had nothing pending."""
         if self.pending:
             return False
         if self._end is None:

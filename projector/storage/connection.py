@@ -1,5 +1,6 @@
 """Connections to Postgres."""
 
+import asyncio
 import os
 import re
 import socket
@@ -116,4 +117,5 @@ def _split_hosts(url: str) -> list[str]:
 async def disconnect(connection: Connection) -> None:
     """Close a connection, and wait until the server has released its locks: the next command may need them."""
     with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError, TimeoutError):
-        await connection.close(timeout=_DISCONNECT_TIMEOUT_S)
+        async with asyncio.timeout(_DISCONNECT_TIMEOUT_S):  # of all that the driver waits for
+            await connection.close()

@@ -38,9 +38,11 @@ class Roster:
 
     async def leave(self) -> None:
         """Disconnect, and wait until the server has ended the registration; does nothing if not connected."""
-        if self._opened:
-            await disconnect(self._connection)
-        await self.close()
+        try:
+            if self._opened:
+                await disconnect(self._connection)
+        finally:
+            await self.close()
 
     async def look(self) -> Muster:
         """Return how many workers there are, and which shards have no leader."""

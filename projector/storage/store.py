@@ -125,9 +125,11 @@ class Store:
 
     async def leave(self) -> None:
         """Disconnect, and wait until the server has released the lead; does nothing if not connected."""
-        if self._opened:
-            await disconnect(self._connection)
-        await self.close()
+        try:
+            if self._opened:
+                await disconnect(self._connection)
+        finally:
+            await self.close()
 
     async def lead(self) -> bool:
         """Try to become the leader; see `locks.lead`."""

@@ -1,17 +1,17 @@
 """Publishing, on a log and a stream in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import count
 
 import pytest
 
 from projector.app import publish as publish_module
 from projector.app.publish import Publishing
-from projector.domain.changes import FeedCursor, LoggedChange, Place
+from projector.domain.changes import Appended, FeedCursor, LoggedChange, Place
 from projector.errors import BrokerUnavailableError, FeedMovedError, FeedStreamMissingError
 from tests.support.memory.connections import Connection
-from tests.support.memory.feed import MemoryFeed
+from tests.support.memory.feed import MemoryChangeStream, MemoryFeed
 from tests.support.memory.turns import until
 from tests.support.scene import Recorder
 
@@ -287,6 +287,25 @@ async def test_a_publisher_that_is_to_finish_tries_an_unavailable_server_three_t
     trial.commit(1)
     await trial.finish()
     assert (next(attempts), len(trial.feed.stored)) == (made, published)
+
+
+async def test_a_publisher_that_is_to_finish_outlasts_failures_between_which_it_publishes(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, calls = MemoryChangeStream.append, count()
+
+    async def every_other_time(
+        self: MemoryChangeStream, changes: Sequence[LoggedChange], after: int | None
+    ) -> Appended:
+        if next(calls) % 2:
+            raise BrokerUnavailableError("slow")
+        return await append(self, changes, after)
+
+    monkeypatch.setattr(MemoryChangeStream, "append", every_other_time)
+    trial.commit(9)
+    await trial.finish()
+    assert next(calls) > 8
+    trial.assert_complete()
 
 
 def failing(trial: Trial, monkeypatch: pytest.MonkeyPatch, *, times: int) -> Iterator[int]:
