@@ -1,6 +1,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -478,6 +479,19 @@ async def test_missing_heartbeats_reveal_a_hanging_broker(
     with pytest.raises(DeliveryInterruptedError, match="nothing was heard"):
         await delivered(source, 0)
     nats_server.resume()
+
+
+async def test_a_pause_of_the_process_is_not_taken_for_silence(
+    open_source: OpenSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_module, "_IDLE_S", 0.1)
+    monkeypatch.setattr(pull_module, "_OVERDUE_S", 0.3)
+    source = await open_source()
+    await source.consumer.seek(0)
+    waiting = asyncio.create_task(source.consumer.next(0))
+    await asyncio.sleep(0)
+    time.sleep(1)  # noqa: ASYNC251 - the process is paused
+    assert await waiting is None
 
 
 async def test_connecting_to_unresponsive_servers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
