@@ -425,6 +425,30 @@ async def test_daemons_that_start_together_make_each_partition_once(scene: Scene
     assert len(await scene.query("SELECT FROM pg_inherits WHERE inhparent = 'endpoint_change'::regclass")) == 4
 
 
+async def test_a_daemon_waits_for_the_maintenance_of_another_longer_than_for_a_reader(
+    scene: Scene, eventually: Eventually
+) -> None:
+    lock = "SELECT pg_advisory_lock(hashtextextended('endpoint_change_maintain', 0))"
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'advisory' AND "
+        "clock_timestamp() - query_start > interval '300 ms'"
+    )
+    other, connection = await asyncpg.connect(scene.database_url), await asyncpg.connect(scene.database_url)
+    try:
+        await other.execute(lock)
+        preparing = asyncio.create_task(change_log.prepare(connection, timedelta(days=1)))
+
+        async def waits_or_has_failed() -> bool:
+            return preparing.done() or await other.fetchrow(waiting, connection.get_server_pid()) is not None
+
+        await eventually(waits_or_has_failed)
+        await other.execute("SELECT pg_advisory_unlock_all()")
+        await preparing
+    finally:
+        await other.close()
+        await connection.close()
+
+
 async def test_a_missing_partition_is_made_by_the_next_session(scene: Scene, event: Event) -> None:
     """As after a standstill of days, or if an operator dropped it."""
     daemon = scene.follow(changes="7d")

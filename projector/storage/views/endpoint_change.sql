@@ -41,8 +41,10 @@ DECLARE
     name text;
     known text[];
 BEGIN
-    -- Daemons that start together do not make the same partition.
+    -- Daemons that start together do not make the same partition: each waits for the others, longer than for a reader.
+    PERFORM set_config('lock_timeout', '10s', true);
     PERFORM pg_advisory_xact_lock(hashtextextended('endpoint_change_maintain', 0));
+    PERFORM set_config('lock_timeout', '200ms', true);
     known := ARRAY(
         SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid
         WHERE inhparent = 'endpoint_change'::regclass AND relname ~ '^endpoint_change_[0-9]{8}$'
