@@ -43,10 +43,8 @@ class _Lines:
             return
         self._due = now + _LINE_EVERY_S
         seconds, positions = now - self._began[0], position - self._began[1]
-        rate = positions / seconds if seconds else 0.0
-        left = f", {(target - position) / rate:.0f} s left" if rate else ""
-        self._console.print(
-            f"replayed to position {position} of {target}, {rate:.0f} positions/s{left}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        speed = ""  # the first report has nothing to measure from
+        if seconds and positions:
+            rate = positions / seconds
+            speed = f", {rate:.0f} positions/s, {(target - position) / rate:.0f} s left"
+        self._console.print(f"replayed to position {position} of {target}{speed}", highlight=False, soft_wrap=True)
