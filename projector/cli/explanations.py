@@ -42,7 +42,7 @@ def print_explanation(found: Explanation) -> None:
 def notes(found: Explanation) -> Iterator[str]:
     """Yield what the answer does not cover, a sentence each."""
     if found.older:
-        yield "There are older events: see --events."
+        yield "There are more rows: see --events."
     if found.unfounded:
         yield (
             f"No event implies what is in {', '.join(found.unfounded)}: another program wrote it, "
@@ -69,7 +69,7 @@ def notes(found: Explanation) -> Iterator[str]:
         )
     else:
         since = found.known_since.isoformat(sep=" ", timespec="milliseconds")
-        yield f"Changes are recorded since {since}; --replay reads the stream from its beginning."
+        yield f"Changes have been recorded since {since}; --replay reads the stream from its beginning."
 
 
 def _behind(explained: ExplainedColumn | ExplainedEvent) -> tuple[Any, ...]:

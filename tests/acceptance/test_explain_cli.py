@@ -84,7 +84,7 @@ async def test_text_has_columns_keys_and_events(folded: CommandLine) -> None:
     assert ["site", "", "2023-11-14 22:13:22.000+00:00", "3", "metadata.updated", "kpc/epr-1"] in rows
     assert [*connect, "application", "applied", "app_version = v1"] in rows
     assert [row[-1] for row in rows if "fenced" in row] == [FENCED]
-    assert printed.splitlines()[-1].startswith("Changes are recorded since 20")
+    assert printed.splitlines()[-1].startswith("Changes have been recorded since 20")
 
 
 async def test_without_a_log_and_without_nats_the_registers_answer(

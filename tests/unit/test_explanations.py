@@ -87,8 +87,8 @@ def test_an_event_is_printed_with_what_it_changed_or_why_not(
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({}, "Changes are recorded since 2026-11-26 01:02:03.000+00:00"),
-        ({"older": True}, "There are older events: see --events."),
+        ({}, "Changes have been recorded since 2026-11-26 01:02:03.000+00:00"),
+        ({"older": True}, "There are more rows: see --events."),
         ({"known_since": None}, "Changes are not recorded"),
         ({"known_since": None, "is_permitted": False}, "The role may not read endpoint_change"),
         ({"unknown": "NATS is down"}, "The type or the origin of some events is unknown: NATS is down."),
