@@ -215,7 +215,7 @@ COMMENT ON COLUMN endpoint_session.duration IS
 COMMENT ON COLUMN endpoint_session.originator IS 'Service instance that held the session';
 COMMENT ON COLUMN endpoint_session.replica IS 'Replica of that instance; null: unknown';
 COMMENT ON COLUMN endpoint_session.ended_by IS
-    'disconnected, superseded (by a connect elsewhere) or unregistered; null: it is open';
+    'disconnected, superseded (by a later connect) or unregistered; null: it is open';
 COMMENT ON COLUMN endpoint_session.known_since IS
     'Since when the log has every change; earlier sessions may be missing. Null: changes are not recorded';
 CREATE FUNCTION endpoint_flapping(since interval)

@@ -52,7 +52,7 @@ class Endpoints(Protocol):
         ...
 
     async def state(self, endpoint_id: str) -> Json | None:
-        """Return the visible columns of an endpoint, and since when changes are recorded; None: no such endpoint."""
+        """Return the columns of an endpoint, and since when changes have been recorded; None: no such endpoint."""
         ...
 
     async def sessions(

@@ -13,7 +13,7 @@ const keyOf = ({ connected_at: start, originator, replica }) => `${start} ${orig
 const holder = ({ originator, replica }) => [originator, replica].filter(known).map(plain).join(" / ");
 const ENDS = {
   disconnected: "ended by a disconnect",
-  superseded: "superseded by a connect elsewhere",
+  superseded: "superseded by a later connect",
   unregistered: "ended by an unregistration",
 };
 const endOf = ({ ended_by: ended }) => (known(ended) ? ENDS[ended] ?? plain(ended) : "open");
