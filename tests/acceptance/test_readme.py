@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import nats
@@ -55,10 +56,12 @@ async def fleet(nats_url: str, stream: str, database_url: str, codec: Codec, pub
     span = timedelta(minutes=30)
     began = datetime.now(UTC) - span
     life = Fleet(endpoints=50, seed=1, start_at=int(began.timestamp() * 1000), interval_ms=span.seconds * 1000 / EVENTS)
-    for event, _ in zip(life.events(), range(EVENTS), strict=False):
-        await publish(
+    await publish(
+        *(
             (subjects.build(event.originator, event.event_type), codec.encode(event.event_type, event.record))
+            for event in islice(life.events(), EVENTS)
         )
+    )
     projector = Projector(settings_with(nats_url=nats_url, stream=stream, database_url=database_url, changes="7d"))
     await fold(projector)
     return projector

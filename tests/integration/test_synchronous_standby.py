@@ -81,10 +81,10 @@ async def publish_some(scene: Scene, event: Event) -> None:
 
 
 async def stays_healthy(watched: Watched) -> None:
-    """Check the health of a daemon until it would be unhealthy without heartbeats."""
-    recorder = watched.daemon.recorder
-    until = recorder.heard["heartbeat"] + BEATS
-    while recorder.heard["heartbeat"] < until:
+    """Check the health of a daemon at each heartbeat until it would be unhealthy without them."""
+    heard = watched.daemon.recorder.heard["heartbeat"]
+    for beat in range(heard, heard + BEATS):
+        await watched.daemon.hears("heartbeat", beat + 1)
         answer = await watched.get("/healthz")
         assert answer.code == 200, answer
 
