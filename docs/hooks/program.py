@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from projector import errors
 from projector.app.status import Status
-from projector.cli.exit_codes import EXIT_DIFFERENCE, EXIT_FATAL, EXIT_INTERRUPTED, EXIT_USAGE
+from projector.cli import exit_codes
 from projector.cli.main import app
 from projector.doctor import examination
 from projector.doctor.findings import Check, version_text
@@ -51,7 +51,7 @@ LOG = ROOT / "projector" / "cli" / "log.py"
 HTTP_SERVER = tuple(ROOT / "projector" / "monitoring" / f"{name}.py" for name in ("server", "api"))
 
 CHECKS: Sequence[Check[Any]] = examination.CHECKS
-EXIT_CODES = (0, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_FATAL, EXIT_INTERRUPTED)
+EXIT_CODES = (0, *sorted(code for name, code in vars(exit_codes).items() if name.startswith("EXIT_")))
 POISON_REASONS: tuple[str, ...] = get_args(PoisonReason)
 STATUS_FIELDS = tuple(field.name for field in fields(Status))
 TABLES = metadata.tables

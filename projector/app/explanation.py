@@ -76,7 +76,7 @@ class Explanation:
     events: Sequence[ExplainedEvent]
     """Newest first."""
     older: bool
-    """Whether there are more events than these."""
+    """Whether there are more than these; an event has one for each facet."""
     keys: Mapping[str, ExplainedKey]
     """Each metadata key; empty for a moment in the log, which does not tell."""
     known_since: datetime | None = None

@@ -52,7 +52,7 @@ class Endpoints(Protocol):
         ...
 
     async def state(self, endpoint_id: str) -> Json | None:
-        """Return the columns of an endpoint, and since when changes have been recorded; None: no such endpoint."""
+        """Return the visible columns, and since when changes have been recorded; None: no such endpoint."""
         ...
 
     async def sessions(

@@ -118,7 +118,7 @@ class EndpointReader:
         return Found(page, None if is_last else rows[limit - 1][1])
 
     async def state(self, endpoint_id: str) -> Json | None:
-        """Return the columns of an endpoint, and since when changes have been recorded; None: no such endpoint."""
+        """Return the visible columns, and since when changes have been recorded; None: no such endpoint."""
         async with self._transaction() as connection:
             found: Json | None = await connection.fetchval(STATE, endpoint_id)
             return found

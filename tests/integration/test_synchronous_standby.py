@@ -81,10 +81,11 @@ async def publish_some(scene: Scene, event: Event) -> None:
 
 
 async def stays_healthy(watched: Watched) -> None:
-    """Check the health of a daemon at each heartbeat until it would be unhealthy without them."""
+    """Check the health at each heartbeat, and that none is late, until the daemon would be unhealthy without them."""
     heard = watched.daemon.recorder.heard["heartbeat"]
     for beat in range(heard, heard + BEATS):
-        await watched.daemon.hears("heartbeat", beat + 1)
+        async with asyncio.timeout(2 * HEARTBEAT_PERIOD_S):  # a daemon that is silent for longer is unhealthy
+            await watched.daemon.hears("heartbeat", beat + 1)
         answer = await watched.get("/healthz")
         assert answer.code == 200, answer
 

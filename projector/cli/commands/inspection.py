@@ -68,7 +68,7 @@ def explain(  # noqa: PLR0913, PLR0917 - each is an option
         typer.Option(
             min=0,
             max=1_000_000,
-            help="Show this many of the latest events.",
+            help="Show this many of the latest rows; an event has one for each facet.",
             show_default="20, or all with --replay",
         ),
     ] = None,
