@@ -3,8 +3,8 @@
     export PROJECTOR_NATS_URL=nats://… PROJECTOR_DATABASE_URL=postgresql://…
     python examples/embed.py
 
-The program prepares both servers, runs the projector beside its own work, waits until everything that was published
-before can be read, and stops.
+The program prepares both servers, runs the projector beside its own work, waits until everything that had been
+published when it started can be read, and stops.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Follow the changes of the table in SQL: each change once, in order, also over crashes.
+"""Follow the changes of the table in SQL: each change once, in order, even across crashes.
 
     export PROJECTOR_DATABASE_URL=postgresql://…
     python examples/feed.py alerts
@@ -36,8 +36,8 @@ FROM (SELECT 'a row if nothing was ever folded') AS one LEFT JOIN projector_chec
 WHERE NOT EXISTS (SELECT FROM feed_cursor WHERE reader = $1)
 """
 CURSORS = "SELECT shard, commit_no, committed_at FROM feed_cursor WHERE reader = $1 FOR UPDATE"
-# Also shards that came and went while the reader was off. One that is new begins after every commit that was read:
-# all commits since the number of shards changed have larger numbers.
+# This also finds shards that came and went while the reader was off. A new shard begins after every commit that was
+# read: all commits since the number of shards changed have larger numbers.
 ENTER = """
 INSERT INTO feed_cursor
 SELECT $1, shard, known.commit_no, known.committed_at
@@ -104,7 +104,7 @@ async def read(connection: asyncpg.Connection, reader: str) -> int:
 async def warn_of_gaps(
     connection: asyncpg.Connection, cursors: dict[int, list[Any]], rows: list[asyncpg.Record]
 ) -> None:
-    """Say so if changes are missing between a cursor and the rows of its shard, or between two of these."""
+    """Print a warning if changes are missing between a cursor and the rows of its shard, or between two of these."""
     for shard, (commit_no, committed_at) in cursors.items():
         numbers = [commit_no, *(row["commit_no"] for row in rows if row["shard"] == shard)]
         has_gap = any(after > before + 1 for before, after in pairwise(numbers))
