@@ -76,7 +76,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything works")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
-    parser.add_argument("--output", type=Path, help="folder for the results; with --quick nothing is written without")
+    parser.add_argument("--output", type=Path, help="folder for the results; by default, --quick writes none")
     parser.add_argument("--parent", type=Path, default=_PARENT, help="folder for the servers' data while it lasts")
     for field in fields(Plan):
         if field.name not in ("parts", "shards"):

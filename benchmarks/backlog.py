@@ -1,4 +1,4 @@
-"""A stream with a backlog, and the database as it stood before it: published once, measured often."""
+"""A stream with a backlog, and the database as it stood before it: published once, measured many times."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ class Backlog:
 
     @property
     def events(self) -> int:
-        """How many the backlog has."""
+        """Number of events in the backlog."""
         return self.last - self.after
 
     @property
@@ -83,7 +83,7 @@ class Backlog:
         }
 
     def measure_program(self, module: str, *arguments: str, database_url: str, messages: int | None = None) -> Sample:
-        """Measure a program of ours or a peer's on the backlog, or on as many messages of it."""
+        """Measure a program of ours or a peer's on the backlog, or on its first `messages`."""
         events = self.events if messages is None else min(messages, self.events)
         task = Task(
             nats_url=self.nats.url,
@@ -143,7 +143,7 @@ class Backlog:
         return sample
 
     def extended(self, last: int) -> "Backlog":
-        """Return the same after more was published."""
+        """Return the same backlog, which now ends at a later position."""
         return replace(self, last=last)
 
     def following(self) -> "Backlog":
@@ -179,7 +179,7 @@ def prepare(servers: Servers, workload: Workload) -> Backlog:
 async def publish(nats_url: str, events: Iterable[SimulatedEvent | Wire], revision: str = DEFAULT_REVISION) -> int:
     """Publish events and messages, and return the position of the last message when all are stored.
 
-    They are published without acknowledgements but for every thousandth, which is waited for:
+    Only every thousandth is published with an acknowledgement, which is waited for:
     the server takes the messages of a connection in their order.
     """
     codec = Codec(revision, resources.folder("schemas"))

@@ -41,7 +41,7 @@ class Cluster:
     no_settings: Path
 
     def measure(self, shards: int, events: int) -> Sample:
-        """Fold the stream into new tables, distributed in so many shards or local (0), and verify them.
+        """Fold the stream into new tables, distributed in a number of shards or local (0), and verify them.
 
         Raises:
             ProgramError: the tables are not what the stream implies, or the daemon failed.

@@ -1,6 +1,7 @@
 """Grows the table to many endpoints, then changes them at random, and watches its size and its vacuum.
 
-`python -m benchmarks.large`: once by hand, in no round. 10,000,000 endpoints take about an hour and 40 GB of disk.
+`python -m benchmarks.large`: run it by hand, it is part of no round.
+10,000,000 endpoints take about an hour and 40 GB of disk.
 """
 
 import argparse

@@ -23,10 +23,10 @@ from projector.stream.codec import Codec
 
 _CATCH_UP_S = 600
 _SETTLE_S = 2
-"""The first events are published and forgotten: connections, plans and caches are new to them."""
+"""The events of the first seconds are not counted: connections, plans and caches are still cold."""
 
 _POLL_S = 0.0005
-"""Between two looks at the checkpoint; figures are up to that and a query too high."""
+"""Between two looks at the checkpoint; figures are too high by up to this and the time of a query."""
 
 
 Watch: TypeAlias = Callable[[Any, Any, int, int], Awaitable[dict[int, float]]]
@@ -43,7 +43,7 @@ class Pace(NamedTuple):
 
 _PREFIX = "bench"
 _IDLE_S = 3
-"""So long after the last change, no other one is expected."""
+"""This long after a change, no further one is expected."""
 
 
 def measure_latency(
@@ -95,7 +95,7 @@ async def _publish_and_watch(
     watch: Watch,
     pace: Pace,
 ) -> list[float]:
-    """Return the ms that each event took, in the order of the stream; without those that nothing came of."""
+    """Return the ms that each event took, in the order of the stream; without those that changed nothing."""
     codec = Codec("kaa-2017-04", resources.folder("schemas"))
     rate, seconds = pace
     wire = [encoded(codec, event) for event in islice(life, rate * (seconds + _SETTLE_S))]

@@ -1,6 +1,6 @@
 """What each part could do if it were alone: `python -m benchmarks.limits pull|decode|write`.
 
-Garbage is collected as seldom as in the daemon: a limit that is held back by something else is none.
+Garbage is collected as seldom as in the daemon: a limit that something else holds back is not one.
 """
 
 import sys
@@ -47,7 +47,7 @@ async def write(task: Task) -> None:
         messages += delivery.messages
     projection = _projection(task)
     batches = [await projection.decode(part) for part in _parts(messages)]
-    collect_garbage_less_often()  # nor is what lies ready searched again and again
+    collect_garbage_less_often()  # so that what lies ready is not traversed again and again
     store = Store(task.database_url)
     await store.open()
     load_s = save_s = commit_s = 0.0

@@ -1,4 +1,4 @@
-"""Somebody who asks a daemon how it is, as a scraper and a few open pages would."""
+"""A client that queries a daemon as a scraper and a few open pages would."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ _PATHS = ("/metrics", "/status", "/history", "/readyz")
 
 @contextmanager
 def onlooker() -> Iterator[str]:
-    """Yield where a daemon is to answer, and ask there for everything every 5 s for the length of a block."""
+    """Yield the address for a daemon to serve, and query everything there every 5 s for the length of a block."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         http = f"127.0.0.1:{free.getsockname()[1]}"
     ended = threading.Event()

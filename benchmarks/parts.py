@@ -46,7 +46,7 @@ from projector.stream.protocol import REVISIONS
 
 _ENDLESS = 2**62
 
-# Positions and the registers, which hold them, are other ones where something else stands between the messages.
+# Positions, and the registers that hold them, differ where other messages stand in between.
 _ROWS_WITHOUT_POSITIONS = """
 SELECT md5(string_agg(row::text, '|' ORDER BY endpoint_id)) FROM (
     SELECT endpoint_id, connectivity_status, connectivity_changed_at, connected_at, disconnected_at,
@@ -69,7 +69,7 @@ Samples = Iterator[tuple[Case, Sample]]
 
 
 class Parts:
-    """Everything that can be measured; what a part stands on is prepared when it is first needed."""
+    """Everything that can be measured; what a part works on is prepared when it is first needed."""
 
     def __init__(self, servers: Servers, plan: Plan) -> None:
         """Remember what to measure: nothing is prepared yet."""
@@ -127,7 +127,7 @@ class Parts:
                             yield case, backlog.measure_live(url, http=http)
 
     def changes(self) -> Samples:
-        """Measure the daemon with the log of changes and without, and publishing it, each going first once."""
+        """Measure the daemon without the log of changes, with it, and publishing it, then in the reverse order."""
         with self._headline as backlog:
             for case in (UNLOGGED, LOGGED, LOGGED_AND_PUBLISHED, LOGGED_AND_PUBLISHED, LOGGED, UNLOGGED):
                 with backlog.database() as url:
@@ -191,7 +191,7 @@ class Parts:
                 yield case, sample
 
     def growth(self) -> Samples:
-        """Measure the daemon where there is more of something."""
+        """Measure the daemon and the rebuild as the workload grows in one respect."""
         for case, backlog in self._growing:
             with backlog, backlog.database() as url:
                 yield case, backlog.measure_live(url, events=backlog.events * backlog.changes_per_event)
@@ -211,7 +211,7 @@ class Parts:
         assert tables[0] == tables[1], "not every message that can be folded was"
         bad = self._plan.poison_messages // self._plan.poison_every
         expected = Counter(islice(cycle(UNFOLDABLE), bad))
-        assert parked == expected, f"parked were {parked}, not {expected}"
+        assert parked == expected, f"the daemon parked {parked}, not {expected}"
 
     @cached_property
     def _of_revisions(self) -> list[tuple[Case, Backlog]]:

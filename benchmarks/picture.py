@@ -20,7 +20,7 @@ def draw(results: Results, path: Path) -> None:
     rates = [case for case in results.samples if case.part in _COLOURS]
     panels = [
         ("Events per second", [case for case in rates if case.part != "growth"]),
-        ("Events per second, where there is more of something", [case for case in rates if case.part == "growth"]),
+        ("Events per second, as the workload grows in one respect", [case for case in rates if case.part == "growth"]),
     ]
     panels = [(title, cases) for title, cases in panels if cases]
     if not panels:

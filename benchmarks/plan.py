@@ -47,7 +47,7 @@ class Plan:
     """Endpoints that the connects name altogether."""
 
     foreign_events: int = 20_000
-    """Of ours; none is folded before."""
+    """Events of ours; none is folded before."""
     foreign_every: int = 10
     """One message in so many is ours."""
 

@@ -1,4 +1,4 @@
-"""What the measured programs share: their task, and the lines by which they tell how far they are.
+"""What the measured programs share: their task, and the lines that tell how far they are.
 
 The lines are those of the daemon's log, so that one way of measuring suits all.
 """
@@ -23,9 +23,9 @@ class Task:
     consumer: str
     """Name of a durable consumer that does not exist yet."""
     after: int
-    """Position behind which to begin."""
+    """Position after which to begin."""
     messages: int
-    """How many, all of which are in the stream."""
+    """Number of messages, all of which are in the stream."""
 
 
 def say(event: str, **facts: float) -> None:

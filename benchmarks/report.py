@@ -41,7 +41,7 @@ def as_markdown(results: Results, found: Iterable[Claim], environment: Mapping[s
     sections = ["# Benchmark results", _circumstances(environment, plan)]
     rows = [_claim_row(claim) for claim in found]
     if rows:
-        sections.append(_table("Shows", ("what", "found", "wanted", "goal", "kept"), rows))
+        sections.append(_table("Targets", ("figure", "measured", "wanted", "goal", "met"), rows))
     for part, cases in groupby(results.samples, key=lambda case: case.part):
         columns = _LATENCY_COLUMNS if part == "latency" else _COLUMNS
         sections.append(
@@ -83,7 +83,7 @@ def _circumstances(environment: Mapping[str, Any], plan: Plan) -> str:
         f"{environment['system']}, {environment['python']}, NATS {environment.get('nats')}, "
         f"Postgres {environment.get('postgres')}, {versions}.\n"
         f"Load average before: {environment['load_average_before']:.2f}; "
-        "“others' cores” is what else was busy on the machine meanwhile."
+        "“others' cores” is how many cores other programs kept busy meanwhile."
     )
 
 

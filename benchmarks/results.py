@@ -1,4 +1,4 @@
-"""The samples of a run, their medians, and what was promised of them."""
+"""The samples of a run, their medians, and the targets that they are held against."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ class Claim:
     name: str
     found: Spread
     wanted: float | None = None
-    """None: only told."""
+    """None: the figure is only reported."""
     goal: float | None = None
     """To aim at, beyond what is wanted."""
     at_most: bool = False
@@ -117,7 +117,7 @@ class Claim:
 
 
 def claims(results: Results, growth_endpoints: Sequence[int]) -> list[Claim]:
-    """Return the targets that the results allow to check."""
+    """Return the targets that the results can be checked against."""
     smallest, largest = min(growth_endpoints), max(growth_endpoints)
     few, many = growth_of_endpoints(smallest), growth_of_endpoints(largest)
     candidates = [

@@ -13,7 +13,7 @@ import psutil
 from projector.dev.embedded import EmbeddedNats, EmbeddedPostgres
 
 POSTGRES_SETTINGS = {
-    # The defaults, durable commits included, but for what a server of any size would be given.
+    # The defaults, durable commits included, except for what any larger server would be given.
     "shared_buffers": "1GB",
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
@@ -45,7 +45,7 @@ class Servers:
 
     @property
     def url(self) -> str:
-        """Where the Postgres is, for what is about no database in particular."""
+        """The URL of the Postgres, for what concerns no database in particular."""
         return self._postgres.url
 
     def postgres_cpu_s(self) -> float:
@@ -90,7 +90,7 @@ class Nats:
 
     @property
     def url(self) -> str:
-        """Known from the first start on."""
+        """The URL, which is known from the first start on."""
         return self._server.url
 
     def cpu_s(self) -> float:
@@ -135,7 +135,7 @@ def cpu_s_with_children(process: psutil.Process | None) -> float:
     if process is None:
         raise RuntimeError("the server is not running")
     own = process.cpu_times()
-    # What a child used is its parent's as soon as it is gone; psutil knows this on Linux only.
+    # What a child used counts as its parent's once the child is gone; psutil knows this on Linux only.
     total: float = own.user + own.system + own.children_user + own.children_system
     for child in process.children(recursive=True):
         with suppress(psutil.NoSuchProcess):

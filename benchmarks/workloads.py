@@ -100,7 +100,10 @@ def connects_of_new(endpoints: int) -> Iterator[SimulatedEvent]:
 
 
 def changes_at_random(endpoints: int, changes: int, *, seed: int) -> Iterator[SimulatedEvent]:
-    """Yield connects, disconnects and changes of metadata, each of one endpoint at random; later seeds are later."""
+    """Yield connects, disconnects and changes of metadata, each of one endpoint at random.
+
+    Events of a higher seed are later.
+    """
     random = Random(seed)  # noqa: S311 - not a secret
     for number in range(seed * endpoints, seed * endpoints + changes):
         endpoint = random.randrange(endpoints)
@@ -115,7 +118,7 @@ def changes_at_random(endpoints: int, changes: int, *, seed: int) -> Iterator[Si
 
 
 def spoiled(workload: Workload, *, every: int) -> Workload:
-    """Return a workload with a message that cannot be folded in each place of so many: each kind in turn."""
+    """Return a workload in which one message in `every` cannot be folded: each kind in turn."""
     kinds = cycle(UNFOLDABLE.values())
     sound = iter(workload.backlog)
 
@@ -128,7 +131,7 @@ def spoiled(workload: Workload, *, every: int) -> Workload:
 
 
 def among_foreign(workload: Workload, *, every: int) -> Workload:
-    """Return a workload with a data point of the platform's time series in all but one of so many places."""
+    """Return a workload in which all but one message in `every` are data points of the platform's time series."""
     foreign = [
         Wire(_FOREIGN_SUBJECT, payload)
         for payload in (number.to_bytes(4, "big") * (_FOREIGN_BYTES // 4) for number in range(1, every))
@@ -143,13 +146,13 @@ def among_foreign(workload: Workload, *, every: int) -> Workload:
 
 
 def _groups(ids: list[str], size: int, changes: int) -> Iterator[list[str]]:
-    """Yield groups of the endpoints, round after round, until they name as many."""
+    """Yield groups of the endpoints, round after round, until they name as many as are to change."""
     groups = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
     return islice(chain.from_iterable(repeat(groups)), changes // size)
 
 
 def _apart(events: Iterable[SimulatedEvent], distance: int) -> Iterator[SimulatedEvent]:
-    """Leave out what names an endpoint again within `distance` events, so that a batch has every endpoint once.
+    """Leave out what names an endpoint again within `distance` events: a batch of so many names each endpoint once.
 
     A fleet far larger than a batch behaves like that by itself, and folding repeats would be easier.
     """

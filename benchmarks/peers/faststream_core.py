@@ -1,6 +1,6 @@
 """A FastStream pull subscriber, and one SQLAlchemy Core upsert and commit per event.
 
-FastStream handles the messages of one fetch concurrently, as far as the pool of connections goes.
+FastStream handles the messages of one fetch concurrently, as many at a time as the connection pool allows.
 """
 
 import logging

@@ -57,7 +57,7 @@ def read(message: Msg) -> Received:
 
 
 def consumer(task: Task) -> ConsumerConfig:
-    """Return the durable consumer to work with: the defaults, but for where it begins."""
+    """Return the durable consumer to work with: the defaults, except for where it begins."""
     return ConsumerConfig(
         durable_name=task.consumer, deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=task.after + 1
     )

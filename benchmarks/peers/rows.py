@@ -17,7 +17,7 @@ GUARDS = {
 
 
 def columns_of(event: Received) -> dict[str, Any]:
-    """Return the row as it would be if the event were the first; a type has always the same columns."""
+    """Return the row as it would be if the event were the first; a type always has the same columns."""
     record, at = event.record, event.at
     match event.type:
         case "connectivity.connected":

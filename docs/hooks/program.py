@@ -1,4 +1,4 @@
-"""What the reference pages read from `projector`: the only place in the docs that knows where in the package it is."""
+"""What the reference pages read from `projector`: only this module of the docs knows where to find each thing."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

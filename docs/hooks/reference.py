@@ -92,7 +92,7 @@ def _default(setting: program.Setting) -> str:
 
 
 def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the commands that do something, with their whole names."""
+    """Yield the commands that do something, with their full names."""
     inner = getattr(command, "commands", None)
     if inner is None:
         yield name, command

@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Fill in what the code says, and lead links out of `docs/` to what the site has instead."""
+    """Fill in what the code says, and redirect links out of `docs/` to what the site has instead."""
     try:
         filled = reference.complete(reference.fill(markdown))
     except (KeyError, ValueError) as error:
