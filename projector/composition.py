@@ -126,7 +126,7 @@ class Composition:
 
     @asynccontextmanager
     async def _open_store(self, shard: Shard) -> AsyncIterator[Store]:
-        """Open the store of a shard for the length of a block, without its lead."""
+        """Open the store of a shard for the length of a block, without taking the lead."""
         from projector.storage.store import Store
 
         store = Store(self._settings.database_url, shard=shard, retention=self._settings.changes)
@@ -181,7 +181,7 @@ class Composition:
         address = http_address(self._settings.http)
         if address is None:
             return None
-        # Before the monitor's thread begins: the client imports itself in a circle, and two threads would clash.
+        # Imported before the monitor's thread begins: the client has circular imports, and two threads would clash.
         import nats  # noqa: F401
 
         from projector.monitoring.about import About

@@ -77,7 +77,7 @@ class TransientError(ProjectorError):
 
 
 class DatabaseUnavailableError(TransientError):
-    """Postgres is down, failing over, overloaded, or cut the connection."""
+    """Postgres is down, failing over or overloaded, or has cut the connection."""
 
 
 class BrokerUnavailableError(TransientError):
@@ -103,7 +103,7 @@ class RowsChangedError(TransientError):
 
 
 class ShardsChangedError(TransientError):
-    """The projection has another number of shards than when this projector last looked."""
+    """The number of shards of the projection has changed since this projector last looked."""
 
     def __init__(self, *, expected: int, found: int) -> None:
         super().__init__(f"the projection has {found} shards, and not {expected}")
@@ -112,7 +112,7 @@ class ShardsChangedError(TransientError):
 
 
 class RetryTooEarlyError(TransientError):
-    """A shard has not come to the position of a dead letter that another shard has parked."""
+    """A shard has not reached the position of a dead letter that another shard has parked."""
 
     def __init__(self, *, position: int, folded: int) -> None:
         super().__init__(
@@ -149,7 +149,7 @@ class MessagesSkippedError(DeliveryInterruptedError):
 
 
 class LoginRefusedAgainError(TransientError):
-    """A server refuses a login that it accepted before: a rotated password, an auth service that is not up yet."""
+    """A server refuses a login that it accepted before: a password was rotated, or an auth service is not up yet."""
 
 
 class HeldRowsRefusedError(TransientError):
@@ -262,7 +262,7 @@ class StreamMissingError(FatalError):
 
 
 class StreamReplacedError(FatalError):
-    """The stream is not the one whose events were folded: recreated, restored, or without its tail."""
+    """The stream is not the one whose events were folded: it was recreated or restored, or has lost its tail."""
 
     def __init__(self, stream: str, evidence: str) -> None:
         super().__init__(
@@ -345,18 +345,18 @@ class StreamTrimmedError(FatalError):
 
 
 class RebuildRunningError(FatalError):
-    """Another rebuild or verification is in progress."""
+    """A rebuild, a verification or a retry of dead letters is in progress."""
 
     def __init__(self, who: str) -> None:
         super().__init__(
-            f"another rebuild or verification is in progress: {who}; wait for it, or end it, for example by "
-            "pg_terminate_backend with the number of its backend process"
+            f"a rebuild, a verification or a retry of dead letters is in progress: {who}; wait for it, or end it, "
+            "for example with pg_terminate_backend and the number of its backend process"
         )
         self.who = who
 
 
 class ProjectorRunningError(FatalError):
-    """A projector runs, and what was asked for has to wait for its end."""
+    """A projector is running, and what was asked for has to wait until it ends."""
 
     def __init__(self, who: str) -> None:
         super().__init__(
@@ -367,7 +367,7 @@ class ProjectorRunningError(FatalError):
 
 
 class WorkerFailedError(FatalError):
-    """A worker process ended with an error, or dies each time soon after its start."""
+    """A worker process ended with an error, or keeps dying soon after its start."""
 
     def __init__(self, worker: int, ending: str) -> None:
         super().__init__(f"worker {worker} {ending}; the others were stopped: correct the cause, and start again")

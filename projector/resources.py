@@ -17,7 +17,7 @@ def folder(name: str) -> Path:
 def data_folder() -> Path:
     """Return the default folder of `projector dev`: the data of its servers, and the settings that reach them."""
     if os.geteuid() == 0:
-        # Postgres drops root privileges: a folder in root's home would need its parents opened to all users.
+        # Postgres does not run as root: the parents of a folder in root's home would have to be opened to all users.
         return _SYSTEM_FOLDER
     import platformdirs
 

@@ -45,7 +45,7 @@ class Projector:
     ```
 
     Leaving the block stops `run` and waits for its end.
-    The other methods open the connections they need and close them again, also while `run` is in progress.
+    The other methods open the connections they need and close them again, even while `run` is in progress.
     One process and one event loop can hold several projectors;
     with `Settings(http="off")` a projector serves no HTTP.
     It installs no signal handlers and configures no logging: it reports to its observers.
@@ -71,7 +71,7 @@ class Projector:
         self._retention = settings.changes
         self._publish = settings.publish
         self.changes_stream: str | None = None
-        """The stream that stores the published changes, once `init` has run; None if there are none."""
+        """The stream that stores the published changes, once `init` has run; None if changes are not published."""
         self._observers = tuple(observers)
         self._stopped = False
         self._running: Supervisor | Worker | Crew | None = None
@@ -98,13 +98,14 @@ class Projector:
         If changes are published, a stream for them is created as well, unless there is one.
 
         Args:
-            shards: divide the endpoints into this many shards, unless they are.
-            distribute: distribute the tables of endpoints over the workers of Citus, unless they are.
+            shards: divide the endpoints into this many shards, unless they are already.
+            distribute: distribute the tables of endpoints over the workers of Citus, unless they are already.
 
         Raises:
-            ProjectorRunningError: neither is possible while a projector runs.
-            SettingError: changes are left to be published before the number of shards changes,
-                and the settings turn publishing off.
+            ProjectorRunningError: neither is possible while a projector is running.
+            RebuildRunningError: neither is possible during a rebuild, a verification or a retry of dead letters.
+            SettingError: changes have to be published before the number of shards can change,
+                but the settings turn publishing off.
             EventsLostError: a shard has not folded events that have left the stream.
             NotDistributableError: Citus cannot distribute the tables as they are.
         """
@@ -146,7 +147,7 @@ class Projector:
 
         Args:
             until_caught_up: return at the end of the stream.
-            accept_gap: continue although events left the stream before they were folded.
+            accept_gap: continue even if events left the stream before they were folded.
 
         Raises:
             FatalError: continuing would be wrong or pointless.
@@ -158,7 +159,7 @@ class Projector:
         """For the command line; not public. Keep worker processes running, and monitor them, until `stop` or their end.
 
         Raises:
-            WorkerFailedError: one ended with an error, or dies each time soon after its start.
+            WorkerFailedError: one ended with an error, or keeps dying soon after its start.
             RuntimeError: this projector is running already.
         """
 
@@ -187,7 +188,7 @@ class Projector:
             self._idle.set()
 
     async def _follow(self, observer: Observer, *, accept_gap: bool, until_caught_up: bool) -> None:
-        """Keep all endpoints, or as a worker those of some shards, as the database says."""
+        """Fold the events of all endpoints or, as a worker, those of some shards if the database has several."""
         supervise = partial(self._parts.supervisor, observer)
         start: Callable[..., Supervisor | Worker] = supervise
         while not self._stopped:
@@ -213,7 +214,7 @@ class Projector:
             progress: called with the position reached and the position to reach.
 
         Raises:
-            RebuildRunningError: another rebuild or verification is in progress.
+            RebuildRunningError: another rebuild or verification, or a retry of dead letters, is in progress.
             StreamTrimmedError: the beginning of the stream is gone.
         """
         return await self._replay(apply=True, accept_trimmed=accept_trimmed, progress=progress)
@@ -235,7 +236,7 @@ class Projector:
             progress: as for `rebuild`.
 
         Raises:
-            RebuildRunningError: another rebuild or verification is in progress.
+            RebuildRunningError: another rebuild or verification, or a retry of dead letters, is in progress.
             StreamTrimmedError: the beginning of the stream is gone.
         """
         return await self._replay(

@@ -7,7 +7,7 @@ So a large batch costs less per event if the same endpoints come again and again
 from projector.app.projection import Outcome
 
 _BATCHES_LEFT = 8
-"""A batch has at most this part of the lag, so that batches are small again when the lag is."""
+"""A batch has at most the lag divided by this, so that batches are small again when the lag is."""
 _REPEATED = 1.1
 """How often a batch must name each endpoint, on average, for a larger one to be worth its memory."""
 _MOST_COMMIT_S = 2.0
@@ -17,7 +17,7 @@ _MOST_REGISTERS = 250_000
 
 
 class BatchSize:
-    """The size of the next batch, which follows the lag and what the latest batch has cost."""
+    """The size of the next batch, which follows the lag and what the latest batch cost."""
 
     def __init__(self, *, least: int, most: int) -> None:
         """Begin with small batches; `least` is the size of a delivery, and `most` that of the largest batch."""
@@ -26,14 +26,14 @@ class BatchSize:
         self._worthwhile = least
 
     def limit(self, lag: int) -> int:
-        """Return into how many messages deliveries may be joined; 0 if they are not to be joined."""
+        """Return how many messages joined deliveries may have together; 0 if deliveries are not to be joined."""
         size = min(self._worthwhile, lag // _BATCHES_LEFT)
         return size if size > self._least else 0
 
     def adapt(self, outcome: Outcome) -> None:
-        """Note what a committed batch was like; the next may have half to twice as many messages."""
+        """Adapt the size to what a committed batch was like; it at most doubles."""
         if outcome.refolded:
-            # To find a message that Postgres rejects costs a multiple of the batch.
+            # Finding a message that Postgres rejects costs several times as much as the batch.
             self._worthwhile = self._least
         elif outcome.messages:
             repeats = outcome.named > _REPEATED * outcome.endpoints

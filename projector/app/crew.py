@@ -1,6 +1,6 @@
 """Several workers, each a process of its own, that are kept running together.
 
-A worker that dies is started again, after a pause that grows; if it dies at once each time, everything ends.
+A worker that dies is started again, after a pause that grows; if it keeps dying soon after its start, everything ends.
 A worker that sends no more notifications is killed, since its event loop is blocked.
 """
 
@@ -28,7 +28,7 @@ from projector.errors import WorkerFailedError
 
 _HEARTBEAT_S = 1.0
 _LONG_ENOUGH_S = 30.0
-"""A worker that lived so long did not die at once."""
+"""A worker that ran for this long did not die soon after its start."""
 _MOST_DEATHS = 5
 """In a row."""
 
@@ -58,7 +58,7 @@ class _Member(Observer):
         """Those that it leads."""
         self.began = monotonic()
         self.silent_s = 0.0
-        """For how long this process has run without a notification of the worker."""
+        """How long this process has run without a notification from the worker."""
         self._crew = crew
         self._log = log
 
@@ -110,11 +110,11 @@ class Crew(Observer):
         self._observer.notify(notification)
 
     def pass_on(self, notification: Notification, member: _Member) -> None:
-        """Notify of what a worker has notified, unless it does not concern the crew as a whole.
+        """Pass a notification of a worker on, unless it does not concern the crew as a whole.
 
         While other workers lead, the crew does not stand by.
-        A worker that leads none of their shards may fail without any effect on these:
-        it would not notify that all is well again.
+        An error about a shard of theirs, or about no shard, does not concern the crew either:
+        the worker that had it would not notify that all is well again.
         """
         led = {shard for other in self._members.values() if other is not member for shard in other.shards}
         match notification:
@@ -142,7 +142,7 @@ class Crew(Observer):
         """Keep the workers running until stopped, or until each has ended at the end of the stream.
 
         Raises:
-            WorkerFailedError: one ended with an error, or dies at once each time.
+            WorkerFailedError: one ended with an error, or keeps dying soon after its start.
         """
         self._observer = observer
         keeping = [asyncio.create_task(self._keep(number)) for number in range(1, self._workers + 1)]

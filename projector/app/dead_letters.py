@@ -33,7 +33,7 @@ class RetryStore(Transactions, Protocol):
 
 
 class Retried(NamedTuple):
-    """The result of one dead letter."""
+    """The result of retrying one dead letter."""
 
     position: int
     parked_again: DeadLetter | None
@@ -51,7 +51,7 @@ async def retry(
         NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
         DatabaseRefusedError: the checkpoint of a shard is missing.
         RulesChangedError: the rows were built by other rules.
-        RetryTooEarlyError: a shard has not come to the position of a dead letter of another one.
+        RetryTooEarlyError: a shard has not reached the position of a dead letter that another one has parked.
     """
     positions = await store.positions(selection)
     for position in selection.positions:
@@ -67,7 +67,7 @@ async def retry(
 
 
 async def _fold(projection: Projection, message: Message) -> Outcome:
-    """Fold a message once every shard is past it: those that are not will come to it themselves."""
+    """Fold a message once every shard is past it: a shard that is not would still come to it by itself."""
     pauses_s = growing_pauses_s(first_s=0.1, longest_s=2.0, jitter_s=0.1)
     for _ in range(_ATTEMPTS - 1):
         try:

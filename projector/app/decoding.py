@@ -65,7 +65,7 @@ def _decode_share(decoder: Decoder, messages: Sequence[Message], decoded: Decode
         position = message.position
         is_ours = share.has_message(position)
         if not is_ours:
-            # Most messages name one endpoint, near their beginning: the rest of it need not be read.
+            # Most messages name one endpoint, near their beginning: the rest need not be read.
             endpoint_id = decoder.glance(message)
             if endpoint_id is not None and not share.has_endpoint(endpoint_id, position):
                 continue
@@ -83,7 +83,7 @@ def _decode_share(decoder: Decoder, messages: Sequence[Message], decoded: Decode
 
 
 def narrowed(events: Sequence[Event], share: Share) -> Iterator[Event]:
-    """Yield events about those of their endpoints that are in a share."""
+    """Yield the events, each about only those of its endpoints that are in a share."""
     for event in events:
         position = event.stamp.position
         named = event.endpoint_ids

@@ -2,7 +2,7 @@
 
 The shards may have stopped at different positions. Each is first folded to the furthest of them,
 so that the endpoints can change shards: nothing is folded twice, and nothing is left out.
-Then every log is published to its end: the changes of an endpoint stay in order although another log continues them.
+Then every log is published to its end: the changes of an endpoint stay in order even if another log continues them.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,11 +34,11 @@ class Shards(Protocol):
         ...
 
     async def unpublished(self) -> int:
-        """Return how many commits are to be published and are not."""
+        """Return how many commits have yet to be published."""
         ...
 
     async def divide(self, shards: int, at: int) -> None:
-        """Replace the checkpoints, all of which have folded the stream through a position.
+        """Replace the checkpoints; every shard has folded the stream through the position `at`.
 
         The cursors of what is published are replaced as well.
         """

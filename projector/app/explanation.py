@@ -39,7 +39,7 @@ class ExplainedEvent:
     """What an event, or a correction, did to a facet."""
 
     position: int | None
-    """None for a correction, as all that the message would say."""
+    """None for a correction, like everything else that a message would say."""
     occurred_at: datetime | None
     event: str | None
     facet: str
@@ -60,7 +60,7 @@ class Replayed(NamedTuple):
     """What was read of a stream."""
 
     position: int
-    """Up to which it was read."""
+    """Position up to which it was read."""
     first: int
     """Position at which the stream begins now."""
     gone: int
@@ -78,7 +78,7 @@ class Explanation:
     older: bool
     """Whether there are more than these; an event has one for each facet."""
     keys: Mapping[str, ExplainedKey]
-    """Each metadata key; empty for a moment in the log, which does not tell."""
+    """Each metadata key; empty for a past moment unless replayed: the log does not tell the event of each key."""
     known_since: datetime | None = None
     """Since when changes are recorded; None: they are not, or `is_permitted` is false, or it is a replay."""
     is_permitted: bool = True
@@ -111,7 +111,7 @@ class Sender(NamedTuple):
 def settle(
     columns: Attributed, names: Names, senders: Mapping[int, Sender]
 ) -> tuple[dict[str, ExplainedColumn], set[int]]:
-    """Name the event of each column; return also the positions of those whose type or origin is not known.
+    """Name the event of each column; also return the positions of those whose type or origin is not known.
 
     The registers that one event set have its position in common, and only some types of event set all of them.
     """
@@ -152,7 +152,7 @@ def _possible(cause: Cause, names: Names) -> set[str]:
 
 
 def _behind(stamp: Stamp, events: Collection[str]) -> dict[str, Any]:
-    """Return the fields of the event with a stamp, which is one of some."""
+    """Return the fields of the event with a stamp, given the names that it may have."""
     return {
         "event": next(iter(events)) if len(events) == 1 else None,
         "position": stamp.position or None,

@@ -30,11 +30,11 @@ class ChangeLog(Protocol):
         ...
 
     async def note(self, error: str | None) -> None:
-        """Write why nothing is published, for users to read; None: it is."""
+        """Write why nothing is published, for users to read; None: publishing works."""
         ...
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when a commit is notified, or after a while."""
+        """Return when a notification of a commit arrives, or after a while."""
         ...
 
     def wake(self) -> None:
@@ -61,13 +61,13 @@ class ChangeStream(Protocol):
     async def append(self, changes: Sequence[LoggedChange], after: int | None) -> Appended:
         """Append changes in order, each directly after the one before, and the first one after a sequence.
 
-        None: the first one after any message; then only its id keeps a repeat out, for a while.
+        None: the first one may follow any message; then only its id keeps a repeat out, for a while.
         """
         ...
 
 
 class Connections(Protocol):
-    """Connects to both, as context managers."""
+    """Connects to both, as context managers; see `composition.Composition`."""
 
     def log(self) -> AbstractAsyncContextManager[ChangeLog]:
         """Connect to the database."""

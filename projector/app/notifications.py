@@ -33,14 +33,14 @@ class Active:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """This projector does not lead one of several shards any more."""
+    """This projector no longer leads one of several shards."""
 
     shard: Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDied:
-    """One of the worker processes has ended unasked; another one is started in its place."""
+    """A worker process has ended without being asked to; another one is started in its place."""
 
     worker: int
     """Its number, from 1."""
@@ -89,7 +89,7 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecognized:
-    """NATS has changed the creation time of the stream; the message at the checkpoint shows that it is the same."""
+    """NATS has changed the creation time of the stream; its message at the checkpoint shows that it is the same one."""
 
     checkpoint: Checkpoint
     """With the new creation time."""

@@ -294,7 +294,8 @@ class Projection:
     async def _accepted(self, events: Sequence[Event]) -> list[Event]:
         """Return the events of a message about endpoints of the shards for which Postgres accepts them.
 
-        Each shard that folds on its own parks such a message on its own, and so must they if they are folded together.
+        A shard that folds on its own parks such a message for its own endpoints only; shards that are folded together
+        must do the same.
         """
         accepted: list[Event] = []
         for number in range(self._shards):

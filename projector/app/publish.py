@@ -1,9 +1,9 @@
 """Publishes the logs of changes to a stream, beside the folding and at its own pace.
 
-One daemon publishes the changes of every shard: that which leads the first.
+One daemon publishes the changes of every shard: the one that leads the first shard.
 The stream becomes an exact copy of each log, in its order: a message is appended only directly after the latest one.
-So neither a crash nor a second publisher loses, doubles or reorders changes.
-The cursors in the database may be behind the stream, whose last messages tell how far publishing came.
+So neither a crash nor a second publisher loses, duplicates or reorders changes.
+The cursors in the database may be behind the stream, whose last messages tell how far publishing got.
 Every error is waited out, and reported once; the daemon goes on folding.
 """
 
@@ -96,7 +96,7 @@ class Publishing:
     async def _copy(self, copy: "_Copy", log: ChangeLog, folding_is_behind: Callable[[], bool]) -> None:
         while True:
             began = monotonic()
-            finishing = self._finishing  # what was committed before that is read by the step
+            finishing = self._finishing  # the step reads everything that was committed before `finish`
             complete = await copy.step()
             await self._succeed(log)
             if complete and finishing:

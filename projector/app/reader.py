@@ -1,4 +1,4 @@
-"""Reading a stream from a position on, in order, so that no loss goes unnoticed.
+"""Reads a stream from a position on, in order, so that no loss goes unnoticed.
 
 Retention, a purge or a limit can remove messages before they are delivered.
 The reader tells such a gap from the holes that messages of other subjects leave, and the caller decides what it means.
@@ -29,7 +29,7 @@ class Gap(NamedTuple):
     after: int
     """The last position before the gap."""
     first: int
-    """The first position behind it."""
+    """The first position after it."""
 
 
 class Idle(NamedTuple):
@@ -54,11 +54,11 @@ class Reader:
         self._linger_s = linger_s
         self._ready: deque[Delivery | Gap] = deque()
         self._first = 0
-        """Where the stream began when the reader was idle last; 0 if it has not been since the last delivery."""
+        """Where the stream began when the reader was last idle; 0 if it has not been idle since the last delivery."""
         self._expected: int | None = None
         """Position of a message that the stream holds and the consumer has to deliver next."""
         self._deleted = 0
-        """How many messages were deleted between the first and the last, when that was looked at."""
+        """How many messages between the first and the last were deleted, when this was last looked at."""
         self._suspect_through = 0
         """Holes up to here may be messages that the consumer skipped when others were deleted."""
         self._end: int | None = None

@@ -34,9 +34,9 @@ from projector.domain.trimmed import Trimmed
 from projector.errors import DatabaseUnavailableError, HeldRowsRefusedError, OtherStreamError, StreamTrimmedError
 
 _NEAR_ENOUGH = 2000
-"""Messages in one round of the replay, after which the rest is folded in a fraction of a second."""
+"""If a round of the replay had no more messages than this, the rest is folded in a fraction of a second."""
 _FINAL_ATTEMPTS = 20
-"""Of the last transaction, each of which may wait 10 s for a lock."""
+"""Attempts at the last transaction, each of which may wait 10 s for a lock."""
 _REGISTERS_HELD = 1_000_000
 """About 230 MB: those of 70,000 endpoints of the simulated fleet."""
 
@@ -72,7 +72,7 @@ class Report:
     replayed: int
     """Messages."""
     position: int
-    """Up to which the table and the stream were compared."""
+    """Position up to which the table and the stream were compared."""
     differences: Differences
     mentions: Sequence[Mention]
 
@@ -298,16 +298,16 @@ def _position(checkpoint: Checkpoint) -> int:
 
 
 def _frontier(live: Sequence[Checkpoint], origin: Checkpoint) -> Frontier | None:
-    """Return how far each shard of the live table is; None if there are not several."""
+    """Return how far each shard of the live table is; None unless there are several."""
     if len(live) < 2:  # noqa: PLR2004 - several
         return None
     return Frontier(tuple(max(checkpoint.position, origin.position) for checkpoint in live))
 
 
 def _after(live: Checkpoint, folded: Checkpoint, start: _Start, *, changed: bool) -> Checkpoint:
-    """Return the checkpoint of a shard to leave behind.
+    """Return the checkpoint to leave behind for a shard.
 
-    While a daemon leads its position stays: that is where the table was compared.
+    While a daemon leads, the position of the shard stays: that is where the table was compared.
     """
     after = replace(folded, shard=live.shard, generation=live.generation + changed)
     if live.shard.number:

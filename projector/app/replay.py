@@ -1,4 +1,4 @@
-"""Replaying a stream from its beginning through positions that are named one after the other."""
+"""Reads a stream from a position on, up to one position after another that the caller names."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeAlias
@@ -31,7 +31,7 @@ class Replay:
         """Continue after a position, and fetch the first messages.
 
         Retention goes on: where the stream begins is certain only for messages at hand.
-        So a gap before the first message is no loss, and the caller asks where the stream begins afterwards.
+        So a gap before the first message is no loss, and the caller asks afterwards where the stream begins.
         """
         self._left = ()
         await self._reader.seek(after)
@@ -53,7 +53,7 @@ class Replay:
                 return
 
     def put_back(self, messages: Sequence[Message]) -> None:
-        """Return messages again: what was made of them was rolled back."""
+        """Take messages back, to yield them again: what was made of them was rolled back."""
         self._left = [*messages, *self._left]
 
     async def _fetch(self, position: int) -> bool:

@@ -25,7 +25,7 @@ from projector.domain.shards import WHOLE, Shard
 from projector.errors import EventsLostError, OtherStreamError
 
 _BACKLOG = 10_000
-"""Messages; a steady rate leaves fewer of them, also on a busy machine."""
+"""Messages; a steady rate leaves fewer of them, even on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class LiveOptions:
     shard: Shard = WHOLE
     """Which endpoints to fold."""
     linger_s: float
-    """How long a batch waits for more messages after its first."""
+    """How long a delivery waits for more messages after its first."""
     batch_size: int
     """The most messages that the consumer delivers at once; a batch has no more unless the lag is large."""
     largest_batch: int

@@ -22,7 +22,7 @@ class StreamStats(Protocol):
         ...
 
     async def first_after(self, position: int) -> Message | None:
-        """Return the first of them; None if there is none."""
+        """Return the first matching message after a position; None if there is none."""
         ...
 
 

@@ -70,7 +70,7 @@ class Supervisor:
 
         Raises:
             FatalError: continuing would be wrong or pointless.
-            ShardsChangedError: the endpoints are divided in another way now.
+            ShardsChangedError: the endpoints are now divided in another way.
         """
         if self._stopping:
             return
@@ -158,7 +158,7 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _publish(self) -> None:
-        """Publish what the session folds; whatever happens to it, the session goes on."""
+        """Publish what the session folds; whatever happens to publishing, the session goes on."""
         if self._publishing is not None:
             await self._publishing.run(self._is_behind)
 

@@ -1,8 +1,8 @@
 """Checks whether a stream is still the one that was folded.
 
 Its creation time is not enough: NATS changes it when a server is restarted after an edit of the stream
-(nats-server issue 8470). The message at the checkpoint is. NATS never reuses a position, so if the stream holds
-the message that was folded there (same stored time, same payload), it also holds everything before it,
+(nats-server issue 8470). The message at the checkpoint is enough. NATS never reuses a position, so if the stream
+holds the message that was folded there (same stored time, same payload), it also holds everything before it,
 or has lost it to retention. A stream that was created again, restored from elsewhere, or lost its tail
 and stored other messages in its place, holds another message there.
 """

@@ -23,7 +23,7 @@ _LOOK_AGAIN_S = 0.1
 class Roster(Protocol):
     """The workers of a projection; see `storage.roster.Roster`.
 
-    It is tested by way of the worker: `tests.integration.test_workers`, and in memory `tests.unit.test_worker`.
+    It is tested by way of the worker: by `tests.integration.test_workers`, and in memory by `tests.unit.test_worker`.
     """
 
     async def open(self) -> None:
@@ -65,7 +65,7 @@ class _Led(Observer):
         self._observer = observer
         self._leader = supervise(shard, self)
         self.released = False
-        """Whether this worker does not want the shard any more."""
+        """Whether this worker no longer wants the shard."""
         self.task = asyncio.create_task(self._leader.run())
 
     def notify(self, notification: Notification) -> None:
@@ -117,11 +117,11 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Lead shards until stopped, or until each was at the end of the stream if that is wanted.
+        """Lead shards until stopped or, if that is wanted, until each has reached the end of the stream.
 
         Raises:
             FatalError: continuing would be wrong or pointless.
-            ShardsChangedError: the endpoints are divided in another way now.
+            ShardsChangedError: the endpoints are now divided in another way.
         """
         pauses_s = _pauses_s()
         try:

@@ -1,1 +1,1 @@
-"""What endpoint events mean: pure functions over immutable values, the standard library only."""
+"""What endpoint events mean: pure functions over immutable values, with the standard library only."""

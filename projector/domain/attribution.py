@@ -16,7 +16,7 @@ class Cause(NamedTuple):
 
     stamp: Stamp
     kinds: tuple[type[Any], ...]
-    """Types of event that set this register: one of them did."""
+    """Types of event that can set this register: one of them did."""
 
 
 def caused(held: Stamp | Register[Any] | None, *kinds: type[Any]) -> Cause | None:
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 
 class Trail:
-    """Events that were applied to a facet, to find those behind the values that a row had once.
+    """Events that were applied to facets, to find those behind the values that a row once had.
 
     An event that is not among them is known by its time alone: its stamp has position 0 and no originator.
     """

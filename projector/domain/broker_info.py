@@ -126,7 +126,7 @@ class BrokerInfo:
     forbidden_to_replay: tuple[str, ...] = ()
     """Subjects that only `rebuild`, `verify` and `status` need and the user may not use."""
     forbidden_to_acknowledge: tuple[str, ...] = ()
-    """Subjects that acknowledgements take on servers with a certain feature flag, and the user may not use."""
+    """Subjects of acknowledgements, on servers with a certain feature flag, that the user may not use."""
     jetstream: bool = True
     stream: StreamInfo | None = None
     """None: it is missing, or the user may not see it."""

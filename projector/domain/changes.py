@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
 
 class ChangeId(NamedTuple):
-    """Identifies a change, also after the database was restored from a backup."""
+    """Identifies a change, even after the database was restored from a backup."""
 
     shard: int
     committed_at: int

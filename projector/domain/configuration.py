@@ -34,7 +34,7 @@ class Configuration(NamedTuple):
 
     @property
     def status(self) -> Status:
-        """`failed` while the announced configuration has failed last, else `pending` while it is not applied."""
+        """`failed` while a failure stands, else `pending` while the announced configuration is not applied."""
         available = self.available
         applied_id = ABSENT if self.applied is None else self.applied.value
         if self._failure_stands:

@@ -55,7 +55,7 @@ class DatabaseInfo:
     absent: tuple[str, ...] = ()
     """Tables and columns of this version that do not exist although it is migrated."""
     row_security: tuple[str, ...] = ()
-    """Tables of which policies may hide rows from the role."""
+    """Tables whose policies may hide rows from the role."""
     missing_privileges: tuple[str, ...] = ()
     """Privileges that the daemon needs and the role lacks."""
     missing_to_rebuild: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class DatabaseInfo:
     workers: tuple[WorkerInfo, ...] = ()
     """Those of Citus, if it distributes the tables."""
     batch_table_missing: bool = False
-    """Whether the tables are distributed, and that into which batches are copied is missing or outdated."""
+    """Whether the tables are distributed, but the one that batches are copied into is missing or outdated."""
     led: frozenset[int] = frozenset()
     """Shards that have a leader."""
 

@@ -69,7 +69,7 @@ class Endpoint:
         self.states = [theirs if ours is None else ours for ours, theirs in zip(self.states, other.states, strict=True)]
 
     def kept(self, trimmed: Trimmed) -> "Endpoint | None":
-        """Return what the stream can no longer say, all of it as changed; None if that is nothing.
+        """Return what the stream can no longer say, all of it marked as changed; None if that is nothing.
 
         Every state has to be known. A value that was overwritten by a message that the stream holds is lost.
         """
@@ -105,7 +105,7 @@ def missing(needed: Mapping[str, FacetSet], known: Mapping[str, Endpoint]) -> di
 def completed(
     needed: Iterable[str], known: Mapping[str, Endpoint], loaded: Mapping[str, Endpoint]
 ) -> dict[str, Endpoint]:
-    """Return working copies of the known endpoints, with what was missing of them, and the loaded ones."""
+    """Return working copies of the known endpoints, with what was missing from them, and the loaded ones."""
     endpoints: dict[str, Endpoint] = {}
     for endpoint_id in needed:
         endpoint = known.get(endpoint_id)
@@ -149,10 +149,10 @@ class Change(NamedTuple):
 def fold(
     events: Iterable[Event], endpoints: Mapping[str, Endpoint], changes: list[Change] | None = None
 ) -> Counter[tuple[type[Any], Verdict]]:
-    """Fold events, in stream order, over the endpoints they name; return how many came to which verdict.
+    """Fold events, in stream order, over the endpoints they name; return how many of each type came to each verdict.
 
     An event is applied if it changed anything of any endpoint it names.
-    To `changes` is added what each event did to each facet that it says something about.
+    What each event did to each facet that it says something about is added to `changes`.
     """
     verdicts: Counter[tuple[type[Any], Verdict]] = Counter()
     for event in events:

@@ -63,7 +63,7 @@ class Known:
     revision: str
     """Protocol revision of the events that were folded."""
     since: int | None
-    """Unix ms since when every change is logged; None: they are not, or not for this role."""
+    """Unix ms from which on every change is logged; None: changes are not logged, or the role may not read the log."""
     is_permitted: bool
     """Whether the role may read the log."""
     endpoint: Endpoint | None
@@ -139,7 +139,7 @@ def trail_of(endpoint: Endpoint | None) -> Trail:
 
 
 def recalled(shown: Shown, trail: Trail) -> list[Any]:
-    """Return the states of all facets that a row showed once, as far as its columns and a trail tell."""
+    """Return the states of all facets that a row once showed, as far as its columns and a trail tell."""
     return [facet.recalled(shown, trail.seen_from(facet.name, shown["last_event_seq"])) for facet in FACETS]
 
 

@@ -26,7 +26,7 @@ S = TypeVar("S", bound=State)
 
 
 class BareEvent(NamedTuple):
-    """A rejected event of which the log knows no more than the stamp."""
+    """A rejected event of which the log has no more than the stamp."""
 
     stamp: Stamp
 
@@ -39,7 +39,7 @@ class Verdict(Enum):
     LATE = "late"
     """It does not supersede what is known."""
     FENCED = "fenced"
-    """It comes from a replica that no longer holds the session."""
+    """It is a disconnect from another replica than the one that holds the session."""
 
     __hash__ = object.__hash__  # the default hashes the name anew each time, and verdicts are counted per event
 
@@ -52,7 +52,7 @@ FENCED: Rejection = Verdict.FENCED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facet(Generic[S]):
-    """One room of the state: its shape, where it begins, and how events change it."""
+    """One facet of the state: its shape, where it begins, and how events change it."""
 
     name: str
     state: type[S]
@@ -65,7 +65,7 @@ class Facet(Generic[S]):
     Every facet has one for `Unregistered`, which keeps what the event does not supersede.
     """
     kept: Callable[[S, Trimmed], S]
-    """What is left of a state when everything is forgotten that the stream still says."""
+    """What is left of a state when everything that the stream still says is forgotten."""
     registers: Callable[[S], int]
     """How many registers of a state hold a value: a measure of the memory it takes."""
     columns: tuple[str, ...]

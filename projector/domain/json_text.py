@@ -1,4 +1,4 @@
-"""JSON texts and Python values, so that a number keeps every digit."""
+"""Converts JSON texts to Python values and back, so that a number keeps every digit."""
 
 import json
 from datetime import datetime
@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 _INT_DIGITS = 18
-"""Python limits how long an integer it parses from text."""
+"""Python limits the length of the integers that it parses from text."""
 
 
 def parse_json(text: str) -> Any:

@@ -27,7 +27,7 @@ class LogState(NamedTuple):
 
 
 class SessionCursor(NamedTuple):
-    """Where a page of sessions ends, which begin with the latest."""
+    """Where a page of sessions, latest first, ends."""
 
     connected_at: int
     """Unix ms."""
@@ -36,7 +36,7 @@ class SessionCursor(NamedTuple):
 
 
 class ChangeCursor(NamedTuple):
-    """Where a page of changes ends, which begin with the latest: the key of the last one."""
+    """Where a page of changes, latest first, ends: the key of the last one."""
 
     committed_at: int
     """Unix ms."""

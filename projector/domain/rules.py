@@ -25,7 +25,7 @@ class Rules:
     """Originators whose events are folded, sorted; empty: all."""
 
     def check(self, now: "Rules") -> None:
-        """Check that rows built by these rules may be folded on by those of `now`.
+        """Check that the rules `now` may continue the rows that these rules built.
 
         Raises:
             RulesChangedError: the rules differ.

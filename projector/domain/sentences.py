@@ -17,11 +17,11 @@ def when(stamp: Stamp) -> str:
 
 
 def described(stamp: Stamp) -> str:
-    """Return where and when an event came from, as far as is known."""
+    """Return where an event came from and when it happened, as far as is known."""
     return f"from {sender(stamp)} at {when(stamp)}" if stamp.originator else f"at {when(stamp)}"
 
 
 def newer(sentence: str, held: Stamp | Register[Any] | None, stamp: Stamp) -> str | None:
-    """Return a sentence with the event that is held for `{}`; None if another one with this stamp supersedes it."""
+    """Return a sentence with the held event in place of `{}`; None if an event with this stamp supersedes that one."""
     held = held.stamp if isinstance(held, Register) else held
     return None if held is None or supersedes(stamp, held) else sentence.format(described(held))

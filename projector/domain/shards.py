@@ -1,8 +1,8 @@
 """Shards: the endpoints of a projection, divided so that several processes can fold them.
 
 Every shard reads the whole stream and folds its own endpoints, so the order of the events of an endpoint is kept.
-What is known of a message without its endpoints, that it is skipped or cannot be decoded, belongs to one shard too:
-each message counts once.
+What concerns a message as a whole, such as that it is skipped or cannot be decoded, belongs to one shard too:
+so each message counts once.
 """
 
 from typing import NamedTuple, Protocol
@@ -30,7 +30,7 @@ class Shard(NamedTuple):
     """Number of shards of the projection."""
 
     def has_endpoint(self, endpoint_id: bytes, position: int) -> bool:
-        """See `Share`; DESIGN section 10 has the rule."""
+        """See `Share`; docs/how-to/shards.md has the rule."""
         del position
         return crc32(endpoint_id) % self.of == self.number
 
@@ -43,7 +43,7 @@ WHOLE = Shard()
 """The only shard of a projection that is not divided."""
 
 PUBLISHER = 0
-"""The shard whose leader publishes the changes of all."""
+"""The shard whose leader publishes the changes of all shards."""
 
 
 class Frontier(NamedTuple):
@@ -62,7 +62,7 @@ class Frontier(NamedTuple):
 
 
 class Muster(NamedTuple):
-    """The workers of a projection with several shards, and what they leave to lead."""
+    """The workers of a projection with several shards, and the shards that none of them leads."""
 
     workers: int
     """Number of workers, on all machines."""

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Stamp(NamedTuple):
-    """Where and when an event came from.
+    """Where an event came from, and when it happened.
 
     A named tuple, as are the states of all facets, because one is made for every message:
     it costs a third of a frozen data class to make, and to read or write as JSON.
@@ -34,7 +34,7 @@ class Register(NamedTuple, Generic[T]):
 def occurred_at(timestamp: int, stored_at: int) -> int:
     """Return the Unix ms at which an event counts as having happened.
 
-    It is the event's own timestamp, but never later than the broker stored the message:
+    It is the event's own timestamp, but never later than the time at which the broker stored the message:
     a fast clock must not freeze a value.
     A timestamp of 0 or less is replaced by the stored time.
     """
@@ -79,12 +79,12 @@ def register_kept(held: Register[T] | None, trimmed: Trimmed) -> Register[T] | N
 
 
 def surviving(held: Stamp | None, end: Stamp) -> Stamp | None:
-    """Return a stamp unless the end of a life supersedes it, else None."""
+    """Return a stamp, or None if the end of a life supersedes it."""
     return None if held is None or supersedes(end, held) else held
 
 
 def register_surviving(held: Register[T] | None, end: Stamp) -> Register[T] | None:
-    """Return a register unless the end of a life supersedes it, else None."""
+    """Return a register, or None if the end of a life supersedes it."""
     return None if held is None or supersedes(end, held.stamp) else held
 
 

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 class FeedState(NamedTuple):
     """How far the changes are published; its fields are the keys of `publish` in `projector status --json`.
 
-    Of several shards, the lag and what was lost are summed.
+    With several shards, the lag and what was lost are summed.
     """
 
     prefix: str
     """Subject prefix of the settings."""
     stream: str | None = None
-    """The stream that holds the latest one; None: nothing was published yet."""
+    """The stream that holds the latest published change; None: nothing was published yet."""
     cursor: int | None = None
     """Number of the commit up to which every change is published; None: no daemon has begun to publish.
 
-    Of several shards, the lowest: each numbers its own commits.
+    With several shards, the lowest: each numbers its own commits.
     """
     lag_commits: int | None = None
     """Commits after it, some of which may have nothing to publish."""
@@ -34,7 +34,7 @@ class FeedState(NamedTuple):
 
 
 class ShardProgress(NamedTuple):
-    """The progress of one shard; its fields are the keys of each of `shards` in `projector status --json`."""
+    """The progress of one shard; its fields are the keys of each item of `shards` in `projector status --json`."""
 
     shard: int
     checkpoint_seq: int
@@ -68,7 +68,7 @@ class Summary(NamedTuple):
     active: Mapping[str, Any] | None
     """The leader as Postgres sees it: application, backend process, address and since when; None: no leader.
 
-    Of several shards, that of the one furthest behind; None: one of them has no leader.
+    With several shards, the leader of the one furthest behind; None: one of them has no leader.
     """
     rebuild: Mapping[str, Any] | None
     """The rebuild or verification in progress: its position, its target and since when."""

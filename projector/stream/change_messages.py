@@ -13,9 +13,9 @@ from projector.stream.units import unix_ms
 
 _TIMES = ("committed_at", "occurred_at", "stored_at")
 _HELD = "".join(map(chr, range(0x21, 0x7F))).translate(dict.fromkeys(map(ord, "%.*>")))
-"""What a token of a subject holds as it is."""
+"""Characters that a token of a subject holds as they are."""
 _LONGEST_TOKEN = 2000
-"""Servers close a connection that sends a line of protocol of more than 4,096 bytes."""
+"""Servers close a connection that sends a protocol line of more than 4,096 bytes."""
 _DIGEST_BYTES = 12
 _VALUES = ("before", "after")
 
@@ -73,7 +73,7 @@ def payload(change: LoggedChange, most_bytes: int) -> bytes:
 
 
 def identify(encoded: bytes) -> ChangeId | None:
-    """Return which change a message has; None if it has none."""
+    """Return which change a message contains; None if it contains none."""
     try:
         key = _decode_key(encoded)
     except msgspec.MsgspecError:

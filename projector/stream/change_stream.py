@@ -39,7 +39,7 @@ _HEADER_BYTES = 1024
 
 
 def default_name(events: str) -> str:
-    """Return the name of the stream that `init` creates, by that of the events."""
+    """Return the name of the stream that `init` creates, given that of the stream of the events."""
     return f"{events}_CHANGES"
 
 
@@ -57,7 +57,7 @@ def stores(config: Mapping[str, Any], prefix: str) -> Coverage:
 async def find(client: RawClient, prefix: str, events: str) -> dict[str, Any]:
     """Return the info of the stream that stores every change.
 
-    A stream of the default name takes no permission to list the others.
+    A stream with the default name is found without the permission to list the others.
 
     Raises:
         FeedStreamMissingError: there is none.
@@ -110,7 +110,7 @@ class ChangeStream:
         self._news = asyncio.Event()
         self._fault: ProjectorError | None = None
         self._attempt = 0
-        """Makes other message ids after a cluster has taken note of ids whose messages it refused."""
+        """Changes the message ids after a cluster has taken note of ids whose messages it refused."""
         client.on_failure(self._fail)
 
     async def open(self) -> None:

@@ -18,8 +18,8 @@ Ask: TypeAlias = Callable[[str], Awaitable[dict[str, Any]]]
 async def inspect(ask: Ask, stream: str, names: Mapping[int, str], *, settles: bool) -> tuple[ConsumerInfo, ...]:
     """Return the consumers that exist; `names` are those to look for, by shard.
 
-    If `settles`, a client that has just disconnected may still have pull requests, which are waited for:
-    a server other than the one that it was connected to notices with the next heartbeat.
+    If `settles`, wait, for a heartbeat and a half at most, until no client that has disconnected has pull requests:
+    a server other than the one that it was connected to notices only at the next heartbeat.
     """
     found = await _consumers(ask, stream, names)
     until = monotonic() + 1.5 * HEARTBEAT_S

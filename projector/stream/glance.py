@@ -15,7 +15,7 @@ _CONTINUES = 0x80  # another byte of the integer follows
 
 
 def preceding(fields: Sequence[Any]) -> Preceding | None:
-    """Return the fields before the endpoint id of a schema; None if it has none, or not only strings and integers."""
+    """Return the fields before the endpoint id of a schema; None if it has none, or if other types precede it."""
     before: list[bool] = []
     for field in fields:
         if field["name"] == _ENDPOINT_ID:

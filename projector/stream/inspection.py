@@ -243,7 +243,7 @@ class _Inspection:
         return answer
 
     def _named_for_each(self, needs: Iterable[str]) -> Iterable[str]:
-        """Return the subjects that are needed; one that names the consumer, for each shard."""
+        """Return the subjects that are needed; one that names the consumer is returned for each shard."""
         return dict.fromkeys(self._named(need, shard) for need in needs for shard in self._consumers)
 
     def _named(self, need: str, shard: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Creates the streams that are missing."""
+"""Creates the streams that are missing, and deletes consumers that are no longer needed."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -42,7 +42,7 @@ async def create_stream(broker: Broker, stream: str) -> bool:
 
 
 async def delete_consumers(broker: Broker, stream: str, names: Iterable[str]) -> None:
-    """Delete durable consumers that follow a stream for nothing, those that there are."""
+    """Delete durable consumers of a stream that are no longer needed, if they exist."""
     async with connected(broker, name="projector init") as client, translated():
         for name in names:
             with suppress(NotFoundError):

@@ -58,7 +58,7 @@ class PullConsumer(ABC):
         self._subscription: Subscription | None = None
         self._requested = 0
         self._is_large = False
-        """Whether the buffer has as many bytes as a request allows, although few messages."""
+        """Whether the buffer has as many bytes as a request allows, but few messages."""
         self._received = 0
         """Consumer sequence of the last message received."""
         self._heard_at = 0.0
@@ -104,9 +104,9 @@ class PullConsumer(ABC):
         return info.pending
 
     async def next(self, linger_s: float) -> Delivery | None:
-        """Wait for messages and return a batch, which waits up to `linger_s` after its first message to fill.
+        """Wait for messages and return a delivery, which waits up to `linger_s` after its first message to fill.
 
-        A batch has at most as many bytes as two requests allow.
+        A delivery has at most as many bytes as two requests allow.
 
         Returns None if nothing arrives for about a second, so that the caller can tell an idle stream from a stuck one.
 

@@ -44,7 +44,7 @@ async def _newest(view: StreamView, first: int) -> Sequence[Message]:
     """Return the newest message that a view selects, and up to two before it.
 
     NATS finds the last message of a subject, and the next one from a position on.
-    Earlier ones are searched in steps that go further and further back.
+    Earlier ones are searched for in steps that go further and further back.
     """
     newest = await view.last()
     if newest is None:
