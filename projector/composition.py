@@ -126,7 +126,7 @@ class Composition:
 
     @asynccontextmanager
     async def _open_store(self, shard: Shard) -> AsyncIterator[Store]:
-        """Open the store of a shard for the length of a block, without taking the lead."""
+        """Open the store of a shard for the length of a block, without leading it."""
         from projector.storage.store import Store
 
         store = Store(self._settings.database_url, shard=shard, retention=self._settings.changes)

@@ -98,8 +98,8 @@ class Projector:
         If changes are published, a stream for them is created as well, unless there is one.
 
         Args:
-            shards: divide the endpoints into this many shards, unless they are already.
-            distribute: distribute the tables of endpoints over the workers of Citus, unless they are already.
+            shards: divide the endpoints into this many shards, unless they already are.
+            distribute: distribute the tables of endpoints over the workers of Citus, unless they already are.
 
         Raises:
             ProjectorRunningError: neither is possible while a projector is running.

@@ -54,19 +54,19 @@ async def run_daemon(settings: Settings, *, workers: int = 1, until_caught_up: b
 
 
 class _CrewLog(Observer):
-    """Logs what no worker does: each worker has a log of its own."""
+    """Logs what no worker logs: each worker has a log of its own."""
 
     def __init__(self, log: DaemonLog) -> None:
         self._log = log
 
     def notify(self, notification: Notification) -> None:
-        """Log a notification if it is not one of a worker."""
+        """Log a notification that no worker logs."""
         if isinstance(notification, Listening | NotListening | WorkerDied | TooManyWorkers):
             self._log.notify(notification)
 
 
 def _crew(orders: Orders, workers: int) -> Crew:
-    """Return the worker processes, whose logs name them."""
+    """Return the worker processes; each line that is logged about one of them names it."""
     logs = [DaemonLog(worker=number) for number in range(1, workers + 1)]
     return Crew(
         partial(WorkerProcess, orders),

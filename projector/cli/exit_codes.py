@@ -1,7 +1,7 @@
 """Exit codes of the command line; 0 is success."""
 
 EXIT_DIFFERENCE = 1
-"""A check failed: rows differ, `doctor` found an error, or a timeout is over."""
+"""A check failed: rows differ, `doctor` found an error, a retried dead letter was parked again, or `wait` timed out."""
 EXIT_USAGE = 2
 """The command line or a setting is wrong."""
 EXIT_FATAL = 3

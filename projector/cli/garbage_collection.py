@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _THRESHOLDS = (200_000, 50, 100)
-"""Allocations per young collection, young per middle, and middle per full collections."""
+"""Allocations per young collection, young collections per middle one, and middle collections per full one."""
 
 
 def collect_garbage_less_often() -> None:

@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def with_settings(command: Callable[..., R]) -> Callable[..., R]:
-    """Replace the first parameter of a command, its settings, by one option for each setting."""
+    """Replace the first parameter of a command, its settings, with one option for each setting."""
 
     @functools.wraps(command)
     def run(**given: Any) -> R:

@@ -83,7 +83,7 @@ def print_status(status: Status) -> None:
 
 
 def _shards(shards: Sequence[Mapping[str, Any]]) -> str:
-    """Return how far each of several shards is, and whether it has a leader; of one, the other lines say that."""
+    """Return how far each of several shards is, and whether it has a leader; for one, the other lines say that."""
     if len(shards) <= 1:
         return "1"
     return "; ".join(

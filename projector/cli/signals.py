@@ -37,7 +37,7 @@ def stopped_by_signals(
     """Call `stop` in the event loop on the first signal, and `force` on a second SIGINT.
 
     Yields the list of the signals that have arrived.
-    The process must end soon after the block, where SIGTERM is ignored.
+    The process must end soon after the block, since it ignores SIGTERM from then on.
     """
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []

@@ -18,7 +18,7 @@ _FRAME = len("|  ")
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows under the names of their columns, and their number."""
+    """Print rows under the names of their columns, and the number of rows."""
     console = Console(soft_wrap=True)
     lines = [tuple(map(visible, columns)), *(tuple(map(_cell, row)) for row in rows)]
     if not console.is_terminal:

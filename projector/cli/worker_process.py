@@ -39,7 +39,7 @@ class _Report(Observer):
 
 
 def _sendable(notification: Notification) -> Notification:
-    """Return a notification of which everything can be pickled, and that is not large."""
+    """Return a notification in a form that is not large, and that the receiver can unpickle."""
     match notification:
         case Received(messages=messages):
             return Received(messages=messages[:: -(-len(messages) // _SAMPLED)])
@@ -61,7 +61,7 @@ async def _work(orders: Orders, reports: int) -> None:
     loop = asyncio.get_running_loop()
 
     def wait_for_the_end() -> None:
-        """Stop when the process that started this one has ended: it never writes again."""
+        """Stop when the process that started this one ends: it writes nothing more, so a read returns only then."""
         os.read(_STDIN, 1)
         loop.call_soon_threadsafe(projector.stop)
 

@@ -27,7 +27,7 @@ class Orders:
 
 
 def framed(value: Any) -> bytes:
-    """Return a value as it is sent between the processes: its length, and its pickle."""
+    """Return a value as it is sent between the processes: the length of its pickle, and the pickle."""
     pickled = pickle.dumps(value)
     return _LENGTH.pack(len(pickled)) + pickled
 
@@ -51,7 +51,10 @@ class WorkerProcess:
         self._stopped = False
 
     async def run(self, observer: Observer) -> int:
-        """Run it, and pass its notifications on; return its exit code, or the negative number of a signal."""
+        """Run it, and pass its notifications on.
+
+        Return its exit code, or the negated number of the signal that ended it.
+        """
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", _MODULE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )

@@ -278,7 +278,7 @@ class EmbeddedPostgres(_Server):
         if self._programs is None:
             return get_server(self._data, start=False, cleanup_mode=None)
         self._data.mkdir(exist_ok=True)
-        server = PostgresServer(self._data, cleanup_mode=None)  # the function above finds the wheel's versions only
+        server = PostgresServer(self._data, cleanup_mode=None)  # get_server finds the wheel's versions only
         server.bin_path = self._programs
         return server
 
@@ -350,7 +350,7 @@ def _await_end(processes: list[psutil.Process]) -> bool:
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        # A zombie may never be collected: not every container has an init.
+        # A zombie may never be reaped: not every container has an init.
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -54,7 +54,7 @@ class Fleet:
         self._records = RECORDS[revision]
 
     def events(self, *, skip: int = 0) -> Iterator[SimulatedEvent]:
-        """Restart the simulation, and return its endless events after the first `skip`."""
+        """Restart the simulation, and yield its events after the first `skip`, without end."""
         random = Random(self._seed)  # noqa: S311  # a life that can be repeated is the point, and nothing is secret
         endpoint_key = random.getrandbits(_UUID_BITS)
         trace_key = random.getrandbits(_UUID_BITS)

@@ -238,7 +238,7 @@ class Lives:
 
 
 class TodaysLives(Lives):
-    """Adds unregistrations, failed and removed configurations, and gateways that connect all their endpoints."""
+    """Adds unregistrations, values of metadata, failed and removed configurations, and connects of whole gateways."""
 
     _block = 20
 

@@ -76,7 +76,7 @@ class View(Observer):
         self._command = f'projector sql {"" if usual else f"--config {config} "}"{_QUESTION}"'
 
     def __enter__(self) -> Self:
-        # Above the panel: the end of a panel that is higher than the terminal is not shown.
+        # Above the panel: the end of a panel that is taller than the terminal is not shown.
         self._console.print(f"query it from another terminal:  {self._command}", highlight=False, soft_wrap=True)
         if self._picture is not None:
             self._picture.start()

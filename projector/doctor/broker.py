@@ -311,7 +311,7 @@ CONSUMER_CHECKS: Sequence[Check[BrokerInfo]] = (
         "consumer-paused",
         "error",
         _each(_paused),
-        "`nats consumer resume STREAM CONSUMER`, or wait until then: the daemon folds nothing meanwhile",
+        "run `nats consumer resume STREAM CONSUMER`, or wait until then: the daemon folds nothing meanwhile",
     ),
     Check(
         "consumer-unusable",

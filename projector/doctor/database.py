@@ -174,7 +174,7 @@ DATABASE_CHECKS: Sequence[Check[DatabaseInfo]] = (
         "second-connection",
         "error",
         _second_connection,
-        "allow the role three connections, and two more for a rebuild; "
+        "allow the role as many connections as docs/how-to/connect.md counts; "
         "let a pooler accept the daemon's parameters, or connect to Postgres directly",
     ),
     Check(

@@ -54,7 +54,7 @@ async def examine(
 ) -> Examination:
     """Inspect both servers; a server that cannot be inspected is a finding.
 
-    `inspect_broker` takes the position of each shard, in order; 0 of a single one if they are unknown.
+    `inspect_broker` takes the position of each shard, in order; if they are unknown, a single 0.
 
     Raises:
         SettingError

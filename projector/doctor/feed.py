@@ -118,7 +118,7 @@ FEED_CHECKS: Sequence[Check[FeedInfo]] = (
     ),
 )
 PUBLISHING_CHECKS: Sequence[Check[Inspection]] = (
-    Check("not-publishing", "error", _failing, "correct the cause; the daemon publishes what it could not meanwhile"),
+    Check("not-publishing", "error", _failing, "correct the cause; the daemon then publishes what it could not"),
     Check(
         "changes-lost",
         "warning",

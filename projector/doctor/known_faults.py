@@ -10,7 +10,7 @@ from projector.doctor.findings import Version, version_text
 
 
 class Fault(NamedTuple):
-    """A fault of the versions from `first` to before `fixed`."""
+    """A fault of the versions from `first` up to, but not including, `fixed`."""
 
     first: Version
     fixed: Version

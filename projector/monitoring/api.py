@@ -166,7 +166,7 @@ def _described(log: LogState) -> dict[str, Any]:
 
 
 def _read(row: Json) -> dict[str, Any]:
-    """Return the columns of a row; what is JSON in it keeps its digits."""
+    """Return the columns of a row as raw JSON, so that numbers keep all digits."""
     return msgspec.json.decode(row, type=dict[str, msgspec.Raw])
 
 

@@ -75,7 +75,7 @@ class Health:
 
     @property
     def publish_error(self) -> str | None:
-        """Why changes are not published; None if they are, or are not to be."""
+        """Why changes are not published; None if they are, or if publishing is off."""
         latest = self._sampler.latest
         publish = None if latest is None else latest.status.publish
         return None if publish is None else publish["error"]

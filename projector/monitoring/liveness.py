@@ -69,13 +69,13 @@ class Liveness(Observer):
         self._beat_at = monotonic()
 
     def _note(self, shard: Shard, doing: Doing) -> None:
-        # A daemon that cannot connect at its start does not know the number of shards, and retries as if there was one.
+        # A daemon that cannot connect at its start does not know how many shards there are, and retries as if with one.
         self._by_shard = {other: known for other, known in self._by_shard.items() if other.of == shard.of}
         self._by_shard[shard] = doing
         self._summarise()
 
     def _summarise(self) -> None:
-        """Take what is worst of the shards that this daemon leads."""
+        """Take the worst state among the shards that this daemon leads."""
         if self._by_shard:
             self.doing = max(self._by_shard.values(), key=lambda doing: doing.state == "retrying")
 

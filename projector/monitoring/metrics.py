@@ -34,7 +34,7 @@ _BATCH_MESSAGES = (1, 10, 100, 500, 1000, 2000, 5000, 8000, 10_000, 20_000, 50_0
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _UNKNOWN = "unknown"
 _VERDICTS_OF_MESSAGES = ("duplicate", "skipped", "parked")
-"""Verdicts on whole messages, whose events are unknown or counted before."""
+"""Verdicts on whole messages, whose events are unknown or were counted before."""
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -93,9 +93,9 @@ class Metrics(Observer):
         self._rebuild_target = gauge("rebuild_target", "Position at which a rebuild or verification ends")
         self._endpoints = gauge("endpoints", "Endpoints by connectivity status", "status")
         self._published = counter("published_total", "Changes published")
-        self._lost_commits = counter("publish_lost_commits_total", "Commits whose changes were lost to publishing")
+        self._lost_commits = counter("publish_lost_commits_total", "Commits whose changes left the log unpublished")
         self._publish_lag_commits = gauge("publish_lag_commits", "Commits whose changes are not published yet")
-        self._publish_lag_seconds = gauge("publish_lag_seconds", "Age of the oldest of these commits")
+        self._publish_lag_seconds = gauge("publish_lag_seconds", "Age of the oldest commit that is not published yet")
         self._publish_failing = gauge("publish_failing", "Whether an error keeps changes from being published")
         self._sample_errors = counter("sample_errors_total", "Samples of stream and database that failed")
         for unknown in (

@@ -66,7 +66,7 @@ class Monitor:
         self._server = Server(answers, api, self._metrics.scrape)
         skew = ClockSkew(decoder, self._metrics.note_skew)
         self.observers: tuple[Observer, ...] = (self._liveness, self._history, self._metrics, skew)
-        """Receives the notifications of the daemon."""
+        """Those that receive the notifications of the daemon."""
         self._thread = Thread(target=self._run, name="monitoring", daemon=True)
         self._started = Event()
         self._daemon_loop: asyncio.AbstractEventLoop | None = None

@@ -33,7 +33,7 @@ class Parameters:
 
     def __init__(self, request: web.Request, *known: str) -> None:
         """Take the parameters that the route knows."""
-        # The router has unquoted the id, but as a display of it: invalid UTF-8 stays quoted.
+        # The router has unquoted the id, but only for display: invalid UTF-8 stays quoted.
         self._path = request.rel_url.raw_path.split("/")
         try:
             pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True, errors="strict")

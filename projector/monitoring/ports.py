@@ -20,7 +20,7 @@ class Pages(Protocol):
         ...
 
     async def count(self, first: int, end: int) -> Slice | None:
-        """Count the endpoints on the pages from `first` to before `end`; None: the query timed out."""
+        """Count the endpoints on the pages from `first` up to, but not including, `end`; None: the query timed out."""
         ...
 
 

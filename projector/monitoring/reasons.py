@@ -27,7 +27,7 @@ class _Key(msgspec.Struct):
 
 
 class Reasons:
-    """Explains by the registers and the log of changes, but does not read the stream."""
+    """Explains from the registers and the log of changes, and does not read the stream."""
 
     def __init__(self, endpoints: Endpoints, names_in: Callable[[str], Names]) -> None:
         """Take what to read, and what returns the names of the events of a revision."""
@@ -68,7 +68,7 @@ class Reasons:
 def _behind(explained: ExplainedColumn) -> dict[str, Any] | None:
     if explained.position is None:
         return None
-    occurred_at = explained.occurred_at  # a damaged row can hold a time that is none
+    occurred_at = explained.occurred_at  # a damaged row can hold something other than a time
     return {
         "event": explained.event,
         "position": explained.position,

@@ -18,7 +18,7 @@ from projector.storage.wire import set_codecs
 _TIMEOUT_S = 10.0
 _ROUNDS = 3
 _TAKEOVER_S = 3.0
-"""How long a shard that a worker gives up has no leader, with a margin."""
+"""How long a shard has no leader after a worker gives it up, with a margin."""
 _POLL_S = 0.2
 
 DAEMON_NEEDS: dict[str, tuple[str, ...]] = {
@@ -31,12 +31,12 @@ CHANGES_NEED: dict[str, tuple[str, ...]] = {
     "endpoint_change": ("INSERT",),
     "FUNCTION endpoint_change_maintain(interval)": ("EXECUTE",),
 }
-"""What the daemon needs besides to log changes."""
+"""What the daemon needs in addition, to log changes."""
 PUBLISHING_NEEDS: dict[str, tuple[str, ...]] = {
     "endpoint_change": ("SELECT",),
     "projector_feed": ("SELECT", "INSERT", "UPDATE"),
 }
-"""What it needs besides to publish them."""
+"""What it needs in addition, to publish them."""
 REBUILD_NEEDS: Mapping[str, tuple[str, ...]] = {"endpoint_state": ("DELETE",)}
 
 _SERVER = """
@@ -148,7 +148,7 @@ async def _look(connection: Connection, needs: Mapping[str, Iterable[str]], publ
 
 
 async def _led(connection: Connection, shards: int) -> frozenset[int]:
-    """Return the shards that have a leader; one that is being taken over is waited for."""
+    """Return the shards that have a leader, after waiting for one that is being taken over."""
     until = monotonic() + _TAKEOVER_S
     while True:
         free = (await locks.muster(connection, shards)).free

@@ -104,7 +104,7 @@ class Probe:
             return int(await self._connection.fetchval(self._dialect.pages))
 
     async def count(self, first: int, end: int) -> Slice | None:
-        """Count the endpoints on the pages from `first` to before `end`; None: it took too long."""
+        """Count the endpoints on the pages from `first` up to, but not including, `end`; None: it took too long."""
         with translated():
             try:
                 async with self._connection.transaction():
@@ -180,6 +180,6 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
 
 
 def _progress(rebuild: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the progress of a rebuild, which it publishes in the name of its connection."""
+    """Return the progress of a rebuild, which is part of the name of its connection."""
     position, target = _PROGRESS.findall(rebuild["application"])[0]
     return {"position": int(position or 0), "target": int(target or 0), "since": rebuild["since"]}

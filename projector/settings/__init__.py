@@ -168,11 +168,11 @@ SETTINGS: Mapping[str, Setting] = {
 def load(flags: Mapping[str, Any], *, config: Path | None, fallback: Path | None) -> Settings:
     """Read the settings of the command line.
 
-    The file is the one given, or that of PROJECTOR_CONFIG, or `projector.toml` in the working directory,
-    or the fallback, whichever exists first.
+    The file is the one given, or that of PROJECTOR_CONFIG.
+    If neither is given, it is `projector.toml` in the working directory or the fallback, whichever exists first.
 
     Raises:
-        SettingError: a setting is missing or invalid, or the file cannot be read.
+        SettingError: a setting is missing or invalid, or the file does not exist or cannot be read.
     """
     file = _find_config(config, fallback)
     in_file = {} if file is None else _read_config(file)

@@ -32,7 +32,7 @@ _MAINTAIN = "SELECT endpoint_change_maintain($1)"
 _FOR_EVER = timedelta(days=36_500)
 _IS_ON = "SELECT endpoint_change_since() IS NOT NULL"
 _NOTIFY = "SELECT pg_notify($1, $2)"
-# The daemon's setting decides; what it finds decided already costs no write.
+# The daemon's setting decides; if it decides as before, nothing is written.
 _SWITCH = """
 UPDATE projector_checkpoint SET changes_since =
     CASE WHEN $3 THEN date_trunc('milliseconds', greatest(clock_timestamp(), advanced_at)) END
@@ -46,7 +46,7 @@ async def prepare(connection: Connection, retention: timedelta) -> None:
 
 
 async def maintain(url: str, retention: timedelta) -> None:
-    """Do the same over a connection of its own."""
+    """Do what `prepare` does, over a connection of its own."""
     async with version.opened(url, purpose="partitions", settings={}) as connection:
         await prepare(connection, retention)
 
@@ -62,7 +62,7 @@ async def is_on(connection: Connection) -> bool:
 
 
 async def switch(connection: Connection, shard: int, *, on: bool) -> None:
-    """Note that every commit of a shard from now on writes its changes, or that it does not."""
+    """Note that every commit of a shard from now on writes its changes, or that none does."""
     await connection.execute(_SWITCH, PROJECTION, shard, on)
 
 

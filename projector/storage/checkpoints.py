@@ -24,7 +24,7 @@ _HOLD = """
 SELECT *, greatest(clock_timestamp(), advanced_at) AS committing_at
 FROM projector_checkpoint WHERE projection = $1 AND shard = $2 FOR UPDATE
 """
-# In order, so that two that hold every shard cannot deadlock.
+# In order, so that two transactions that hold every shard cannot deadlock.
 _HOLD_ALL = """
 SELECT *, greatest(clock_timestamp(), advanced_at) AS committing_at
 FROM projector_checkpoint WHERE projection = $1 ORDER BY shard FOR UPDATE

@@ -26,7 +26,7 @@ _TRY_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.exceptions.Tar
 
 
 def of_this_process(purpose: str) -> str:
-    """Return a purpose with the machine and the process, for a connection that others are told of."""
+    """Return a purpose with the machine and the process, which tells users who leads or works."""
     return f"{purpose} {socket.gethostname()[:30]}:{os.getpid()}"
 
 
@@ -86,7 +86,7 @@ async def _lift_transaction_timeout(connection: Connection) -> None:
 
 @contextmanager
 def _parameters_explained() -> Iterator[None]:
-    """Refuse parameters of the URL that the server rejects: the driver passes those that it does not know to it."""
+    """Refuse parameters of the URL that the server rejects: the driver passes on to it whatever it does not know."""
     try:
         yield
     except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError, asyncpg.DataError) as error:
@@ -117,5 +117,5 @@ def _split_hosts(url: str) -> list[str]:
 async def disconnect(connection: Connection) -> None:
     """Close a connection, and wait until the server has released its locks: the next command may need them."""
     with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError, TimeoutError):
-        async with asyncio.timeout(_DISCONNECT_TIMEOUT_S):  # of all that the driver waits for
+        async with asyncio.timeout(_DISCONNECT_TIMEOUT_S):  # for everything that the driver waits for
             await connection.close()

@@ -152,7 +152,7 @@ class _RetryUnitOfWork(UnitOfWork):
         await self._dialect.settle(self._connection)
 
     async def save(self, endpoints: Mapping[str, Endpoint]) -> None:
-        """Write what changed: of a message that is parked again, what other shards accept of it."""
+        """Write what changed; if the message is parked again, that is what the other shards accept of it."""
         await super().save(endpoints)
         self._saved = bool(endpoints)
 

@@ -1,6 +1,6 @@
 """What differs between tables of one Postgres and tables that Citus distributes over workers.
 
-It is chosen for each connection, by what `endpoint_state` is.
+It is chosen for each connection, by whether `endpoint_state` is distributed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -76,7 +76,7 @@ class Dialect(Protocol):
     async def write_json(self, connection: Connection) -> None:
         """Let JSON that Postgres writes in the present transaction have times in UTC, and intervals as ISO 8601 says.
 
-        The connection is opened with these settings.
+        This is for workers: the connection itself is opened with these settings.
         """
         ...
 
@@ -98,7 +98,7 @@ async def check(connection: Connection, dialect: Dialect) -> None:
     """Check that a dialect chosen earlier is still the one of the database.
 
     Raises:
-        DatabaseUnavailableError: the table was distributed meanwhile, or is not any more; a new connection is needed.
+        DatabaseUnavailableError: the table was distributed meanwhile, or no longer is; a new connection is needed.
     """
     if await is_distributed(connection) != isinstance(dialect, Distributed):
         raise DatabaseUnavailableError("endpoint_state was distributed, or undistributed, since this connection began")

@@ -30,7 +30,7 @@ SETTINGS: Mapping[str, str] = {
     # One connection to each worker does everything in a transaction, and so prepares and commits once.
     "citus.multi_shard_modify_mode": "sequential",
     "citus.max_adaptive_executor_pool_size": "1",
-    # `check_commit` relies on them.
+    # `check_commit` relies on the warnings.
     "client_min_messages": "warning",
 }
 _CONFIGURE = "; ".join(f"SET {name} = '{value}'" for name, value in SETTINGS.items())
@@ -71,7 +71,7 @@ class Distributed:
     """Rows are read and written by the workers that have them; see `dialect.Dialect`."""
 
     working_tables: Collection[str] = ("endpoint_candidate", "endpoint_difference")
-    # Nothing was changed yet, so every shard may have a connection of its own.
+    # Nothing has been changed yet, so every shard may have a connection of its own.
     begin_comparison = """
 SET LOCAL citus.multi_shard_modify_mode = 'parallel';
 SET LOCAL citus.max_adaptive_executor_pool_size TO DEFAULT;
@@ -169,6 +169,6 @@ CREATE UNLOGGED TABLE endpoint_difference (endpoint_id text PRIMARY KEY, shard i
         await connection.execute(f"INSERT INTO endpoint_difference {query}")
 
     async def write_json(self, connection: Connection) -> None:
-        """Make the settings on the workers, too."""
+        """Change the settings of the workers, too."""
         for setting in _WRITE_JSON:
             await connection.execute(setting)

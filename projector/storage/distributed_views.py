@@ -1,4 +1,4 @@
-"""The views and functions of `views/` in forms that Citus plans: each row is computed where the endpoint is."""
+"""The views and functions of `views/` in forms that Citus can plan: each row is computed where the endpoint is."""
 
 import re
 from pathlib import Path

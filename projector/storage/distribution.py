@@ -63,7 +63,7 @@ async def check_server(url: str) -> None:
 
 
 async def distribute(url: str) -> None:
-    """Distribute the tables, unless they are.
+    """Distribute the tables, unless they already are.
 
     Rows are moved in one transaction. Readers wait for its end, and no daemon may run.
 
@@ -142,7 +142,7 @@ async def _distribute(connection: Connection) -> None:
 
 
 async def _prepare_saving(connection: Connection) -> None:
-    """Create the table into which rows are copied, and let every role write it that writes `endpoint_state`."""
+    """Create the table into which rows are copied, and let every role that writes `endpoint_state` write it."""
     if not await has_batch_table(connection):
         await connection.execute(_CREATE_BATCH)
     for (role,) in await connection.fetch(_WRITERS):

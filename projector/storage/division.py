@@ -1,4 +1,4 @@
-"""Replaces the checkpoints of a projection, and the cursors of its feed, by those of another number of shards."""
+"""Replaces the checkpoints of a projection, and the cursors of its feed, with those of another number of shards."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -36,7 +36,7 @@ FROM generate_series(0, $1 - 1) AS number,
           FROM divided, jsonb_each_text(divided.skipped) AS each (name, value) GROUP BY name
       ) AS summed) AS counted
 """
-# Every log is published to its end, which is that of the logs that begin. After the checkpoints: it reads them.
+# Every log is published to its end, where the new logs begin. This reads the new checkpoints, so it runs after them.
 _MOVE_CURSORS = """
 INSERT INTO projector_feed (
     projection, shard, prefix, stream, stream_seq, commit_no, committed_at, lost_commits, lost_at

@@ -40,7 +40,7 @@ _REMEDIES = {
     "3F000": "create a schema of the role's search_path, or correct the search_path",
     "42501": "grant the privileges that docs/how-to/connect.md lists",
     "42": "the tables are not as `projector init` makes them; `projector doctor` says what is missing",
-    "53300": "raise the limit: the daemon needs three connections, and a rebuild two more",
+    "53300": "raise the limit: docs/how-to/connect.md counts the connections of a daemon and a rebuild",
     "55P03": "another session holds a lock, see pg_stat_activity",
 }
 """By prefix of the SQLSTATE; the first match wins."""
@@ -122,7 +122,7 @@ def _translate_sqlstate(error: asyncpg.PostgresError) -> ProjectorError:
     if sqlstate[:2] in _TRANSIENT_CLASSES:
         return DatabaseUnavailableError("; ".join(filter(None, (f"Postgres cannot do it now: {text}", remedy))))
     if isinstance(error, asyncpg.CheckViolationError) and not (error.constraint_name or "constraint" in text.lower()):
-        # Not a check that a value fails, but a row that belongs into no partition.
+        # Not a check that a value fails, but a row that fits into no partition.
         # A constraint that fails on a worker of Citus is named in the text only.
         return DatabaseUnavailableError(f"the partition of today is missing, and made at the next attempt: {text}")
     if sqlstate[:2] in _POISON_CLASSES:

@@ -69,7 +69,7 @@ WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4
   AND verdict IN ('applied', 'corrected')
 ORDER BY commit_no, coalesce(position, 0), endpoint_id COLLATE "C", facet COLLATE "C"
 """
-# The first commit that the log has since it is complete, and the last one before that.
+# The first commit of the part of the log that is complete, and the last one before it.
 _FIRST = """
 SELECT commit_no, committed_at FROM endpoint_change
 WHERE shard = $1 AND committed_at >= $2 AND commit_no BETWEEN $3 AND $4 ORDER BY commit_no LIMIT 1
@@ -111,7 +111,7 @@ class ChangeLog:
         self._connection.add_termination_listener(lambda _: self.wake())
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when a commit is notified, or after a while."""
+        """Return at the notification of a commit, or after a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._news.wait()
@@ -136,7 +136,7 @@ class ChangeLog:
                         raise FeedMovedError("another projector has moved the cursor of the published changes")
 
     async def note(self, error: str | None) -> None:
-        """Write why nothing is published, for users to read; None: it is."""
+        """Write why nothing is published, for users to read; None: publishing works."""
         with translated():
             await self._connection.execute(_NOTE, PROJECTION, error)
 

@@ -11,7 +11,7 @@ SELECT shard, commits - feed.commit_no + (feed.endpoint_id IS NOT NULL)::integer
 FROM projector_feed AS feed JOIN projector_checkpoint USING (projection, shard)
 WHERE projection = $1 ORDER BY feed.stream_seq DESC, shard
 """
-# Apart from the rows above: Citus does not join tables of the coordinator with a part of each shard.
+# Not part of the query above: Citus does not join tables of the coordinator with a part of each shard.
 _LAG_SECONDS = """
 SELECT coalesce(round(greatest(extract(epoch FROM clock_timestamp() - committed_at), 0), 3), 0)::float8
 FROM endpoint_change WHERE shard = $1 AND committed_at >= $2 AND commit_no >= $3 ORDER BY commit_no LIMIT 1

@@ -36,7 +36,7 @@ FROM pg_partition_tree('endpoint_state')
         """Do nothing: connections are opened with the settings that this dialect needs."""
 
     def check_commit(self) -> None:
-        """Do nothing: a commit is one."""
+        """Do nothing: a commit is complete at once."""
 
     async def settle(self, connection: Connection) -> None:
         """Do nothing: what is committed can be read."""

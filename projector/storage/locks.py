@@ -1,4 +1,4 @@
-"""Advisory locks of the leader and of a rebuild. A lock lasts as long as the connection that took it."""
+"""Advisory locks of leaders, workers and rebuilds. A lock lasts as long as the connection that took it."""
 
 from typing import Any
 

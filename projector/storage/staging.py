@@ -88,7 +88,7 @@ class Staging:
         self._reader: Connection
         self._opened = AsyncExitStack()
         self._turn = asyncio.Lock()
-        """Serialises the use of the connection, by a flush and by the progress."""
+        """Serialises the use of the connection by a flush and by `show`."""
         self._shown_at = 0.0
         self._compared = False
         self._saved: set[str] = set()
@@ -141,7 +141,7 @@ class Staging:
         return leads
 
     async def show(self, position: int, target: int) -> None:
-        """Publish the progress in the name of the connection, at most once a second."""
+        """Make the progress part of the name of the connection, at most once a second."""
         if time.monotonic() - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = time.monotonic()
             async with self._turn:

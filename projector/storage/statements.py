@@ -86,7 +86,7 @@ def merge(table: str, saved: str) -> str:
     """Return the statement that merges part $1 of the rows that were copied into a table into another one.
 
     A facet without registers did not change.
-    This is no MERGE, which joins: planned while the table was small, its join reads the whole table.
+    This is not a MERGE, which joins: planned while the table was small, its join reads the whole table.
     """
     updates = [f"{name} = excluded.{name}" for name in _KEY[1:]] + [
         f"{column.name} = CASE WHEN excluded.{facet.registers.name} IS NULL "

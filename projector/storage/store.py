@@ -40,7 +40,7 @@ WRITER_SETTINGS: Mapping[str, str] = {
     # No connection may hold the checkpoint for long, or wait for it forever.
     "idle_in_transaction_session_timeout": "8s",
     "lock_timeout": "10s",
-    # Detect a client that has vanished within seconds.
+    # Detect within seconds that a client has vanished.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -74,9 +74,9 @@ class Store:
     ) -> None:
         """Open nothing yet.
 
-        `shard` is which endpoints to keep;
-        `retention` is how long the changes are kept, None that they are not logged;
-        `publish` the prefix under which they are published, None that they are not.
+        `shard` says which endpoints to keep;
+        `retention` is how long the changes are kept; None: they are not logged;
+        `publish` is the prefix under which they are published; None: they are not.
         """
         self._url = url
         self._shard = shard

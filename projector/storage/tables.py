@@ -28,7 +28,7 @@ endpoint_state = Table(
     postgresql_with={"fillfactor": "80"},
 )
 
-# The primary key sorts as the database does: there, ids with a common prefix need not be neighbours.
+# The primary key sorts as the database does: in that order, ids with a common prefix need not be neighbours.
 # Statements that do not ask for this collation, such as those of the hot path, cannot choose this index.
 Index("endpoint_state_endpoint_id_idx", endpoint_state.c.endpoint_id.collate("C"))
 

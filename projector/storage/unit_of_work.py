@@ -44,7 +44,7 @@ class UnitOfWork:
     def __init__(
         self, connection: Connection, dialect: Dialect, *, shard: Shard = WHOLE, logs_changes: bool = False
     ) -> None:
-        """Use a connection with the codecs of `wire`, prepared for the dialect; `shard` is whose rows change."""
+        """Use a connection with the codecs of `wire`, prepared for the dialect; only rows of `shard` change."""
         self._connection = connection
         self._dialect = dialect
         self._shard = shard
@@ -55,7 +55,7 @@ class UnitOfWork:
         """Lock the checkpoint.
 
         Raises:
-            CheckpointMovedError, ShardsChangedError, RulesChangedError, RowsChangedError: see there.
+            CheckpointMovedError, ShardsChangedError, RulesChangedError, RowsChangedError: see `errors`.
         """
         found, self._commit = await checkpoints.hold(self._connection, self._shard.number)
         if found is None or found.stream != checkpoint.stream or found.position != checkpoint.position:

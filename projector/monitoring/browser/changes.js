@@ -88,7 +88,7 @@ function keys(before, after) {
     ]);
 }
 
-/* Columns that have taken the same time are named together. */
+/* Columns that were set to the same time are named together. */
 function timesOf(names, { after, occurred_at: occurredAt }) {
   const values = [...new Set(names.map((name) => after[name]))];
   return values.map((value) => {

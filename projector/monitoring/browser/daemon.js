@@ -1,4 +1,4 @@
-/* What the daemon says of itself, and asking it. */
+/* What the daemon says of itself, and how to ask it. */
 
 const PATIENCE_MS = 4_000;
 
@@ -8,7 +8,7 @@ export const root = new URL("../", import.meta.url);
 /* `failure` says why the daemon has not answered since `answeredAt`. */
 export const report = { status: null, points: [], everyS: 5, answeredAt: null, failure: null };
 
-/* The daemon has answered that it has no answer. */
+/* The daemon has answered with an error. */
 export class Refusal extends Error {
   constructor(code, detail) {
     super(detail ?? `it answered with ${code}`);
@@ -42,6 +42,6 @@ export function parseExactly(text) {
 
 export function inWords(error) {
   if (error.name === "TimeoutError") return `it took more than ${PATIENCE_MS / 1000} s`;
-  if (error instanceof SyntaxError) return "what came was not JSON";
+  if (error instanceof SyntaxError) return "the answer was not JSON";
   return error instanceof TypeError ? "it cannot be reached" : error.message;
 }

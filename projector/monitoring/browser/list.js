@@ -3,7 +3,7 @@
 import { ask, inWords, parseExactly, Refusal } from "./daemon.js";
 
 export class List {
-  /* `name` is that of the rows in an answer; `keyOf` tells one row from another. */
+  /* `name` is the key of the rows in an answer; `keyOf` tells one row from another. */
   constructor(path, name, limit, keyOf) {
     Object.assign(this, { path, name, limit, keyOf, rows: [], next: null, answer: null, failure: null });
   }

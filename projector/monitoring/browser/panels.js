@@ -26,7 +26,7 @@ export function showFigures() {
   ]);
 }
 
-/* Those that are always there first, in their own order; then the most frequent; what was summed up, last. */
+/* The usual names come first, in their own order; then the most frequent; what was summed up comes last. */
 function ordered(counts, usual) {
   const places = new Map([...usual.map((name, place) => [name, place]), ["(other)", Infinity]]);
   const place = ([name]) => places.get(name) ?? usual.length;

@@ -39,7 +39,7 @@ function scale(largest, steps) {
   return { step, top: Math.ceil(reach / step) * step };
 }
 
-/* Where something is known: runs of points without a hole; and the holes between and behind them. */
+/* Where the figure is known: runs of points without a gap, and the gaps between and after them. */
 function runs(column, end) {
   const found = [];
   const gaps = [];

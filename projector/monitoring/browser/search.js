@@ -15,7 +15,7 @@ let shown = null;
 let timer = 0;
 let latest = 0;
 
-/* A browser takes these two for steps in the path, also where they are percent-encoded. */
+/* A browser takes these two for steps in the path, even where they are percent-encoded. */
 const isStep = (id) => id === "." || id === "..";
 const pageOf = (id) => new URL(`endpoints/${encodeURIComponent(id)}`, root).href;
 const named = (id) => element("bdi", {}, plain(id));
@@ -73,7 +73,7 @@ async function find(prefix, after = null) {
   return shown;
 }
 
-/* In the address, so that the results are there again after going back. */
+/* Keep the prefix in the address, so that the results are there again after going back. */
 function remember(prefix) {
   const address = new URL(location.href);
   if ((address.searchParams.get(PARAMETER) ?? "") === prefix) return;

@@ -61,7 +61,7 @@ export class Sessions extends List {
     return Date.parse(this.rows[this.rows.length - 1].connected_at);
   }
 
-  /* The least window that has all sessions that have been read. */
+  /* The shortest window that shows every session that has been read. */
   fitting() {
     const choices = [...byId("window").querySelectorAll("input")].map((input) => input.value);
     return choices.find((value) => Number(value) * 1000 >= now() - this.oldest) ?? "all";
@@ -152,7 +152,7 @@ export class Sessions extends List {
   }
 }
 
-/* How long at least one of some sessions lasted after a moment; a late disconnect can make two overlap. */
+/* For how long after a moment at least one session was open; a late disconnect can make two overlap. */
 function covered(parts, from) {
   let [sum, reached] = [0, from];
   for (const { start, end } of parts) {

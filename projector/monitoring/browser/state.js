@@ -27,7 +27,7 @@ function connectivity(state) {
     case "disconnected":
       return ["quiet", "Disconnected", `Since ${at(since)}.`];
     default:
-      return ["quiet", "Connectivity unknown", "No connect or disconnect has come."];
+      return ["quiet", "Connectivity unknown", "No connect or disconnect is known."];
   }
 }
 
@@ -100,7 +100,7 @@ function metadataRow(key, value) {
     element("dd", {}, element("code", {}, element("bdi", {}, plain(JSON.stringify(value))))));
 }
 
-/* Rows with the event that set them, those of one event together, and those of none last. */
+/* Rows with the event that set them: those of one event together, and those without a known event last. */
 function byEvent(names, setBy, draw) {
   const groups = new Map();
   for (const name of names) {

@@ -57,7 +57,7 @@ export function stamp(iso) {
   return recent ? clock(ms) : utc(ms).slice(0, 16);
 }
 
-/* Characters that are not seen, or that turn the text around, are written out: they are how a text lies. */
+/* Invisible characters, and those that reverse the text, are written as escapes: they can disguise a text. */
 export const plain = (text) =>
   String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16).toUpperCase()}}`);
 

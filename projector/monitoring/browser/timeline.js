@@ -24,7 +24,7 @@ export function visible(sessions, from, now) {
     .map((part) => ({ ...part, end: Math.max(part.start, part.end) }));
 }
 
-/* Since when every session is known. */
+/* The time since which every session is known. */
 export function knownSince(sessions, { next, changes_since: since }, now) {
   const oldest = sessions.length ? startOf(sessions[sessions.length - 1]) : now;
   return next || !known(since) ? oldest : Math.min(oldest, Date.parse(since));

@@ -35,7 +35,7 @@ function behind() {
 
 function outlook(slope) {
   if (slope === null) return "";
-  if (slope === 0) return " The lag does not become less.";
+  if (slope === 0) return " The lag is not shrinking.";
   if (slope > 0) return ` Each second, ${rate(slope)} more arrive than are folded.`;
   return ` About ${duration(Math.max(1, Math.round(report.status.lag_messages / -slope)))} to go.`;
 }
@@ -88,7 +88,7 @@ function judgeSilence() {
     : verdict("There are no figures yet.", "The daemon does not answer");
 }
 
-/* Read out where it changed, but not because a number in it did. */
+/* Read out when the text changes, but not when only a number in it does. */
 let announced = "";
 
 function announce(text) {
