@@ -77,7 +77,7 @@ $(MUTATING): $(INSTALLED)
 	@touch $@
 
 .PHONY: mutants
-mutants: $(MUTATING) ## Mutate the pure core, and show which mutants the unit tests let live (ONLY='*/stamps.py')
+mutants: $(MUTATING) ## Mutate the pure core, and show which mutants survive the unit tests (ONLY='*/stamps.py')
 	$(BIN)/python -m tests.mutation.mutants $(ONLY)
 
 .PHONY: check

@@ -1,4 +1,4 @@
-"""Real servers: one Postgres for all tests with a database for each, and a NATS for each test."""
+"""Real servers: one Postgres for all tests, with a database for each, and one NATS for each test."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Keep the cores busy: a test waits for servers and processes a third of its time."""
+    """Keep the cores busy: a test spends a third of its time waiting for servers and processes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return len(os.sched_getaffinity(0)) * 3 // 2
@@ -48,7 +48,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _patience() -> Iterator[None]:
-    """Let no busy machine exceed the limits of the projector; tests of a limit set their own."""
+    """Raise the limits of the projector so that no busy machine exceeds them; tests of a limit set their own."""
     with pytest.MonkeyPatch.context() as patch:
         be_patient(patch)
         yield
@@ -93,7 +93,7 @@ async def database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def other_database_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
-    """A second migrated database, for a result to compare with."""
+    """A second migrated database, to compare a result with."""
     async with servers.database(postgres_server) as url:
         yield url
 

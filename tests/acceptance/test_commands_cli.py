@@ -157,7 +157,7 @@ async def test_a_query_prints_a_table(prepared: CommandLine) -> None:
 
 
 async def test_a_query_prints_times_that_only_postgres_can_hold(prepared: CommandLine) -> None:
-    """In the format of Postgres, also at the limits of its range."""
+    """In the format of Postgres, even at the limits of its range."""
     times = [
         ("timestamptz", "20000-01-01 00:00:00+00"),
         ("timestamptz", "4714-11-24 00:00:00+00 BC"),

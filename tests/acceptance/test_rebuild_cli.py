@@ -58,7 +58,7 @@ class World:
         await self._eventually(lambda: self.sql(condition, *arguments))
 
     async def rebuilds_or_has_rebuilt(self, rebuild: Running) -> None:
-        """Return once a rebuild has connected, or is over: it may be faster than a look at it."""
+        """Return once a rebuild has connected, or is over: it may end before anyone has looked."""
 
         async def is_seen() -> bool:
             return rebuild.has_ended or bool(await self.sql(REBUILDING))
@@ -110,7 +110,7 @@ def undisturbed(world: World, other_database_url: str, query: Query) -> Callable
 
 @pytest.fixture
 def kettles(event: Event) -> Callable[..., list[Any]]:
-    """Builds one registration each for a number of endpoints, from kettle-000."""
+    """Builds one registration for each of a number of endpoints, from kettle-000 on."""
     return lambda count: [
         event("lifecycle.registered", f"kettle-{number:03}", appVersionName="1") for number in range(count)
     ]
@@ -158,7 +158,7 @@ async def test_differences_are_found_shown_and_repaired(world: World, publish: P
 
 
 def counted(report: str) -> dict[str, int]:
-    """Return the rows that differ by column."""
+    """Return how many rows differ, by column."""
     return {name: int(count) for name, count in re.findall(r"^\| (\w+) +\| (\d+) +\|$", report, re.MULTILINE)}
 
 
@@ -354,7 +354,7 @@ async def counting_rows(connection: asyncpg.Connection) -> AsyncIterator[list[in
 
 
 def is_stall(entry: dict[str, Any]) -> bool:
-    """Tell whether a server has not answered for seconds; a rebuild would hold a lock, or move a checkpoint."""
+    """Tell whether a server did not answer for seconds; a disturbing rebuild would hold a lock or move a checkpoint."""
     of_the_broker = {"BrokerUnavailableError", "DeliveryInterruptedError"}
     return entry["event"] == "retrying" and (
         entry["error"] in of_the_broker or entry["reason"] == "Postgres did not answer in time"
@@ -379,7 +379,7 @@ async def test_rebuild_does_not_disturb_a_loaded_daemon_and_readers(world: World
     assert ended.code == 0
     events = [entry["event"] for entry in daemon.logged]
     assert (events[0], events[-2:]) == ("starting", ["stopping", "stopped"])
-    # On a busy machine it may be behind for long enough to say again that it has caught up, and a server may stall.
+    # On a busy machine the daemon may lag for long enough to log again that it has caught up, and a server may stall.
     quiet = {"starting", "active", "caught up", "stopping", "stopped"}
     assert [entry for entry in daemon.logged if entry["event"] not in quiet and not is_stall(entry)] == []
     assert all(before <= after for before, after in pairwise(counts))

@@ -1,4 +1,4 @@
-"""A database of an earlier version is refused until the commands that the error names were run."""
+"""A database of an earlier version is refused until the commands that the error names have been run."""
 
 import json
 

@@ -1,1 +1,4 @@
-"""The daemon under injected faults: the harness, its command line (`soak`, `outages`) and a short run as tests."""
+"""The daemon under injected faults: the harness, its programs and short runs as tests.
+
+The programs are `soak`, `outages`, `hosts` and `publishing`.
+"""

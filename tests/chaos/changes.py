@@ -47,7 +47,7 @@ Rows = list[tuple[Any, ...]]
 
 
 class Snapshot(NamedTuple):
-    """The table after so many commits."""
+    """The table after a number of commits."""
 
     commits: int
     rows: Rows
@@ -62,7 +62,7 @@ class Snapshots:
 
     @property
     def last(self) -> Snapshot | None:
-        """The latest snapshot; None: none is taken yet."""
+        """The latest snapshot; None: none has been taken yet."""
         return self._taken[-1] if self._taken else None
 
     async def take(self, away: tuple[type[Exception], ...]) -> None:
@@ -85,7 +85,7 @@ class Snapshots:
                 self._taken.append(Snapshot(commits, await _rows(connection, "endpoint_state")))
 
     def forget_after(self, commits: int) -> None:
-        """Forget the snapshots after so many commits: the database was restored, and will use their numbers again."""
+        """Forget the snapshots after a commit number: the restored database will use their numbers again."""
         self._taken = [snapshot for snapshot in self._taken if snapshot.commits <= commits]
 
     async def verdict(self, damaged: Container[str]) -> list[str]:

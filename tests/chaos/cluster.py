@@ -22,7 +22,7 @@ class NatsCluster:
     """A cluster in which a stream can have a replica on each server; it is used as a single server is."""
 
     def __init__(self, folder: Path) -> None:
-        """Lay out the servers: nothing is started yet."""
+        """Lay out the servers; none is started yet."""
         ports = free_ports(SIZE)
         routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
         self.servers = {

@@ -1,8 +1,8 @@
 """Hosts that die: `python -m tests.chaos.hosts --kills 20`.
 
-Two hosts run `projector run --workers 2` on a projection with several shards, while events come at a rate.
+Two hosts run `projector run --workers 2` on a projection with several shards, while events come at a constant rate.
 Every two seconds one host is killed with all of its processes, and started again. In the end the table has to be
-what the stream implies, by the model and by `verify`; on the way, every shard has to have a leader again soon.
+what the stream implies, by the model and by `verify`; the run prints how long some shard had no leader.
 """
 
 import argparse
@@ -63,7 +63,7 @@ class Seen:
     """For how long the lowest position did not move."""
 
     async def watch(self, made: Trial) -> None:
-        """Note who leads, and how the folding goes on."""
+        """Note how many shards have a leader, and when the lowest position moves."""
         free_since: float | None = None
         moved_at, position = time.monotonic(), 0
         while True:

@@ -1,7 +1,7 @@
-"""What the stream implies, once more: docs/explanation/semantics.md read as text and written down in the plainest way.
+"""What the stream implies, found a second way: docs/explanation/semantics.md put into the plainest code.
 
 It shares no code with the projector, not even the Avro reader, and folds one message at a time.
-So a rule that the projector has wrong shows here, which folding with the projector's own rules would repeat.
+So a rule that the projector gets wrong shows here; folding with the projector's own rules would repeat the mistake.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ class Endpoint:
 
     registers: dict[str, tuple[Any, Stamp]] = field(default_factory=dict)
     keys: dict[str, tuple[bool, Any, Stamp]] = field(default_factory=dict)
-    """Metadata: is it there, what is its value."""
+    """Metadata by key: whether it is there, its value, and its stamp."""
     unregistered: Stamp | None = None
     last: tuple[int, int] = (0, 0)
 
@@ -124,7 +124,7 @@ def _ends(closed: Stamp, opened: Stamp) -> bool:
 
 
 def _facts(revision: str, kind: str, record: Record, named: dict[str, str]) -> Record:
-    """Return what a record of any revision says, except for the endpoints."""
+    """Return what a record of any revision says, apart from its endpoints."""
     facts: Record = {}
     if kind in _NAMES_THE_VERSION:
         for version in named.values():

@@ -37,13 +37,13 @@ class NatsProxy(Proxy):
         return f"nats://127.0.0.1:{self.port}"
 
     def tamper(self, how: Tampering, after: int) -> asyncio.Event:
-        """Do something to a delivery once so many have passed; return what tells that it happened."""
+        """Tamper with one delivery after some have passed; return an event that is set once that has happened."""
         self._tampering, self._skip = how, after
         self._tampered = asyncio.Event()
         return self._tampered
 
     def before_first_pull(self, act: Callable[[], Awaitable[None]] | None) -> None:
-        """Act between each creation of a consumer and the first request to it; None: no longer act."""
+        """Act between each creation of a consumer and the first request to it; None: stop acting."""
         self._before_pull = act
 
     async def _listen(self) -> asyncio.Server:

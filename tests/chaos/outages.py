@@ -1,7 +1,7 @@
 """Outages at full length under load: `python -m tests.chaos.outages`, or `make outages`.
 
-Each has servers of its own, and the daemon reaches them without a proxy.
-It prints how soon the daemon continued once the server was back,
+Each outage has servers of its own, and the daemon reaches them without a proxy.
+The program prints how soon the daemon continued once the server was back,
 how many messages it parked, and how the tables differ from a plain fold of the stream.
 """
 
@@ -39,9 +39,9 @@ class Scale:
 
     away_s: float = 60
     moves: int = 3
-    """How often each leader steps down."""
+    """How many times each leader steps down."""
     events: int = 10_000
-    """By how many a dump is older than what it takes the place of."""
+    """Folded before a stream is replaced, or after the dump that replaces a database."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Found:
     """The result of an outage."""
 
     resumed_s: list[float] = field(default_factory=list)
-    """Seconds until a daemon that was running all the time went on, each time."""
+    """Seconds until a daemon that kept running folded again, for each interruption."""
     dead_letters: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ async def nats_is_away(trial: Trial, scale: Scale) -> Found:
 
 
 async def nats_is_restarted(trial: Trial, scale: Scale) -> Found:
-    """Stop NATS, and another time kill it, and start it again at once."""
+    """Stop and kill NATS in turn, and start it again at once each time."""
     resumed_s = []
     for end in (trial.world.nats.stop, trial.world.nats.kill) * scale.moves:
         await trial.progress(_STEP)
@@ -118,7 +118,7 @@ async def leader_is_killed(trial: Trial, scale: Scale) -> Found:
 
 
 async def database_is_restored(trial: Trial, scale: Scale) -> Found:
-    """Replace the database by a dump that is older by many events."""
+    """Replace the database with a dump that is older by many events."""
     daemon = trial.daemons[0]
     url = trial.world.postgres.url_of(trial.database)
     await trial.progress(_STEP)
@@ -141,7 +141,7 @@ async def database_is_restored(trial: Trial, scale: Scale) -> Found:
 
 
 async def stream_is_created_again(trial: Trial, scale: Scale) -> Found:
-    """Replace the stream by one of other events; nothing may be written from then on."""
+    """Replace the stream with one of other events; nothing may be written from then on."""
     await trial.progress(scale.events)
     await trial.catch_up()
     url = trial.world.postgres.url_of(trial.database)
@@ -188,7 +188,7 @@ async def _goes_on(trial: Trial) -> float:
 
 
 async def _restarted(trial: Trial, end: Callable[[], None], start: Callable[[], None], away_s: float = 0) -> float:
-    """End a server and start it after a while; return how many seconds the daemon takes from then on."""
+    """End a server and start it after a while; return after how many seconds the daemon folds again."""
     await asyncio.to_thread(end)
     await asyncio.sleep(away_s)
     await asyncio.to_thread(start)

@@ -56,7 +56,7 @@ class PostgresProxy(Proxy):
         return self._ambush
 
     def lie(self) -> asyncio.Event:
-        """Grant the leader's lock to every daemon until told not to; return an event that is set when it happened."""
+        """Grant the leader's lock to every daemon until told not to; return an event that is set at the first grant."""
         self._lied = asyncio.Event()
         return self._lied
 

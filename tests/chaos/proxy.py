@@ -83,7 +83,7 @@ class Proxy(ABC):
             link.cut()
 
     def cut_after(self, count: int, way: Way) -> asyncio.Event:
-        """Reset the connection on which so many more bytes have gone one way; return what tells that it happened."""
+        """Reset the connection on which `count` more bytes have gone one way; return an event that is set then."""
         self._budget = {way: count}
         self._spent = asyncio.Event()
         return self._spent

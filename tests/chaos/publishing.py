@@ -1,9 +1,9 @@
 """Publishing over kills: `python -m tests.chaos.publishing --kills 50`.
 
-Two daemons fold and publish while events come at a rate, with `--shards` the leaders of several.
+Two daemons fold and publish one shard, or several with `--shards`, while events come at a constant rate.
 A leader, NATS and Postgres are killed in random order, and the stream of the changes is full for a while in between.
 Then the stream has to hold each applied change once, in the order of the log of its shard.
-The lag of the folding is sampled all the time: `--publish off` is the run to compare with.
+The lag is sampled throughout, to be compared with that of a run with `--publish off`.
 """
 
 import argparse
@@ -41,7 +41,7 @@ PREFIX = "soak"
 _TICK_S = 0.05
 _SAMPLE_S = 0.1
 _CALM_AFTER_S = 2.0
-"""Samples from a kill until so long after the folding has caught up are not counted among the calm ones."""
+"""Samples from a kill until this long after the folding has caught up are not counted among the calm ones."""
 _RECOVERED_S = 180.0
 _END_S = 120.0
 _LOGGED = """
@@ -182,7 +182,7 @@ class Soak:
         self.outages.append((began, time.monotonic()))
 
     async def leader(self) -> asyncio.subprocess.Process:
-        """A daemon that leads; any one while none does."""
+        """A daemon that leads; any daemon while none does."""
         with suppress(OSError, asyncpg.PostgresError, TimeoutError):
             rows = await self.ask(
                 "SELECT pid, application_name, client_port FROM pg_stat_activity JOIN pg_locks USING (pid) "

@@ -122,7 +122,7 @@ _DEAD_LETTER_COLUMNS = ("position", "subject", "payload", "stored_at", "reason",
 
 
 def _accepted(events: Sequence[Event], shards: int) -> Iterator[Event]:
-    """Yield what shards without the endpoint that the database objects to fold (decision 26)."""
+    """Yield what is folded by the shards that do not have the endpoint that the database objects to (decision 26)."""
     for event in events:
         others = tuple(one for one in event.endpoint_ids if shard_of(one, shards) != shard_of(REFUSED, shards))
         if others:

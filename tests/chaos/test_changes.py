@@ -1,4 +1,4 @@
-"""That the comparison of the log with the table can fail."""
+"""The comparison of the log with the table can fail."""
 
 import pytest
 

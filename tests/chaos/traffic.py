@@ -24,7 +24,7 @@ _CONFIGS = ("c1", "c2", "")
 _AN_HOUR_MS = 3_600_000
 _JITTER_MS = 3_000
 _LEAD_MS = 60_000
-"""How long before the start of a run its events happened: what is newer than its storage counts as stored then."""
+"""How long before a run its first event occurred: an event cannot be later than it was stored."""
 
 _KINDS = {
     "kaa-2017-04": (
@@ -174,7 +174,7 @@ def _change(value: str | None) -> Record:
 
 
 def _named(record: Record, endpoint_id: str) -> Record:
-    """Return the fields of a record that name endpoints, with another one among them."""
+    """Return the fields of a record that name endpoints, with one more endpoint among them."""
     return {
         "endpointId": endpoint_id,
         "endpointIds": [*record["endpointIds"], endpoint_id],
@@ -195,7 +195,7 @@ def _too_long(record: Record) -> Record:
 
 
 def _unstorable_value(record: Record) -> Record:
-    """Spoil metadata, where the revision has values."""
+    """Spoil a metadata value, or an endpoint id if the revision has no values."""
     if isinstance(record["added"], list):
         return _unstorable(record)
     (bad,) = Random(record["timestamp"]).sample(_BAD_VALUES, 1)  # noqa: S311 - as above

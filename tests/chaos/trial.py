@@ -43,7 +43,7 @@ AWAY = (
 
 _COMMAND_S = 120.0
 _TURNS = 10
-"""How often to wait for a daemon to end while the checkpoint still moves; another daemon may be moving it."""
+"""How many times to wait for a daemon to end while the checkpoint still moves; another daemon may be moving it."""
 _POLL_S = 0.02
 _BURSTS = (5, 10, 10, 20, 20, 150)
 _READ_AT_ONCE = 1000
@@ -81,7 +81,7 @@ class Trial:
     published: int = 0
     """Position of the last message that the broker said it had stored."""
     per_second: int = 300
-    """How many messages are published."""
+    """Messages to publish per second."""
     shards: int = 1
     publishing: asyncio.Task[None] | None = None
     snapshots: Snapshots | None = None
@@ -144,13 +144,13 @@ class Trial:
                 self.premature.append(f"position {acknowledged} was acknowledged with the checkpoint at {position}")
 
     async def progress(self, count: int) -> None:
-        """Wait until so many more messages are folded, however slow the machine is."""
+        """Wait until `count` more messages are folded, however slow the machine is."""
         reached = begin = await self._beyond(-1)
         while reached < begin + count:
             reached = await self._beyond(reached)
 
     async def publishes(self, count: int) -> None:
-        """Wait until so many more messages are published."""
+        """Wait until `count` more messages are published."""
         goal = self.published + count
 
         async def reached() -> bool:
@@ -349,7 +349,7 @@ async def trial(  # noqa: PLR0913 - each is something that a trial varies
 ) -> AsyncIterator[Trial]:
     """Set a trial up, publish while it lasts, and clear everything away; sound traffic can all be folded.
 
-    Three of four seeds with one shard log changes.
+    Three in four seeds with one shard log changes.
     """
     random = Random(seed)  # noqa: S311 - a schedule that can be repeated is the point
     codec = Codec(revision, resources.folder("schemas"))

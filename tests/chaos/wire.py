@@ -13,7 +13,7 @@ Record: TypeAlias = dict[str, Any]
 _LONGEST_ID = 2692
 _DEEPEST = 512
 _NUMERIC_DIGITS = 131_072  # before the decimal point of a Postgres numeric
-_NUMERIC_SCALE = 16_383  # behind it
+_NUMERIC_SCALE = 16_383  # after it
 
 _HEAD = (("correlationId", "string"), ("timestamp", "long"), ("timeout", "long"))
 _REPLICA = ("originatorReplicaId", "string")
@@ -73,11 +73,11 @@ RECORDS: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
         ),
     },
 }
-"""By revision and type: the fields behind the three that every record begins with."""
+"""By revision and type: the fields after the three that every record begins with."""
 
 
 class BadMessageError(Exception):
-    """It cannot be folded; the text is the reason of its dead letter."""
+    """A message cannot be folded; the text is the reason of its dead letter."""
 
 
 def decode(revision: str, kind: str, payload: bytes) -> Record:
@@ -114,7 +114,7 @@ def storable(text: str | None) -> str | None:
 
 
 def json_value(text: str | None) -> Any:
-    """Return what a metadata value is, with numbers to the digit."""
+    """Return a metadata value as JSON, with every digit of its numbers."""
     if text is None:
         return None
     try:
@@ -188,7 +188,7 @@ class _Avro:
         return {self.string(): self.optional() for _ in self._items()}
 
     def changes(self) -> dict[str, str | None]:
-        """A map of new and old values; the old ones say nothing."""
+        """A map of new and old values; the old ones are ignored."""
         return {self.string(): (self.optional(), self.optional())[0] for _ in self._items()}
 
     def _items(self) -> Any:

@@ -145,7 +145,7 @@ class Daemon:
             self._process.send_signal(number)
 
     async def has_logged(self, event: str) -> bool:
-        """Tell whether it has logged an event since it was started last."""
+        """Tell whether it has logged an event since it was last started."""
         return any(f'"event": "{event}"' in line for line in takewhile(_STARTED.__ne__, reversed(self._lines())))
 
     async def finish(self) -> None:

@@ -19,7 +19,7 @@ NAMES = ["connectivity.connected", "config.new-available", "connectivity.disconn
 
 @pytest.fixture
 async def folded(database: DatabaseUnderTest, codec: Codec) -> DatabaseUnderTest:
-    """Each event in a commit of its own, of which each is stored a millisecond after the one before."""
+    """Each event is folded in a commit of its own, and was stored a millisecond after the one before."""
     store = await database.open_store()
     await store.begin(START)
     projection = Projection(codec, store, START, logs_changes=True)

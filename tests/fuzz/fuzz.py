@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
 
 
 def run(task: tuple[int, int, str]) -> Chunk:
-    """Decode as many messages as are asked for, which follow from a seed."""
+    """Decode as many messages as asked for; they follow from a seed."""
     seed, count, revision = task
     mutator = Mutator(seed, revision)
     outcomes: Counter[str] = Counter()

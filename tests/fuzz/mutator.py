@@ -87,7 +87,7 @@ class Mutator:
         self._position = 0
 
     def message(self) -> Message:
-        """Return the next message; about one in twenty is flawless."""
+        """Return the next message; about one in fifteen is flawless."""
         random = self._random
         self._position += 1
         event_type = random.choice(self._types)
@@ -171,7 +171,7 @@ def check(revision: str, message: Message) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    """Return every text that a row would hold, those within metadata values too."""
+    """Return every text that a row would hold, including those within metadata values."""
     if isinstance(value, MetadataUpdated):
         value = (*value, *(json.loads(text, parse_int=Decimal) for text in value.present.values() if text is not None))
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Databases with settings or changes by their owners."""
+"""Databases whose owners have changed settings, tables or roles."""
 
 import secrets
 import subprocess
@@ -43,7 +43,7 @@ async def test_column_added_to_the_table_does_not_end_a_running_daemon(scene: Sc
         await scene.query(f"ALTER TABLE endpoint_state ADD COLUMN owner_{number} text")
         await scene.query(f"ALTER TABLE projector_checkpoint ADD COLUMN note_{number} text")
         await scene.publish(event("connectivity.connected", "a"), event("connectivity.connected", f"b{number}"))
-        heard = daemon.recorder.heard["committed"]  # before each look: a commit during it is news
+        heard = daemon.recorder.heard["committed"]  # read before each query: a commit during the query is news
         while not await scene.query("SELECT 1 FROM endpoint_state WHERE endpoint_id = $1", f"b{number}"):
             await daemon.hears("committed", heard + 1)
             heard = daemon.recorder.heard["committed"]

@@ -63,7 +63,7 @@ async def pages(daemon: Watched, at: str, name: str, cursor: str, **parameters: 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no busy machine exceed the limits of an answer."""
+    """Raise the limits of an answer so that no busy machine exceeds them."""
     monkeypatch.setattr(api_module, "_ANSWER_S", PATIENCE_S)
     monkeypatch.setattr(endpoints_module, "_COMMAND_TIMEOUT_S", PATIENCE_S)
     patient = {"statement_timeout": f"{PATIENCE_S:.0f}s"}
@@ -115,7 +115,7 @@ async def test_search_shows_a_few_columns(scene: Scene, event: Event, daemon: Wa
 
 @pytest.fixture
 async def czech_url(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
-    """A database in a language that sorts `ch` behind `h`, and upper case between lower case."""
+    """A database in a language that sorts `ch` after `h`, and upper case among lower case."""
     try:
         await servers.execute(
             postgres_server.url,
@@ -482,7 +482,7 @@ async def test_other_answers_come_while_a_query_hangs(
 async def test_answers_say_so_if_a_query_hangs_for_too_long(
     scene: Scene, event: Event, daemon: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those that wait for the one that hangs."""
+    """So do those that wait for the one that hangs."""
     await folds(daemon, await scene.publish(event("connectivity.connected", "e")))
     requests = api_module._MOST_WAITING
     with ThreadPoolExecutor(requests) as pool, monkeypatch.context() as impatient:
@@ -495,7 +495,7 @@ async def test_answers_say_so_if_a_query_hangs_for_too_long(
 
 @asynccontextmanager
 async def nothing_is_read(scene: Scene) -> AsyncIterator[None]:
-    """Let every query of a state hang."""
+    """Make every query of a state hang."""
     blocker = await asyncpg.connect(scene.database_url)
     try:
         async with blocker.transaction():

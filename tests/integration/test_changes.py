@@ -279,7 +279,7 @@ async def test_after_a_gap_the_log_begins_anew(scene: Scene, event: Event) -> No
 
 
 async def test_the_log_begins_with_the_first_commit_after_it_was_switched_on(scene: Scene, event: Event) -> None:
-    """Also if the clock has stepped back since the last commit, whose time was not rounded then."""
+    """Even if the clock has stepped back behind the time of the checkpoint, which is not in whole milliseconds."""
     await scene.publish(event("connectivity.connected", "e1"))
     await scene.fold()
     await scene.query(
@@ -302,7 +302,7 @@ async def test_a_rebuild_logs_what_it_corrects(scene: Scene, fleet: list[Wire]) 
     await scene.query("UPDATE endpoint_state SET last_event_seq = 1 WHERE endpoint_id = $1", ids[3])
     damaged = await scene.query(f"SELECT {VISIBLE} FROM endpoint_state ORDER BY 1")
     ((moment,),) = await scene.query(NOW)
-    await Projector(scene.settings()).rebuild()  # it logs since the daemon did
+    await Projector(scene.settings()).rebuild()  # it logs because the daemon did
 
     corrected = await changes(scene, "endpoint_id, facet, position, event", "verdict = 'corrected'")
     assert {row[0] for row in corrected} == {*ids[:4], "nobody"}

@@ -97,7 +97,7 @@ async def test_a_distributed_table_is_folded_like_a_local_one(
     assert await distributed.query(logged) == await distributed.ask(database_url, logged)
 
 
-async def test_a_rebuild_corrects_a_distributed_table_and_logs_it_like_that_of_a_local_one(
+async def test_a_rebuild_corrects_a_distributed_table_and_logs_it_as_for_a_local_one(
     distributed: Scene, database_url: str, fleet: list[Wire]
 ) -> None:
     await distributed.publish(*fleet, MALFORMED)
@@ -126,7 +126,7 @@ async def test_a_rebuild_corrects_a_distributed_table_and_logs_it_like_that_of_a
     assert logs[0]
 
 
-async def test_what_stands_on_the_log_answers_like_that_of_a_local_table(
+async def test_queries_answer_the_same_about_a_distributed_table_as_about_a_local_one(
     distributed: Scene, database_url: str, fleet: list[Wire]
 ) -> None:
     urls = (distributed.database_url, database_url)
@@ -187,7 +187,7 @@ async def test_no_statement_of_the_hot_path_reads_all_shards_or_moves_rows_betwe
         assert plan["Distributed Query"]["Job"]["Task Count"] == 1
         assert "Subplans" not in plan["Distributed Query"]
     assert found == set(endpoint_ids)
-    # Each worker merges the rows of its own shards: nothing is collected first, which would be a plan of its own.
+    # Each worker merges the rows of its own shards: collecting them first would take a plan of its own.
     for statement in (
         statements.merge("endpoint_state", BATCH_TABLE),
         f"DELETE FROM {BATCH_TABLE} WHERE part = $1",
@@ -264,7 +264,7 @@ async def test_every_commit_is_one_on_all_nodes(distributed: Scene, event: Event
     await distributed.publish(event("connectivity.connected", "e1"))
     await distributed.fold()
     ((after,),) = await distributed.query(recorded)
-    assert after > before  # also with rows for one worker only
+    assert after > before  # even with rows for one worker only
 
 
 async def test_nothing_is_folded_before_a_worker_has_committed_what_the_coordinator_has(

@@ -34,7 +34,7 @@ STREAM = "KAA_ENDPOINT_EVENTS"
 CONSUMER = "endpoint-state-projector"
 
 OF_THE_SERVERS = {"fsync-off", "full-page-writes-off"} | FAULTS
-"""What is wrong with the servers of the tests, and found in each of them."""
+"""What is wrong with the servers of the tests, and is found in each test."""
 
 
 async def examination(nats_url: str, database_url: str, monitoring: str | None = None, **settings: str) -> Examination:
@@ -83,7 +83,7 @@ async def test_doctor_changes_nothing(scene: Scene, nats_client: Client, event: 
         consumer = await jetstream.consumer_info(STREAM, CONSUMER)
         return bool(consumer.num_ack_pending == 0 and consumer.num_waiting == 0)
 
-    await eventually(is_settled)  # the server takes acknowledgements in later
+    await eventually(is_settled)  # the server processes acknowledgements a moment later
     before = await everything()
     await named(scene.nats_url, scene.database_url)
     assert await everything() == before

@@ -80,7 +80,7 @@ async def test_search_leads_to_an_endpoint_and_back_to_what_was_found(scene: Sce
     await expect(page.locator("#prefix")).to_have_value("meter-2")
     await expect(page.locator("#found tbody tr")).to_have_count(10)
 
-    # The key opens the only one, or the one with exactly this id.
+    # Enter opens the only endpoint found, or the one with exactly this id.
     await page.fill("#prefix", "kett")
     await page.press("#prefix", "Enter")
     await expect(page.locator("#id")).to_have_text("kettle")
@@ -210,7 +210,7 @@ async def test_page_says_what_is_missing_while_changes_are_not_recorded(
     await expect(page.locator("#letter-rows")).to_have_text("None.")
 
 
-async def test_page_says_since_when_there_was_no_session(scene: Scene, event: Event, look: Look) -> None:
+async def test_page_says_since_when_there_has_been_no_session(scene: Scene, event: Event, look: Look) -> None:
     await scene.publish(event("lifecycle.registered", "e1", appVersionName="v1"))
     await scene.fold(changes="7d")
     page = await look(page_of("e1"), changes="7d")

@@ -278,7 +278,7 @@ async def test_the_stream_says_of_a_fleet_what_rows_and_log_say(scene: Scene, re
 
 
 def as_told(event: ExplainedEvent) -> ExplainedEvent:
-    """Return an event as a replay knows it, without its reason, which is more exact there."""
+    """Return an event as a replay knows it: without its commit, and without its reason, which is more exact there."""
     return replace(event, reason=None, commit_no=None, committed_at=None)
 
 
@@ -300,5 +300,5 @@ async def test_a_message_that_was_retried_is_a_correction_and_its_late_part_has_
         (None, "application", "corrected"),
     ]
     assert found.events[0].reason == "late: a connect from kpc/kpc-2 at 2023-11-14T22:13:22+00:00 (position 2) is newer"
-    # The log has no message for a correction, and the stream has it.
+    # The log has no message for a correction, but the stream has it.
     assert (found.columns["app_version"].value, found.columns["app_version"].event) == ("bad", "connectivity.connected")

@@ -138,7 +138,7 @@ async def test_transaction_timeout_of_a_role_does_not_end_a_transaction(wrong: S
             )
         )
 
-    # Long enough for the statement that lifts it, on a busy machine too.
+    # Long enough for the statement that lifts the timeout, even on a busy machine.
     async with role_with(wrong, "transaction_timeout = '5s'") as projector:
         async with locked(wrong, "endpoint_state", "SHARE"):
             rebuild = asyncio.create_task(projector.rebuild())

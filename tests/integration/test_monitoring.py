@@ -31,7 +31,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.scene import Scene
 
 PERIOD_S = 0.5
-"""Between heartbeats, where a test waits for them to stay away."""
+"""Between heartbeats, in tests that wait until some are missed."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no busy machine make a sample, a lock or the end of a monitor fail."""
+    """Raise the limits of samples, locks and the end of a monitor, which a busy machine exceeds."""
     monkeypatch.setattr(monitor_module, "_END_S", PATIENCE_S)
     monkeypatch.setattr(sampler_module, "_ANSWER_S", PATIENCE_S)
     monkeypatch.setattr(probe_module, "_COMMAND_TIMEOUT_S", PATIENCE_S)

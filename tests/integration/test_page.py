@@ -88,7 +88,7 @@ CREATE TRIGGER slow BEFORE UPDATE ON projector_checkpoint FOR EACH ROW EXECUTE F
 
 
 async def test_page_shows_catching_up_with_an_estimate(scene: Scene, event: Event, look: Look) -> None:
-    """A daemon that commits one message after the other, for longer than the test waits."""
+    """The daemon commits one message at a time, for longer than the test waits."""
     await servers.execute(scene.database_url, SLOW)
     await scene.publish(*(event("connectivity.connected", f"e{number}") for number in range(5_000)))
     page = await look(batch_size=1, ready_lag_s=0)
@@ -219,7 +219,7 @@ async def test_hidden_page_polls_rarely(scene: Scene, event: Event, look: Look) 
     await scene.publish(event("connectivity.connected", "e1"))
     page = await look()
     await shows(page, "Healthy")
-    await page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # later than the page has it
+    await page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # later than the page's own clock
     await page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
     await page.route("**/status", _refuse)
     await shows(page, "No answer")  # the page has polled while it was hidden; the test may have let POLL_MS pass since

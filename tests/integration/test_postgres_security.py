@@ -23,7 +23,7 @@ SECRET = "s3cret"  # noqa: S105 - it is looked for wherever it must not be
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the certificate of a server, its authority's, and that of another authority."""
+    """A folder with the certificates of a server, of its authority and of another authority."""
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))

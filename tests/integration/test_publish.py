@@ -312,7 +312,7 @@ async def test_without_its_last_message_the_window_of_the_stream_keeps_repeats_o
 async def test_a_stream_that_lost_its_tail_gets_it_again(
     scene: Scene, jetstream: JetStreamContext, fleet: list[Wire], all_published: Any
 ) -> None:
-    """As a power cut does to a server that syncs late, or the restoration of a backup."""
+    """As after a power cut, if the server syncs late, or after a backup was restored."""
     await scene.publish(*fleet[:100])
     await scene.fold(batch_size=30, **ON)
     kept = (await stored(jetstream))[:40]

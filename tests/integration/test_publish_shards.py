@@ -180,7 +180,7 @@ async def test_corrections_of_a_rebuild_and_of_a_retry_are_published(
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5])
-async def test_what_is_not_published_yet_is_before_the_endpoints_change_shards(
+async def test_unpublished_changes_are_published_before_the_endpoints_change_shards(
     scene: Scene, jetstream: JetStreamContext, event: Event, shards: int
 ) -> None:
     await scene.publish(*some_life(event, 1))

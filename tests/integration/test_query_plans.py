@@ -63,7 +63,7 @@ async def test_loading_a_batch_never_scans_the_table(connection: Any, rows: int,
     facets = f"'{{{','.join(str(number % (1 << len(FACETS))) for number in range(batch))}}}'"
     plan = await planned(connection, statements.load("endpoint_state"), f"{ids}, {facets}")
     (reading,) = (node for node in plan if node.get("Relation Name") == "endpoint_state")
-    # Without a condition, it would be the whole table in the order of its keys.
+    # Without a condition, the whole table would be read in the order of its keys.
     assert (reading["Index Name"], "Index Cond" in reading) == ("endpoint_state_pkey", True), plan
 
 

@@ -380,7 +380,7 @@ async def test_rebuild_during_a_daemon_loses_nothing_and_queries_never_see_fewer
         reports = [await world.rebuild(batch_size=100)]
         while len(reports) < 2 or published <= 100:
             reports.append(await world.rebuild(batch_size=100))
-    # It is stored behind those that were sent, and not acknowledged, when publishing was cancelled.
+    # It is stored after those that had been sent but not acknowledged when publishing was cancelled.
     position = await publish(event("connectivity.connected", "last"))
     await world.reached(position)
     await stopped_in_its_only_session(daemon)
@@ -799,7 +799,7 @@ async def test_correct_table_verifies_however_far_the_stream_is_trimmed(
 def purged_meanwhile(
     world: World, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[type[Any], str, Callable[[], int]], None]:
-    """Purges the stream up to a position whenever a method of a rebuild's source has an answer."""
+    """Purges the stream up to a position whenever a method of a rebuild's source has answered."""
 
     def purge(kind: type[Any], method: str, before: Callable[[], int]) -> None:
         original = getattr(kind, method)

@@ -89,7 +89,7 @@ async def raw_publish(nats_url: str) -> AsyncIterator[RawPublish]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests and heartbeats that last a fraction of a second."""
+    """Requests that expire, and heartbeats that come, within a fraction of a second."""
     monkeypatch.setattr(pull_module, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(pull_module, "PULL_EXPIRES_S", 0.3)
     monkeypatch.setattr(pull_module, "_OVERDUE_S", PATIENCE_S)

@@ -19,7 +19,7 @@ from tests.support.standby import needs_base_backup, standby_of
 
 HEARTBEAT_PERIOD_S = 5.0
 BEATS = 11
-"""Heartbeats of the supervisor that last longer than the two periods without one that make a daemon unhealthy."""
+"""This many heartbeats of the supervisor take longer than the two periods without one that make a daemon unhealthy."""
 COMPARED = "SELECT * FROM endpoint_state ORDER BY endpoint_id", "SELECT position, attempts FROM dead_letter ORDER BY 1"
 
 

@@ -376,7 +376,7 @@ async def test_daemon_does_not_wait_for_deleted_messages(
     folded: Scene, jetstream: JetStreamContext, overtaken: Overtaken, eventually: Eventually, until_caught_up: bool
 ) -> None:
     async with overtaken(until_caught_up=until_caught_up) as daemon:
-        # Except those that have been sent by now.
+        # Those that have been sent by now are folded all the same.
         await asyncio.gather(*(jetstream.delete_msg(folded.stream, position) for position in range(11, 111)))
     if until_caught_up:
         await daemon.end()

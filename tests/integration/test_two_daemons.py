@@ -31,7 +31,7 @@ class Daemon:
             )
 
     async def logs(self, event: str, times: int = 1) -> None:
-        """Wait until it has logged an event so often."""
+        """Wait until it has logged an event a number of times."""
 
         async def logged() -> bool:
             assert self.process.poll() is None, self._log.read_text()

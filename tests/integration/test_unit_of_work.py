@@ -98,7 +98,7 @@ async def columns(query: Query, url: str, endpoint_id: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def open_store(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenStore]:
-    """Opens stores that nobody watches, and that a busy machine may leave idle."""
+    """Opens stores that a busy machine may leave idle."""
     patient = dict.fromkeys(("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout"), "0")
     monkeypatch.setattr(store_module, "LEADER_SETTINGS", {**store_module.LEADER_SETTINGS, **patient})
     opened = []

@@ -1,7 +1,7 @@
 """Test the mutants of a session in the copy: `python -m tests.mutation.execute SESSION TEST...`.
 
-This process imports pytest and what else the tests need of other packages.
-A process forked from it tests one mutant, so a mutant costs no start of an interpreter.
+This process imports pytest and whatever else the tests need from other packages.
+A process forked from it tests one mutant, so no mutant costs the start of an interpreter.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _import(names: Sequence[str]) -> None:
-    """Import the modules of other packages; those that only exist once another one runs are left out."""
+    """Import the modules of other packages; those that exist only once another one has run are left out."""
     for name in names:
         if name.partition(".")[0] not in _MUTATED:
             with contextlib.suppress(ImportError):
@@ -88,12 +88,12 @@ def _result(mutation: MutationSpec, tests: Sequence[str], timeout_s: int) -> Wor
 
 
 def _run(tests: Sequence[str], *options: str, timeout_s: int = 0) -> Run:
-    """Run the tests in a process of their own; 0 seconds are no limit."""
+    """Run the tests in a process of their own; 0 seconds mean no limit."""
     with tempfile.TemporaryDirectory() as folder:
         output, imported = Path(folder, "output"), Path(folder, "imported")
         child = os.fork()
         if child == 0:
-            signal.alarm(timeout_s)  # ends the process, also in an endless loop
+            signal.alarm(timeout_s)  # ends the process even in an endless loop
             status = 1
             try:
                 status = _test(tests, options, output, imported)

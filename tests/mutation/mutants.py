@@ -25,7 +25,7 @@ _COPIED = ("projector", "schemas", "tests", "pyproject.toml")
 
 
 class Mutant(NamedTuple):
-    """One change of the code; two are the same where the same line of a definition becomes the same."""
+    """One change of the code; two are equal if they turn the same line of a definition into the same new line."""
 
     module: str
     definition: str
@@ -89,7 +89,7 @@ def _copy() -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
-    # By their content: a mutant can have the size and the time of what it was made from.
+    # Checked by content: a mutant can have the same size and time as the file it was made from.
     compileall.compile_dir(OUTPUT / "tree", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
 
@@ -141,7 +141,7 @@ def _outcome(mutation: dict[str, Any], result: dict[str, Any] | None) -> Outcome
 
 
 def _changed(diff: str, sign: str) -> str:
-    """Return the lines of a diff that it takes away or puts there, as one."""
+    """Return the lines that a diff removes or adds, joined into one."""
     lines = (line[1:].strip() for line in diff.splitlines() if line.startswith(sign) and not line.startswith(sign * 3))
     return " ".join(line for line in lines if line)
 
@@ -172,7 +172,7 @@ def _print_survivors(survivors: Sequence[Outcome], equivalent: dict[Mutant, str]
 
 
 def _print_scores(outcomes: Sequence[Outcome], equivalent: dict[Mutant, str]) -> None:
-    """Print how many of the mutants of each module were killed, of those that are not equivalent."""
+    """Print, for each module, how many of the mutants that are not equivalent were killed."""
     counts: dict[str, Counter[str]] = {}
     for outcome in outcomes:
         what = "killed" if outcome.killed else "equivalent" if outcome.mutant in equivalent else "survived"

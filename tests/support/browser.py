@@ -39,7 +39,7 @@ _BY_THE_BROWSER = ("ERR_CONNECTION_REFUSED", "status of 400", "status of 404", "
 
 @asynccontextmanager
 async def browsing(scene: Scene) -> AsyncIterator[Look]:
-    """Open a browser; fails the test at its end if a page complained or looked elsewhere."""
+    """Open a browser; fail the test at its end if a page complained or made requests elsewhere."""
     complaints: list[str] = []
     async with AsyncExitStack() as daemons, async_playwright() as playwright:
         expect.set_options(timeout=1000 * PATIENCE_S)

@@ -33,7 +33,7 @@ _SETTINGS = {
     "citus.shard_count": str(SHARDS),
     # Tests prepare transactions of their own, which a late recovery would take for lost ones.
     "citus.recover_2pc_interval": "-1",
-    # Those of the workers are not those of a daemon's connection.
+    # Different from the settings of a daemon's connection, so that it shows if a worker uses its own.
     "timezone": "Asia/Tokyo",
     "intervalstyle": "postgres_verbose",
 }

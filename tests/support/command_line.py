@@ -114,7 +114,7 @@ class CommandLine:
 
     async def __call__(self, *arguments: str, **settings: str | None) -> Ended:
         """Run a command to its end."""
-        if "PYTHONPATH" in settings:  # it names other code than what a forked process has imported
+        if "PYTHONPATH" in settings:  # it names other code than a forked process has imported
             return await (await self.start(*arguments, **settings)).end()
         return await run_forked(arguments, self._with(settings), self.folder)
 

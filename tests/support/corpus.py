@@ -124,7 +124,7 @@ class Replica:
 
 
 Payload: TypeAlias = Callable[[Draw, Replica], bytes]
-"""The fields of an event behind `timeout`."""
+"""The fields of an event after `timeout`."""
 
 
 def endpoint_id(draw: Draw) -> str:

@@ -7,7 +7,7 @@ from projector.storage import store
 from projector.stream import change_stream, connection, inspection, pull
 
 PATIENCE_S = 60.0
-"""For what has to come: only a broken program lets a test wait for so long, however busy the machine is."""
+"""For what has to happen: only a broken program makes a test wait for so long, however busy the machine is."""
 
 _LIMITS = (
     (change_stream, "_ANSWERED_S"),
@@ -19,9 +19,9 @@ _LIMITS = (
     (pull, "_OVERDUE_S"),
     (store, "_PING_TIMEOUT_S"),
 )
-"""After which the projector takes a server for lost: each a module and a name."""
+"""After which the projector gives up on a server: each a module and a name."""
 _SETTINGS = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
-"""After which Postgres takes the projector for lost, or a lock."""
+"""After which Postgres gives up on the projector, or on a lock."""
 
 
 def be_patient(patch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The servers that tests start.
 
-They keep their files in memory if possible, since tests would spend most of their time on the disk.
+They keep their files in memory if possible, since tests would otherwise spend most of their time waiting for the disk.
 Two environment variables select servers other than those of the `embedded` extra:
 
 - `PROJECTOR_TEST_POSTGRES_BIN`: a folder with `initdb` and `postgres`, such as /usr/lib/postgresql/15/bin

@@ -106,7 +106,7 @@ _facts: st.SearchStrategy[tuple[type[Any], tuple[Any, ...]]] = st.sampled_from(
 
 
 def stamps(*, monotone: bool, unknown_replicas: bool = True) -> st.SearchStrategy[list[Stamp]]:
-    """Return the stamps of a stream from its first position on, at times so few that they often collide.
+    """Return the stamps of a stream from its first position on, at so few different times that they often collide.
 
     Monotone: the clock of a known replica never steps back.
     """

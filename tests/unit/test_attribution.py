@@ -69,7 +69,7 @@ def test_the_newest_event_is_found_in_stream_order_although_a_clock_stepped_back
         assert found.newest(FACET, 9, AppVersionUpdated) == held[2]
 
 
-def test_an_event_of_one_of_several_types_is_found_at_its_time_and_is_no_newest() -> None:
+def test_an_event_of_one_of_several_types_is_found_at_its_time_and_is_never_the_newest() -> None:
     found = Trail()
     found.add(FACET, Cause(stamp(3, at=100), (Connected, AppVersionUpdated)))
     found.add(FACET, None)

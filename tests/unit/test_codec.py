@@ -225,7 +225,7 @@ OTHER = {"kaa-2017-04": "kaa-2020-05", "kaa-2020-05": "kaa-2017-04"}
 
 
 def seen_as_other(kind: Kind) -> PoisonError | None:
-    """Return why a message of another revision is parked; None where it passes for one of this by accident."""
+    """Return why a message of another revision is parked; None where it happens to decode as one of this revision."""
     try:
         CODECS[OTHER[kind.revision]].decode(kind.message(kind.payload()))
     except PoisonError as error:

@@ -131,7 +131,7 @@ async def test_a_silent_worker_is_killed(start: Start) -> None:
     assert running.processes[0].killed
 
 
-async def test_workers_are_not_killed_since_the_crew_itself_was_paused(
+async def test_a_pause_of_the_crew_itself_does_not_kill_its_workers(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = start(2)

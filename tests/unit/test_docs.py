@@ -203,7 +203,7 @@ def fields(says: str) -> dict[str, Any]:
     return {name: value.split(",") if name in ("removed", "added", "updated") else value} if name else {}
 
 
-# What an event of the example leaves out, and its schema has no default for.
+# What the events of the example leave out, and their schemas have no default for.
 REST: dict[str, dict[str, Any]] = {
     "kaa-2017-04": {"removed": [], "added": [], "updated": [], "endpointId": "meter-7", "endpointIds": ["meter-7"]},
     "kaa-2020-05": {
@@ -332,7 +332,7 @@ def test_every_decision_record_has_a_unique_number() -> None:
 FILE_ENDINGS = ("py", "md", "toml", "ini", "avsc", "jsonl")
 FOLDERS = ("app", "benchmarks", "docs", "domain", "migrations", "projector", "schemas", "storage", "stream", "tests")
 NOT_OURS = {"projector.toml", "postmaster.pid"}
-"""Files that are named and do not stand in the repository."""
+"""Files that are named and are not in the repository."""
 
 
 def is_path(name: str) -> bool:
@@ -344,7 +344,7 @@ def is_path(name: str) -> bool:
 @every_document
 def test_every_path_that_is_named_exists(path: Path) -> None:
     for name in filter(is_path, quoted(path)):
-        # A bare file name stands in the folder that the sentence is about.
+        # A bare file name is that of a file in the folder that the sentence is about.
         places = [ROOT / name, ROOT / "projector" / name]
         assert (
             name in NOT_OURS

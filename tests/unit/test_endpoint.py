@@ -150,7 +150,7 @@ states_known = st.integers(0, ALL)
 
 
 def knowing(facets: int, value: str) -> Endpoint:
-    """Return an endpoint that has a state, for which a text stands, for these facets only."""
+    """Return an endpoint that has a state for these facets only; a text stands in for the state."""
     return Endpoint([value if facets & 1 << index else None for index in range(len(FACETS))])
 
 

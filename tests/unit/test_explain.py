@@ -46,7 +46,7 @@ _SAID_BY_THE_LOG = (Connected, Disconnected, Registered, Unregistered, ConfigAva
 
 
 def _is_ambiguous(change: Change, events: list[Event]) -> bool:
-    """Return whether the event that holds the version cannot be told from an update without one, at the same time."""
+    """Return whether the event that holds the version cannot be told from an update without one at the same time."""
     if FACETS[change.facet].name != "application" or change.before.version is None:
         return False
     held_at = change.before.version.stamp.occurred_at

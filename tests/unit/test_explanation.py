@@ -202,7 +202,7 @@ def test_a_correction_says_what_it_changed(before: Any, after: Any, done: str) -
     assert why_logged(change, UNSEEN, Trail(), ()) == f"corrected: a rebuild or a retry at {T1} {done}"
 
 
-def test_a_rejection_whose_cause_the_log_does_not_have_says_so_much() -> None:
+def test_a_rejection_whose_cause_the_log_does_not_have_says_so() -> None:
     late = logged(verdict="late", position=1, occurred_at=5, originator="kpc", event="connectivity.connected")
     assert why_logged(late, UNSEEN, Trail(), (Connected,)) == "late: a newer event had decided what it says"
     fenced = late._replace(verdict="fenced", facet="connectivity")
@@ -234,7 +234,7 @@ def test_the_states_recalled_from_a_row_and_all_of_its_events_imply_every_column
         found, held = attributed(recalled(shown, trail), shown), columns_of(endpoint)
         assert not trail.missed
         for name, (_, cause) in held.items():
-            if name == "previous_app_version" and shown["unregistered_at"]:  # its event is found by no time
+            if name == "previous_app_version" and shown["unregistered_at"]:  # no time leads to its event
                 continue
             again = found[name][1]
             assert (again and again.stamp.occurred_at) == (cause and cause.stamp.occurred_at), name
@@ -245,8 +245,8 @@ def test_the_states_recalled_from_a_row_and_all_of_its_events_imply_every_column
 
 @given(histories())
 def test_the_event_behind_a_column_explains_its_value(events: list[Event]) -> None:
-    """It gives the value, alone or beside events of other types; or the value is another one without it or its type."""
-    events = [event for event in events if not isinstance(event, Unregistered)]  # what it drops has no event any more
+    """Alone or beside events of other types it gives the value; or without it or its type the value is another one."""
+    events = [event for event in events if not isinstance(event, Unregistered)]  # what these drop has no event left
     endpoints, _ = changes_of(*events)
     for endpoint_id, endpoint in endpoints.items():
         for name, (value, cause) in columns_of(endpoint).items():

@@ -51,7 +51,7 @@ def test_columns_are_printed_with_their_events(capsys: pytest.CaptureFixture[str
     ]
 
 
-def test_keys_are_printed_also_if_they_were_removed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_are_printed_even_if_they_were_removed(capsys: pytest.CaptureFixture[str]) -> None:
     set_key = ExplainedKey(value="x", present=True, originator="epr")
     printed = rows(capsys, replace(FOUND, keys={"a": set_key, "b": ExplainedKey(value=None, present=False)}))
     assert printed[-2:] == [["a", "x", "", "", "", "epr (replica unknown)"], ["b", "(removed)", "", "", "", ""]]

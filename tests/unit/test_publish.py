@@ -309,7 +309,7 @@ async def test_a_publisher_that_is_to_finish_outlasts_failures_between_which_it_
 
 
 def failing(trial: Trial, monkeypatch: pytest.MonkeyPatch, *, times: int) -> Iterator[int]:
-    """Make the first connections to NATS fail; the iterator returned yields how many were attempted."""
+    """Make the first connections to NATS fail; return an iterator whose next value is the number of attempts."""
     attempts = count()
     connect = trial.feed.broker.connect
 

@@ -30,7 +30,7 @@ async def retraced(stream: MemoryStream, codec: Codec, endpoint_id: str, scope: 
 
 
 async def from_database(stream: MemoryStream, codec: Codec, endpoint_id: str, scope: Scope) -> Explanation:
-    """Return what the row and the log of a daemon say that has folded the stream."""
+    """Return what the row and the log say once a daemon has folded the stream."""
     messages = {message.position: message for message in stream.after(0)}
     events: list[DomainEvent] = []
     for message in messages.values():

@@ -85,5 +85,5 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file
 
 
 def test_the_nats_client_is_imported_before_the_thread_of_the_monitor_begins() -> None:
-    """It imports itself in a circle: a second thread that imports it meanwhile would see it half done."""
+    """Its modules import each other: a second thread that imports it meanwhile would see it half initialized."""
     assert "nats" in imported(code=MONITOR)

@@ -1,4 +1,4 @@
-"""Workers share the shards of a projection, take over from each other, and return what is too much."""
+"""Workers share the shards of a projection, take over from each other, and release what exceeds their share."""
 
 import asyncio
 from collections import Counter

@@ -51,7 +51,7 @@ class MemoryDatabase:
         """Of the checkpoint's row."""
         self.connections = Connections(DatabaseUnavailableError)
         self.commit_faults: deque[CommitFault | None] = deque()
-        """What comes of the next commits; None: they succeed."""
+        """The faults of the next commits; None: the commit succeeds."""
         self.refused: set[str] = set()
         """Endpoints whose rows cannot be written."""
         self.damaged: set[str] = set()

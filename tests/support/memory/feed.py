@@ -58,7 +58,7 @@ class MemoryFeed:
         self.news.set()
 
     def commit_without_log(self, commits: int, *, at: int) -> None:
-        """Commit without the log, which begins anew."""
+        """Commit without the log, which then begins anew."""
         head = self.heads[0]
         head.commits += commits
         head.advanced_at = head.changes_since = at

@@ -23,11 +23,11 @@ class MemoryStream:
         self.connections = Connections(BrokerUnavailableError)
         self.interruptions = 0
         self.jump = 0
-        """Consumers that were sought before skip what is up to here, as a faulty server makes them."""
+        """Consumers that are already positioned skip everything up to here, as those of a faulty server do."""
         self.replicated = sys.maxsize
         """Consumers know of nothing after this position, as if their leader were a replica that is behind."""
         self.discarded = 0
-        """How many consumers were given up."""
+        """How many consumers were abandoned."""
         self.began = 1
         """Position of the first message; see `StreamState.began`."""
         self.floor = 0
@@ -64,7 +64,7 @@ class MemoryStream:
         await self.interrupt()
 
     async def recreate(self) -> None:
-        """Replace the stream by an empty one of the same name."""
+        """Replace the stream with an empty one of the same name."""
         await self.remove()
         self._exists = True
         self._last = 0

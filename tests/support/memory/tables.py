@@ -76,5 +76,5 @@ class Tables:
 def load_over(
     tables: Tables, needed: Mapping[str, FacetSet], uncommitted: Mapping[str, Endpoint]
 ) -> dict[str, Endpoint]:
-    """Return working copies of endpoints as if uncommitted ones were saved."""
+    """Return working copies of endpoints as if the uncommitted ones were saved."""
     return completed(needed, uncommitted, tables.load(missing(needed, uncommitted)))
