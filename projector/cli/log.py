@@ -82,9 +82,9 @@ class DaemonLog(Observer):
     def __init__(self, **fields: object) -> None:
         """Log nothing yet; the fields are part of every line."""
         self._log = structlog.stdlib.get_logger("projector").bind(**fields) if fields else log
-        self._behind_since: float | None = -inf
-        self._failure = ""
-        self._failure_due = 0.0
+        self._behind_since: dict[Shard, float] = {}
+        self._failures: dict[str, float] = {}
+        """When each failure may be logged again."""
         self._other_revisions = _OtherRevisions()
 
     def starting(self, settings: Settings, rules: Rules) -> None:
@@ -110,16 +110,16 @@ class DaemonLog(Observer):
             case StandingBy():
                 self._log.info("standing by", reason="another projector is active on this database")
             case Active(checkpoint=checkpoint):
-                self._behind_since = -inf
-                self._failure = ""
+                self._behind_since[checkpoint.shard] = -inf
+                self._failures.clear()
                 place = {"stream": checkpoint.stream, "checkpoint": checkpoint.position}
                 self._log.info("active", **place, **_of(checkpoint.shard))
             case Committed():
                 self._committed(notification)
             case CaughtUp(checkpoint=checkpoint):
-                if self._behind_since is not None and monotonic() - self._behind_since > _BRIEFLY_S:
+                behind_since = self._behind_since.pop(checkpoint.shard, inf)
+                if monotonic() - behind_since > _BRIEFLY_S:
                     self._log.info("caught up", checkpoint=checkpoint.position, **_of(checkpoint.shard))
-                self._behind_since = None
             case StreamRecognized(checkpoint=checkpoint, created_before=before):
                 self._log.warning(
                     "stream recognized",
@@ -171,8 +171,8 @@ class DaemonLog(Observer):
 
     def _committed(self, batch: Committed) -> None:
         self._log.debug("committed", checkpoint=batch.checkpoint.position, pending=batch.pending)
-        if batch.pending and self._behind_since is None:
-            self._behind_since = monotonic()
+        if batch.pending:
+            self._behind_since.setdefault(batch.checkpoint.shard, monotonic())
         parked = batch.outcome.dead_letters
         for message, reason, detail in parked[:_PARKED_NAMED]:
             self._log.warning("parked", position=message.position, reason=reason, detail=detail)
@@ -188,9 +188,11 @@ class DaemonLog(Observer):
             )
 
     def _retrying(self, error: TransientError, shard: Shard) -> None:
-        """Log the failure; repeat the same one at most once a minute."""
-        if (reason := str(error)) != self._failure or monotonic() >= self._failure_due:
-            self._failure, self._failure_due = reason, monotonic() + _REPEAT_AFTER_S
+        """Log the failure; repeat the same one, of any shard, at most once a minute."""
+        reason, now = str(error), monotonic()
+        self._failures = {known: due for known, due in self._failures.items() if due > now}
+        if reason not in self._failures:
+            self._failures[reason] = now + _REPEAT_AFTER_S
             self._log.warning("retrying", error=type(error).__name__, reason=reason, **_of(shard))
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from projector.domain.facets import Verdict
 from projector.domain.messages import DeadLetter, Message
 from projector.domain.revision_hint import with_hint
 from projector.domain.rules import Rules
+from projector.domain.shards import Shard
 from projector.errors import DatabaseUnavailableError, FeedStreamMissingError
 from projector.settings import load
 
@@ -106,6 +108,27 @@ def test_catching_up_after_a_small_lag_is_not_logged_again(clock: Any) -> None:
         clock.now += 11
         journal.notify(CaughtUp(checkpoint=CHECKPOINT))
     assert [line["event"] for line in logged if line["log_level"] == "info"] == ["active", "caught up", "caught up"]
+
+
+def test_each_shard_is_logged_to_catch_up() -> None:
+    journal = DaemonLog()
+    shards = [Shard(number, 2) for number in range(2)]
+    with capture_logs() as logged:
+        for shard in shards:
+            journal.notify(Active(checkpoint=replace(CHECKPOINT, shard=shard)))
+        for shard in shards:
+            journal.notify(CaughtUp(checkpoint=replace(CHECKPOINT, shard=shard)))
+    assert [line["shard"] for line in logged if line["event"] == "caught up"] == [0, 1]
+
+
+def test_failures_of_several_shards_that_take_turns_are_logged_once_a_minute(clock: Any) -> None:
+    journal = DaemonLog()
+    with capture_logs() as logged:
+        for _ in range(29):
+            for number, reason in enumerate(("down", "starting up")):
+                journal.notify(Retrying(error=DatabaseUnavailableError(reason), shard=Shard(number, 2)))
+            clock.now += 2
+    assert [line["reason"] for line in logged] == ["down", "starting up"]
 
 
 def test_repeated_failure_is_logged_once_a_minute(clock: Any) -> None:
