@@ -91,8 +91,12 @@ class View(Observer):
     def notify(self, notification: Notification) -> None:
         """Show the URL of the daemon's page, or why there is none."""
         match notification:
-            case Listening(url=page) | NotListening(reason=page):
-                self._console.print(f"open it in a browser:  {page}", highlight=False, soft_wrap=True)
+            case Listening(url=url):
+                self._console.print(f"open it in a browser:  {url}", highlight=False, soft_wrap=True)
+            case NotListening(reason=reason):
+                self._console.print(
+                    f"no page in a browser:  {reason}; the daemon retries", highlight=False, soft_wrap=True
+                )
 
     def show(self, status: Status, census: Census, meter: Meter, *, stale: str | None = None) -> None:
         """Draw the latest figures; `stale` says why they are old."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from projector.app.notifications import Listening
+from projector.app.notifications import Listening, NotListening
 from projector.app.status import Status
 from projector.dev.view import Meter, View
 from projector.domain.summary import Census
@@ -46,3 +46,10 @@ def test_a_usual_terminal_shows_the_address_of_the_page_and_how_to_end_the_demo(
     assert "projector sql " in drawn
     assert PAGE in drawn
     assert "Ctrl-C ends everything" in drawn
+
+
+def test_an_address_that_is_in_use_is_not_shown_as_that_of_a_page(tmp_path: Path) -> None:
+    screen = StringIO()
+    view = View(Console(file=screen, width=80), tmp_path / "projector.toml")
+    view.notify(NotListening(reason="127.0.0.1:9464: Address already in use"))
+    assert screen.getvalue() == ("no page in a browser:  127.0.0.1:9464: Address already in use; the daemon retries\n")
