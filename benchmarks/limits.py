@@ -11,6 +11,7 @@ from benchmarks.program import Task, run, say
 from projector import resources
 from projector.app.projection import Projection
 from projector.cli.garbage_collection import collect_garbage_less_often
+from projector.composition import DELIVERED_AT_ONCE
 from projector.domain.checkpoint import Checkpoint
 from projector.domain.endpoint import fold
 from projector.domain.messages import Delivery, Message
@@ -24,7 +25,7 @@ from projector.stream.consumers import DurableConsumer
 
 _REVISION = "kaa-2017-04"
 _LINGER_S = SETTINGS["linger_ms"].default / 1000
-_BATCH_SIZE = SETTINGS["batch_size"].default
+_BATCH_SIZE = DELIVERED_AT_ONCE
 
 
 async def pull(task: Task) -> None:

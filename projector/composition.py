@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from projector.stream.publisher import Publisher
     from projector.stream.view import StreamView
 
-_DELIVERED_AT_ONCE = 8_000
+DELIVERED_AT_ONCE = 8_000
 """Messages; the size of a batch unless the lag is large."""
 
 
@@ -282,7 +282,7 @@ class Composition:
 
     @property
     def _delivered_at_once(self) -> int:
-        return min(_DELIVERED_AT_ONCE, self._settings.batch_size)
+        return min(DELIVERED_AT_ONCE, self._settings.batch_size)
 
     def _filters(self, client: RawClient) -> tuple[str, ...]:
         """Return the subject filters for the server that a client is connected to."""

@@ -30,7 +30,7 @@ async def everything(scene: Scene, url: str) -> tuple[Rows, ...]:
 
 @pytest.fixture(autouse=True)
 def small_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composition, "_DELIVERED_AT_ONCE", DELIVERED_AT_ONCE)
+    monkeypatch.setattr(composition, "DELIVERED_AT_ONCE", DELIVERED_AT_ONCE)
 
 
 @pytest.fixture
