@@ -362,6 +362,8 @@ class Projector:
 
         Raises:
             NoDeadLetterError: a selected position has no parked dead letter; nothing was changed.
+            RebuildRunningError: a rebuild, a verification or another retry is in progress.
+            RetryTooEarlyError: a shard has not reached the position of a dead letter that another one has parked.
         """
         from projector.app.dead_letters import retry
         from projector.storage import dead_letters
