@@ -7,6 +7,7 @@ how many messages it parked, and how the tables differ from a plain fold of the 
 
 import argparse
 import asyncio
+import signal
 import subprocess
 import sys
 import tempfile
@@ -276,4 +277,5 @@ async def _main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the daemons and servers are ended on the way out
     sys.exit(asyncio.run(_main()))
